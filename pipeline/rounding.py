@@ -1,0 +1,17 @@
+"""The project's one rounding rule: a fraction of a whole number, to the nearest, halves up."""
+
+from fractions import Fraction
+from math import floor
+
+
+def exact(value: float) -> Fraction:
+    """Return the decimal that ``value`` prints as: 0.98 is 49/50, not the float beside it."""
+    return Fraction(str(float(value)))
+
+
+def share(fraction: float, total: int) -> int:
+    """Return floor(fraction * total + 1/2), computed exactly on the decimal ``fraction`` prints as.
+
+    In floats 0.145 * 100 is 14.499999999999998, which would round to 14; here it is 15.
+    """
+    return floor(exact(fraction) * total + Fraction(1, 2))
