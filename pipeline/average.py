@@ -1,0 +1,63 @@
+"""The mean of models, tensor by tensor, and the check that they have one."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.checkpoint import Checkpoint
+from pipeline.errors import UserError
+
+
+def mean(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean of equal-keyed state dicts: summed in float64, cast back to their dtype.
+
+    Integer buffers (BatchNorm's batch counter) have no mean: the first one's are taken.
+    """
+    return {
+        name: _mean([state[name] for state in states]) if tensor.is_floating_point() else tensor
+        for name, tensor in states[0].items()
+    }
+
+
+def check(candidates: Sequence[Checkpoint], *, masks: bool = True) -> None:
+    """Refuse candidates that do not fit the first one, naming the first key that does not.
+
+    Raises:
+        UserError: no candidate, or other keys, shapes, dtypes or (where asked) masks.
+    """
+    if not candidates:
+        raise UserError("an average needs at least one candidate: set m to 1 or more.")
+    first = candidates[0]
+    for number, other in enumerate(candidates[1:], start=1):
+        found = _difference(first.state, other.state, "tensor", _alike)
+        if masks and not found:
+            found = _difference(first.masks, other.masks, "mask", torch.equal)
+        if found:
+            raise UserError(
+                f"candidates 0 and {number} differ in the {found}: average only candidates "
+                "that were retrained from one parent."
+            )
+
+
+def _mean(tensors: Sequence[Tensor]) -> Tensor:
+    total = tensors[0].double()
+    for tensor in tensors[1:]:
+        total = total + tensor.double()
+    return (total / len(tensors)).to(tensors[0].dtype)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype
+
+
+def _difference(
+    first: Mapping[str, Tensor],
+    other: Mapping[str, Tensor],
+    what: str,
+    same: Callable[[Tensor, Tensor], bool],
+) -> str:
+    for name in [*first, *other]:
+        if name not in first or name not in other or not same(first[name], other[name]):
+            return f"{what} {name!r}"
+    return ""
