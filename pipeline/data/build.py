@@ -1,0 +1,106 @@
+"""From a name to a data set: read, validation split off, statistics taken.
+
+A data set is a file of this folder with one function ``read(root, size) -> RawData``; adding one
+touches nothing else. Everything later sees a `Dataset` and cannot tell where it came from.
+"""
+
+import importlib
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.data.base import Dataset, Groups, RawData, Split
+from pipeline.errors import UserError
+
+
+def names() -> list[str]:
+    """Return the data sets that there are: the files of this folder but the shared ones."""
+    files = Path(__file__).parent.glob("*.py")
+    return sorted(file.stem for file in files if file.stem not in {"__init__", "base", "build"})
+
+
+def read(name: str, root: Path | None = None, size: int | None = None) -> RawData:
+    """Return the data set ``name`` as its own file reads it.
+
+    Args:
+        name: a file of this folder.
+        root: the folder its images lie in.
+        size: the side of its images in pixels; None is the data set's own.
+
+    Raises:
+        UserError: there is no such data set, or its files are absent or damaged.
+    """
+    if name not in names():
+        known = ", ".join(names())
+        raise UserError(f"data.name is {name!r}, and there is no such data set: choose of {known}")
+    raw: RawData = importlib.import_module(f"pipeline.data.{name}").read(root, size)
+    return raw
+
+
+def split_validation(split: Split, fraction: float = 0.1, *, seed: int) -> tuple[Split, Split]:
+    """Return (training, validation): a random ``fraction`` of the examples is held out.
+
+    A plain seeded permutation, not stratified; both parts keep the order of ``split``.
+
+    Raises:
+        UserError: either part would be empty.
+
+    Source: paper, Section 3 ("for validation, we use 10 % of the training data").
+    """
+    held_out = round(fraction * len(split))
+    if not 0 < held_out < len(split):
+        raise UserError(
+            f"{fraction:.0%} of {len(split)} training images leaves an empty validation or "
+            "training split: give more training images, or a validation set of your own"
+        )
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    return (
+        split.take(order[held_out:].sort().values),
+        split.take(order[:held_out].sort().values),
+    )
+
+
+def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of ``images / 255`` per channel, float32 [C] each.
+
+    With n pixels x of a channel: mean = sum(x) / 255n, std = sqrt(n sum(x^2) - sum(x)^2) / 255n.
+    The sums are exact integers, from a histogram of the 256 values, so that neither the order of
+    the images nor the number of threads can change a bit.
+
+    Args:
+        images: uint8 [N, C, S, S].
+
+    Raises:
+        UserError: a channel is constant, which no scaling can normalise.
+    """
+    means, deviations = [], []
+    for channel in range(images.shape[1]):
+        histogram = torch.bincount(images[:, channel].flatten(), minlength=256).tolist()
+        count = sum(histogram)
+        total = sum(value * times for value, times in enumerate(histogram))
+        squares = sum(value * value * times for value, times in enumerate(histogram))
+        spread = math.sqrt(count * squares - total * total)
+        if spread == 0:
+            raise UserError(
+                f"channel {channel} of the training images has one value everywhere, so it "
+                "cannot be normalised: are the images what they should be?"
+            )
+        means.append(total / (255 * count))
+        deviations.append(spread / (255 * count))
+    return torch.tensor(means), torch.tensor(deviations)
+
+
+def prepare(name: str, raw: RawData, *, seed: int) -> Dataset:
+    """Return ``raw`` as the data set ``name``: validation split off, statistics taken.
+
+    The statistics see the training split only. The classes themselves are always a group set.
+    """
+    if raw.val is None:
+        train, val = split_validation(raw.train, seed=seed)
+    else:
+        train, val = raw.train, raw.val
+    mean, std = statistics(train.images)
+    groups = {"classes": Groups(raw.classes, raw.test.labels), **raw.groups}
+    return Dataset(train, val, raw.test, raw.classes, mean, std, groups, name)

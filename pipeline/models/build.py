@@ -1,0 +1,70 @@
+"""From a name to a network.
+
+A network is a file of this folder with one function ``build(classes, channels) -> nn.Module``;
+``torchvision.NAME`` is any image classifier of torchvision.
+"""
+
+import difflib
+import importlib
+from pathlib import Path
+
+from torch import nn
+
+from pipeline.errors import UserError
+
+# These two return a second, auxiliary output unless told otherwise.
+TORCHVISION_OPTIONS = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+
+
+def names() -> list[str]:
+    """Return our own networks: the files of this folder but the shared ones."""
+    files = Path(__file__).parent.glob("*.py")
+    return sorted(file.stem for file in files if file.stem not in {"__init__", "build"})
+
+
+def build(name: str, classes: int, channels: int = 3) -> nn.Module:
+    """Return the network ``name`` with random weights, drawn from torch's generator.
+
+    Args:
+        name: a file of this folder, or "torchvision.NAME".
+        classes: number of logits K; the network maps images [B, channels, H, W] to [B, K].
+        channels: of the image; torchvision's networks take 3.
+
+    Raises:
+        UserError: there is no such network, or it cannot take that many channels.
+    """
+    if name.startswith("torchvision."):
+        return _from_torchvision(name, classes, channels)
+    if name not in names():
+        raise _unknown(name, [*names(), "torchvision.NAME"])
+    module = importlib.import_module(f"pipeline.models.{name}")
+    model: nn.Module = module.build(classes, channels)
+    return model
+
+
+def _from_torchvision(name: str, classes: int, channels: int) -> nn.Module:
+    # Imported here because it takes 4 s.
+    from torchvision import models  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    own = name.removeprefix("torchvision.")
+    known = models.list_models(module=models)
+    if own not in known:
+        raise _unknown(name, [f"torchvision.{other}" for other in known])
+    if channels != 3:
+        raise UserError(
+            f"network.name is {name}, which takes colour images, but these have {channels} "
+            f"channels: choose of {', '.join(names())}"
+        )
+    options = TORCHVISION_OPTIONS.get(own, {})
+    model: nn.Module = models.get_model(own, weights=None, num_classes=classes, **options)
+    return model
+
+
+def _unknown(name: str, known: list[str]) -> UserError:
+    near = difflib.get_close_matches(name, known, n=5, cutoff=0)
+    return UserError(
+        f"network.name is {name!r}, and there is no such network: choose of {', '.join(near)}"
+    )

@@ -1,0 +1,80 @@
+"""Pretrained weights from a file, checked key by key against the network they are for."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.checkpoint import load_tensors
+from pipeline.errors import UserError
+from pipeline.progress import emit
+
+
+def load_weights(model: nn.Module, path: Path) -> list[str]:
+    """Load pretrained weights into ``model`` in place, running none of the code in the file.
+
+    A classifier of another number of classes keeps the weights it has; the names of its parameters
+    are reported and returned.
+
+    Args:
+        model: the network, its classifier the last Linear or convolution.
+        path: a .safetensors, .pt or .pth file of a state dict.
+
+    Raises:
+        UserError: the file is none of these, or a key is absent, unknown or of another shape.
+    """
+    own, loaded = model.state_dict(), _read(path)
+    left = [key for key in _classifier(model) if _other_classes(loaded.get(key), own[key])]
+    for key, tensor in loaded.items():
+        if key not in own:
+            raise _other_network(path, f"it has {key}, which the network has not")
+        if key not in left and tensor.shape != own[key].shape:
+            shapes = f"{list(tensor.shape)}, in the network {list(own[key].shape)}"
+            raise _other_network(path, f"its {key} has shape {shapes}")
+    for key in own:
+        # Files from before torch 0.4.1 lack BatchNorm's counter, which nothing here depends on.
+        if key not in loaded and not key.endswith("num_batches_tracked"):
+            raise _other_network(path, f"it has no {key}")
+    fitting = {key: tensor for key, tensor in loaded.items() if key not in left}
+    model.load_state_dict(fitting, strict=False)
+    if left:
+        emit(new_classifier=" ".join(left))
+    return left
+
+
+def _classifier(model: nn.Module) -> list[str]:
+    layers = [n for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    parameters = model.get_submodule(layers[-1]).named_parameters()
+    return [f"{layers[-1]}.{name}" for name, _ in parameters]
+
+
+def _other_classes(loaded: Tensor | None, own: Tensor) -> bool:
+    """Return whether the shapes differ in the first dimension, the classes, and no other."""
+    if loaded is None or loaded.ndim != own.ndim:
+        return False
+    return loaded.shape[0] != own.shape[0] and loaded.shape[1:] == own.shape[1:]
+
+
+def _other_network(path: Path, why: str) -> UserError:
+    return UserError(f"{path} does not fit the network: {why}; name the network it was saved from")
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    if not path.is_file():
+        raise UserError(f"network.weights is {path}, and there is no such file")
+    if path.suffix == ".safetensors":
+        return load_tensors(path)
+    if path.suffix not in {".pt", ".pth"}:
+        raise UserError(f"{path} is no .safetensors, .pt or .pth file: save the state dict as one")
+    try:
+        value: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged or holds more than tensors: save model.state_dict() in it"
+        ) from error
+    if not isinstance(value, Mapping) or not all(isinstance(v, Tensor) for v in value.values()):
+        raise UserError(f"{path} holds no state dict: save model.state_dict() in it")
+    return value
