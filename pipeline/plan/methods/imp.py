@@ -1,0 +1,13 @@
+"""Iterative magnitude pruning: prune, retrain one copy, repeat (Han et al., 2015)."""
+
+from pipeline.plan.work import Work
+
+
+def plan(work: Work) -> None:
+    """Start every phase from the one network that the phase before retrained."""
+    work.start("imp")
+    model = work.pretrain()
+    for phase in work.phases:
+        pruned = work.prune(model, phase, run=0)
+        model = work.retrain(pruned, phase)
+        work.report(phase, model)

@@ -1,0 +1,13 @@
+"""IMP with every retraining m times as long: the same epochs as SMS, in one copy (section 3.1)."""
+
+from pipeline.plan.work import Work
+
+
+def plan(work: Work) -> None:
+    """Spend SMS's budget of m retrainings on one network."""
+    work.start("imp_mx")
+    model = work.pretrain()
+    for phase in work.phases:
+        pruned = work.prune(model, phase)
+        model = work.retrain(pruned, phase, times=work.m)
+        work.report(phase, model)

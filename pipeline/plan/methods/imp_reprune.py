@@ -1,0 +1,14 @@
+"""IMP-RePrune: m independent IMP runs, averaged at the end and pruned again (Yin et al., 2022)."""
+
+from pipeline.plan.work import Work
+
+
+def plan(work: Work) -> None:
+    """Average only after the last phase; the masks have diverged by then, so prune once more."""
+    work.start("imp_reprune", lineage="imp")  # run 0 is IMP itself
+    runs = [work.pretrain()] * work.m
+    for phase in work.phases:
+        for run in range(work.m):
+            pruned = work.prune(runs[run], phase, run=run)
+            runs[run] = work.retrain(pruned, phase, candidate=run)
+    work.report(phase, work.reprune(runs, phase), candidates=runs)

@@ -1,0 +1,58 @@
+"""What a plan is made of: nodes (one stage each) and rows (one line of the report each)."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.params import Experiment
+
+
+@dataclass
+class Node:
+    """One stage of the graph: a script with its arguments, which turns artifacts into one more.
+
+    Two nodes with equal ``script``, ``arguments`` and ``inputs`` are the same work.
+    """
+
+    name: str
+    script: str  # retrain: stages/retrain.py
+    arguments: dict[str, Any]  # flag -> value, list of values, or True for a bare flag
+    inputs: tuple[str, ...]  # names of the nodes whose artifacts it reads
+    files: tuple[str, ...] = ()  # data outside the graph that it reads
+    modules: tuple[str, ...] = ()  # modules that the script imports by name at run time
+    labels: dict[str, str] = field(default_factory=dict)  # kind, seed, phase, candidate, methods
+    lineage: str = ""  # the section of the graph it is listed under
+
+    @property
+    def out(self) -> str:
+        """The folder that the stage writes."""
+        return artifact(self.name)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report: what a method has after a phase, and where it was measured."""
+
+    method: str
+    phase: int  # 0: the dense network
+    seed: int
+    sparsity: float
+    model: str
+    candidates: tuple[str, ...]
+    evaluate: str
+    compare: str | None
+    robustness: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole graph of an experiment, in an order in which every input comes first."""
+
+    params: Experiment
+    nodes: dict[str, Node] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    sections: dict[str, str] = field(default_factory=dict)  # lineage -> what its stages are
+
+
+def artifact(name: str) -> str:
+    """Return the folder that holds the artifact of the node ``name``."""
+    return f"artifacts/{name}"

@@ -1,0 +1,140 @@
+"""params.yaml: what is taken, and the sentence in which anything else is refused."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import UserError
+from pipeline.params import RECIPES, load, modules, recipes
+
+ROOT = Path(__file__).parent.parent
+
+
+def edited(tmp_path: Path, **changes: object) -> Path:
+    """Write the project's params.yaml with ``changes``; ``a__b`` is the key b in the section a."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for key, value in changes.items():
+        *sections, last = key.split("__")
+        target = params
+        for section in sections:
+            target = target[section]
+        target[last] = value
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(params))
+    return path
+
+
+def test_every_recipe_is_valid_with_the_projects_own_params(tmp_path):
+    assert set(recipes()) >= {"digits", "cifar10_resnet18", "cifar100_wrn20", "image_folder"}
+    for recipe in recipes():
+        assert load(edited(tmp_path, recipe=recipe)).recipe == recipe
+
+
+def test_table_3_of_the_paper_is_what_the_recipes_say(tmp_path):
+    cifar10 = load(edited(tmp_path, recipe="cifar10_resnet18")).pretrain
+    assert (cifar10.epochs, cifar10.batch_size, cifar10.weight_decay) == (200, 128, 5e-4)
+    assert [cifar10.epochs * milestone for milestone in cifar10.milestones] == [90, 180]
+    cifar100 = load(edited(tmp_path, recipe="cifar100_wrn20"))
+    assert (cifar100.pretrain.schedule, cifar100.pretrain.weight_decay) == ("linear", 2e-4)
+    assert (cifar100.retrain.epochs, cifar100.target_sparsity) == (10, 0.98)
+
+
+def test_null_comes_from_the_recipe_and_a_value_goes_over_it(tmp_path):
+    assert load(edited(tmp_path)).retrain.epochs == 5
+    assert load(edited(tmp_path, retrain__epochs=7)).retrain.epochs == 7
+
+
+def test_seeds_take_the_place_of_seed(tmp_path):
+    assert load(edited(tmp_path, seed=4)).seeds == [4]
+    assert load(edited(tmp_path, seed=4, seeds=[0, 1])).seeds == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("m", 0, ["m", "0", "greater than or equal to 1"]),
+        ("m", "three", ["m", "'three'", "integer"]),
+        ("m", True, ["m", "True", "integer"]),
+        ("target_sparsity", 1.0, ["target_sparsity", "1.0", "less than 1"]),
+        ("target_sparsity", 95, ["target_sparsity", "95", "less than 1"]),
+        ("phases", 0, ["phases", "0"]),
+        ("seeds", [], ["seeds", "at least 1"]),
+        ("seeds", [1, 1], ["seeds", "twice"]),
+        ("seed", -1, ["seeds.0", "-1"]),
+        ("recipe", "mnist", ["recipe", "'mnist'", "digits"]),
+        ("methods", ["smss"], ["methods", "'smss'", "imp_mx", "sms"]),
+        ("methods", ["sms", "sms"], ["methods", "twice"]),
+        ("merge", ["median"], ["merge.0", "'median'", "'uniform' or 'greedy'"]),
+        ("prune__criterion", "magnitud", ["prune.criterion", "'magnitud'", "magnitude"]),
+        ("prune__allocation", "globl", ["prune.allocation", "'globl'", "global", "uniform"]),
+        ("retrain__schedule", "STEP", ["retrain.schedule", "'STEP'", "ALLR"]),
+        ("retrain__epochs", 1.5, ["retrain.epochs", "1.5"]),
+        ("retrain__values", [1.0], ["retrain.values", "retrain.vary is seed"]),
+        ("network__name", "resnet9000", ["network.name", "resnet9000", "resnet8"]),
+        ("pretrain__learning_rate", -0.1, ["pretrain.learning_rate", "-0.1", "greater than 0"]),
+        ("retrain", "fast", ["retrain", "'fast'"]),
+        ("evaluate__corruptions", "some", ["evaluate.corruptions", "'some'", "'final'"]),
+    ],
+)
+def test_an_impossible_value_names_key_value_and_what_is_allowed(tmp_path, key, value, words):
+    with pytest.raises(UserError) as error:
+        load(edited(tmp_path, **{key: value}))
+    sentence = str(error.value)
+    assert all(word in sentence for word in words), sentence
+    assert "\n" not in sentence
+
+
+def test_varying_needs_a_value_for_every_candidate_but_the_first(tmp_path):
+    varied = load(
+        edited(tmp_path, retrain__vary="weight_decay", retrain__values=[5e-4, 1e-4, 1e-3])
+    )
+    assert varied.retrain_values() == [1e-4, 1e-3], "candidate 0 keeps the recipe's 5e-4"
+    with pytest.raises(UserError, match=r"m = 3 needs 2"):
+        load(edited(tmp_path, retrain__vary="weight_decay", retrain__values=[5e-4, 1e-4]))
+    with pytest.raises(UserError, match="whole numbers"):
+        load(edited(tmp_path, retrain__vary="epochs", retrain__values=[1.5, 2, 3]))
+
+
+@pytest.mark.parametrize("text", ["mm: 3", "mm: null", "retrain: {epoch: 3}", "data: {x: null}"])
+def test_an_unknown_key_is_refused_even_when_null(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(f"recipe: digits\nseed: 0\n{text}\n")
+    key = next(iter(yaml.safe_load(text)))
+    with pytest.raises(UserError, match=rf"params.yaml: the key {key}.* is unknown: use one of"):
+        load(path)
+
+
+def test_a_duplicate_key_is_refused(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("recipe: digits\nm: 3\nm: 5\n")
+    with pytest.raises(UserError, match=r"the key m stands twice \(line 3\)"):
+        load(path)
+
+
+def test_exponents_without_a_dot_are_numbers(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        (ROOT / "params.yaml").read_text().replace("weight_decay: null", "weight_decay: 1e-4")
+    )
+    assert load(path).pretrain.weight_decay == 1e-4
+
+
+@pytest.mark.parametrize("text", ["- a list", "", "recipe: [", "just words"])
+def test_no_mapping_is_refused(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"params\.yaml"):
+        load(path)
+
+
+def test_a_missing_file_says_where_to_run(tmp_path):
+    with pytest.raises(UserError, match="is missing: run from the project's folder"):
+        load(tmp_path / "params.yaml")
+
+
+def test_modules_lists_the_files_a_room_offers():
+    assert "digits" in modules("data")
+    assert "base" not in modules("data")
+    assert "global" in modules("prune/allocations")
+    assert RECIPES.is_dir()

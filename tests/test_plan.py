@@ -1,0 +1,160 @@
+"""The plan: every piece of work once, under a name that edits of params.yaml do not move."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.params import Experiment, load
+from pipeline.plan import graph
+from pipeline.plan.build import build, methods
+from pipeline.plan.imports import closure
+from pipeline.plan.nodes import Plan
+
+ROOT = Path(__file__).parent.parent
+ALL = ["imp", "imp_mx", "imp_reprune", "sms"]
+
+
+def plan(**changes: object) -> Plan:
+    """Plan the default experiment with ``changes``."""
+    own = load(ROOT / "params.yaml").model_dump() | {"recipe": "digits"} | changes
+    return build(Experiment.model_validate(own))
+
+
+def kinds(of: Plan) -> dict[str, int]:
+    """Count the stages of each kind."""
+    count: dict[str, int] = {}
+    for node in of.nodes.values():
+        count[node.script] = count.get(node.script, 0) + 1
+    return count
+
+
+def test_shared_work_is_one_stage():
+    """Phase 1 trains m candidates and one IMP_mx; later phases 2 m for SMS, m for IMP, 1."""
+    count = kinds(plan(m=3, phases=3, methods=ALL, seeds=[0]))
+    assert count["pretrain"] == count["prepare"] == 1
+    assert count["retrain"] == (3 + 1) + 2 * (2 * 3 + 3 + 1)
+    assert count["prune"] == 1 + 2 * (2 + 3 + 1) + 1  # IMP_mx prunes its own phase-1 network
+    assert count["merge"] == 2 * 3
+    assert count["reprune"] == 1
+
+
+def test_imp_is_run_0_of_imp_reprune_and_candidate_0_of_every_soup():
+    of = plan(methods=ALL)
+    rows = {(row.method, row.phase): row for row in of.rows}
+    assert rows["imp", 1].model == "s0-p1-c0"
+    assert rows["sms_uniform", 1].candidates == rows["sms_greedy", 1].candidates
+    assert rows["sms_uniform", 1].candidates[0] == "s0-p1-c0"
+    assert rows["imp_reprune", 3].candidates[0] == rows["imp", 3].model
+
+
+def test_raising_m_keeps_every_stage_of_the_first_phase():
+    three, five = plan(m=3), plan(m=5)
+    first = {n for n in three.nodes if "-p1-" in n and "imp_mx" not in n and "sms" not in n}
+    assert {"s0-p1-prune", "s0-p1-c0", "s0-p1-c2"} <= first
+    for name in first:
+        assert graph.command(three.nodes[name]) == graph.command(five.nodes[name])
+
+
+def test_seeds_share_the_data_and_nothing_that_is_trained():
+    of = plan(seeds=[0, 1])
+    assert kinds(of)["prepare"] == 1
+    assert kinds(of)["pretrain"] == 2
+    assert plan(seeds=[0]).nodes.keys() < of.nodes.keys()
+
+
+def test_candidates_differ_in_what_varies_and_nothing_else():
+    by_seed = plan(m=3).nodes
+    assert len({by_seed[f"s0-p1-c{j}"].arguments["seed"] for j in range(3)}) == 3
+    own = load(ROOT / "params.yaml").retrain.model_dump()
+    varied = plan(m=3, retrain=own | {"vary": "learning_rate", "values": [0.05, 0.2]}).nodes
+    settings = [varied[f"s0-p1-c{j}"].arguments for j in range(3)]
+    assert len({flags["seed"] for flags in settings}) == 1
+    assert [flags.get("learning_rate") for flags in settings] == [None, 0.05, 0.2]
+    assert [flags["schedule"] for flags in settings] == ["ALLR", "LLR", "LLR"]
+
+
+@given(
+    m=st.integers(1, 6),
+    phases=st.integers(1, 4),
+    methods=st.sets(st.sampled_from(ALL), min_size=1),
+    merge=st.sets(st.sampled_from(["uniform", "greedy"]), min_size=1),
+    seeds=st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
+)
+def test_laws_of_every_plan(m, phases, methods, merge, seeds):
+    of = plan(m=m, phases=phases, methods=sorted(methods), merge=sorted(merge), seeds=seeds)
+    seen: set[str] = set()
+    for node in of.nodes.values():
+        assert set(node.inputs) <= seen, "inputs come first, so there is no cycle"
+        seen.add(node.name)
+        assert set(node.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_")
+    work = {" ".join(graph.command(node)[:-1]) for node in of.nodes.values()}
+    assert len(work) == len(of.nodes), "no two stages do the same work"
+    used = {name for row in of.rows for name in (row.model, row.evaluate, row.compare)}
+    assert used - {None} <= seen
+    reached = {name for node in of.nodes.values() for name in node.inputs}
+    ends = {n.script for n in of.nodes.values() if n.name not in reached}
+    assert ends <= {"evaluate", "compare", "robustness", "prepare"}, "nothing is trained for nobody"
+
+
+@given(order=st.permutations(ALL))
+def test_the_order_of_methods_moves_nothing(order):
+    assert graph.render(plan(methods=order)) == graph.render(plan(methods=ALL))
+
+
+def test_a_method_alone_has_the_stages_it_has_among_others():
+    whole = plan(methods=ALL).nodes
+    for method in ALL:
+        for name, node in plan(methods=[method]).nodes.items():
+            assert graph.command(node) == graph.command(whole[name])
+
+
+def test_the_graph_is_yaml_that_says_what_the_plan_says():
+    of = plan()
+    stages = yaml.safe_load(graph.render(of))["stages"]
+    assert stages.keys() == of.nodes.keys()
+    for name, stage in stages.items():
+        assert stage["cmd"] == " ".join(graph.command(of.nodes[name]))
+        assert stage["outs"] == [f"artifacts/{name}"]
+        assert {f"artifacts/{parent}" for parent in of.nodes[name].inputs} <= set(stage["deps"])
+
+
+def test_the_committed_graph_is_the_one_of_the_committed_params():
+    committed = (ROOT / "stages" / "dvc.yaml").read_text()
+    assert committed == graph.render(build(load(ROOT / "params.yaml")))
+
+
+SCRIPTS = sorted(
+    f.stem for f in (ROOT / "stages").glob("*.py") if f.stem not in {"__init__", "all"}
+)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_closure_is_what_python_imports(script):
+    """An independent answer: what is in sys.modules once the script and all it names is loaded."""
+    code = (
+        "import ast, importlib, pathlib, sys\n"
+        f"importlib.import_module('stages.{script}')\n"
+        "own = [m for n, m in sorted(sys.modules.items()) if n.split('.')[0] in ('pipeline', 'stages')]\n"
+        "print(*[pathlib.Path(m.__file__).relative_to(pathlib.Path.cwd()) for m in own"
+        " if pathlib.Path(m.__file__).stat().st_size])\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert closure(f"stages.{script}") == sorted(run.stdout.split())
+
+
+def test_training_depends_on_no_pruning_merging_or_reporting():
+    for script in ("pretrain", "retrain"):
+        rooms = ("pipeline/prune", "pipeline/soup", "pipeline/report", "pipeline/evaluate")
+        assert not [file for file in closure(f"stages.{script}") if file.startswith(rooms)]
+
+
+def test_methods_are_listed_with_a_line_each():
+    assert set(methods()) == set(ALL)
+    assert all(len(line) > 20 for line in methods().values())
