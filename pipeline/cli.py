@@ -22,9 +22,9 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     """
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("SMS_THREADS", "1")))
-    if torch.cuda.is_available():  # on one CPU thread our operations are deterministic as they are,
+    if torch.cuda.is_available():  # the switch takes seconds, and the CPU does not need it
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(mode=True, warn_only=True)  # and this takes seconds
+        torch.use_deterministic_algorithms(mode=True, warn_only=True)
     try:
         main(arguments)
     except UserError as error:

@@ -193,8 +193,8 @@ def modules(room: str) -> list[str]:
     """Return the names that a folder of ``pipeline`` offers: its files that are no base."""
     folder = Path(__file__).parent / room
     shared = {"__init__", "base", "build"}
-    names = {file.stem.removesuffix("_") for file in folder.glob("*.py")}  # global_.py: global
-    return sorted(names - shared)
+    names = {file.stem for file in folder.glob("*.py")} - shared
+    return sorted(name.removesuffix("_") for name in names)  # global_.py: global
 
 
 class _UniqueKeys(yaml.SafeLoader):
