@@ -1,0 +1,60 @@
+"""The training split in memory, handed out in shuffled, augmented, normalised batches."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pipeline.seeds import derive
+from pipeline.train.augment import Augmentation
+from pipeline.train.normalise import normaliser
+
+if TYPE_CHECKING:
+    from pipeline.data.base import Dataset
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """Return floor(examples / batch_size): a short last batch is dropped; at least one step."""
+    return max(1, examples // batch_size)
+
+
+class Batches:
+    """Batches of one data set on one device, in which the images stay uint8 until they are used.
+
+    Order and augmentation have a random stream each, drawn on the CPU once an epoch: any device
+    sees the same batches, and a GPU never waits for the host within an epoch. A set smaller than
+    a batch is one batch.
+    """
+
+    def __init__(
+        self,
+        data: "Dataset",
+        batch_size: int,
+        augmentation: Augmentation,
+        *,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.images = data.train.images.to(device)
+        self.labels = data.train.labels.to(device)
+        self.size = min(batch_size, len(self.labels))
+        self.augmentation = augmentation
+        self.normalise = normaliser(data.mean, data.std, device)
+        self.order, self.draws = (
+            torch.Generator().manual_seed(derive(seed, name)) for name in ("order", "augmentation")
+        )
+
+    def __len__(self) -> int:
+        return steps_per_epoch(len(self.labels), self.size)
+
+    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield one epoch's batches: float32 [B, C, H, W] channels last, and int64 [B]."""
+        count, device = len(self.labels), self.labels.device
+        order = torch.randperm(count, generator=self.order).to(device)
+        draws = self.augmentation.draw(count, self.draws).to(device)
+        for step in range(len(self)):
+            batch = slice(step * self.size, (step + 1) * self.size)
+            rows = order[batch]
+            images = self.augmentation.apply(self.images[rows], draws[batch])
+            yield self.normalise(images), self.labels[rows]

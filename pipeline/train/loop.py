@@ -1,0 +1,158 @@
+"""The one training loop: pretraining, retraining under masks, and whatever hooks make of it."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_
+
+from pipeline.errors import UserError
+from pipeline.progress import emit
+from pipeline.seeds import derive
+from pipeline.train.augment import Augmentation
+from pipeline.train.batches import Batches, steps_per_epoch
+from pipeline.train.predict import logits
+
+if TYPE_CHECKING:
+    from pipeline.data.base import Dataset
+
+__all__ = ["Hook", "Settings", "steps_per_epoch", "train"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train: SGD (Nesterov iff weight decay > 0) on the cross entropy.
+
+    Attributes: weight_decay, on all parameters; clip_norm, the largest norm of the gradient;
+    precision, "bf16" computes the forward pass in bfloat16 where PyTorch deems it safe; compile,
+    whether to spend up to half a minute on `torch.compile`, which only long trainings earn back.
+    """
+
+    batch_size: int
+    weight_decay: float
+    momentum: float = 0.9
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+
+
+class Hook(Protocol):
+    """What else happens to the model while it trains; a subclass overrides what it needs."""
+
+    def on_step_end(self, model: nn.Module, step: int) -> None:
+        """Act after optimiser step ``step``, counted from 1 over the whole training."""
+
+    def on_epoch_end(self, model: nn.Module, epoch: int) -> None:
+        """Act after epoch ``epoch``, counted from 1, and before it is validated."""
+
+
+def train(  # noqa: PLR0913
+    model: nn.Module,
+    data: "Dataset",
+    settings: Settings,
+    learning_rates: Sequence[float],
+    *,
+    seed: int,
+    masks: Mapping[str, Tensor] | None = None,
+    hooks: Sequence[Hook] = (),
+    device: torch.device | str = "cpu",
+) -> list[dict[str, float]]:
+    """Train ``model`` in place, one step a learning rate, and return one row an epoch.
+
+    A row has the epoch (from 1), loss and accuracy (means over its training examples, as seen),
+    val_accuracy and learning_rate (of its last step). Weights masked False are +0.0 from the start
+    and after every step. Equal seeds give equal bits (on one machine, with one number of threads);
+    the order of the data, augmentation and dropout have a stream of randomness each.
+
+    Arguments: masks, bool, True = kept, by parameter name; device, where the model is left.
+    Raises: UserError when the training diverges.
+    """
+    device = torch.device(device)
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batches = Batches(data, settings.batch_size, settings.augmentation, seed=seed, device=device)
+    take_step = _stepper(model, settings, masks or {}, device)
+    torch.manual_seed(derive(seed, "dropout"))  # dropout layers draw from the global generator
+    history = []
+    for epoch, start in enumerate(range(0, len(learning_rates), len(batches)), start=1):
+        rates = learning_rates[start : start + len(batches)]
+        model.train()
+        loss, hits = torch.zeros(2, dtype=torch.float64, device=device)
+        for step, (rate, (images, labels)) in enumerate(
+            zip(rates, batches.epoch(), strict=False), start=start + 1
+        ):
+            step_loss, scores = take_step(images, labels, rate)
+            loss += step_loss
+            hits += (scores.argmax(1) == labels).sum()
+            for hook in hooks:
+                hook.on_step_end(model, step)
+        for hook in hooks:
+            hook.on_epoch_end(model, epoch)
+        scores = logits(model, data.val.images, data.mean, data.std)
+        row = {
+            "epoch": epoch,
+            "loss": loss.item() / len(rates),
+            "accuracy": hits.item() / (len(rates) * batches.size),
+            "val_accuracy": (scores.argmax(1).cpu() == data.val.labels).double().mean().item(),
+            "learning_rate": rates[-1],
+        }
+        if not (math.isfinite(row["loss"]) and scores.isfinite().all()):
+            raise UserError(
+                f"training diverged in epoch {epoch} (loss {row['loss']:g}) at learning rate "
+                f"{max(rates):g}: lower the learning rate, or set clip_norm"
+            )
+        emit(**row)
+        history.append(row)
+    model.to(memory_format=torch.contiguous_format)
+    return history
+
+
+def _stepper(
+    model: nn.Module, settings: Settings, masks: Mapping[str, Tensor], device: torch.device
+) -> Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]:
+    """Return the function that takes one step and returns the loss and the logits before it.
+
+    Pruned weights start at zero and only their *gradients* are masked, before clipping. Momentum
+    and decay of such a weight are then 0 too, so it stays +0.0, and the kept weights have the
+    bits that `torch.nn.utils.prune` gives them; masking the weights after each step would also
+    do, but would write -0.0, and would still need the gradients masked to clip them rightly.
+    """
+    network = torch.compile(model) if settings.compile else model
+    optimiser = torch.optim.SGD(
+        model.parameters(),
+        lr=0.0,  # each step sets its own
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.weight_decay > 0,
+        foreach=True,
+    )
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
+    masked = [model.get_parameter(name) for name in masks]
+    factors = []
+    with torch.no_grad():
+        for weight, mask in zip(masked, masks.values(), strict=True):
+            weight.masked_fill_(~mask.to(device), 0)
+            factors.append(torch.empty_like(weight).copy_(mask))  # in the layout of the weight
+
+    def take_step(images: Tensor, labels: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+        with autocast:
+            scores = network(images)
+        scores = scores.float()
+        loss = cross_entropy(scores, labels, label_smoothing=settings.label_smoothing)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if masked:
+            gradients: list[Tensor] = [weight.grad for weight in masked]  # type: ignore[misc]
+            torch._foreach_mul_(gradients, factors)
+        if settings.clip_norm is not None:
+            clip_grad_norm_(model.parameters(), settings.clip_norm)
+        optimiser.param_groups[0]["lr"] = rate
+        optimiser.step()
+        return loss.detach(), scores.detach()
+
+    return take_step
