@@ -1,0 +1,123 @@
+"""Corruption sets on disk, in CIFAR-C's layout, whether downloaded or generated.
+
+NAME.npy     uint8 [5 N, H, W, C], severity s = rows (s - 1) N to s N; one file a corruption
+labels.npy   integers [5 N]
+meta.json    only beside a generated set: {constants, synthetic: true}
+
+Official sets carry no meta.json, which is how the two are told apart.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.evaluate.corruptions.constants import NAMES_19, SEVERITIES
+from pipeline.files import read_json, write_json
+from pipeline.progress import emit
+
+Images = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class CorruptedSet:
+    """A test set under every corruption and severity.
+
+    Args:
+        images: by corruption, uint8 [5 N, H, W, C], read from disk where they are used.
+        labels: int64 [5 N].
+        synthetic: made here, so not to be laid beside published numbers.
+    """
+
+    images: Mapping[str, Images]
+    labels: NDArray[np.int64]
+    synthetic: bool
+
+    def at(self, corruption: str, severity: int) -> tuple[Images, NDArray[np.int64]]:
+        """Return the images [N, H, W, C] and labels [N] of one corruption and severity."""
+        n = len(self.labels) // len(SEVERITIES)
+        rows = slice((severity - 1) * n, severity * n)
+        return self.images[corruption][rows], self.labels[rows]
+
+
+def _load(path: Path) -> NDArray[Any]:
+    try:
+        return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing: unpack the whole CIFAR-C archive there, or set "
+            "evaluate.corruptions_path to null."
+        ) from None
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} is not a whole .npy file: download it again.") from error
+
+
+def read(folder: Path, names: Sequence[str] = NAMES_19) -> CorruptedSet:
+    """Open the set in ``folder`` without reading the images.
+
+    Raises:
+        UserError: a file is missing, damaged, or not what the layout says.
+    """
+    labels = _load(folder / "labels.npy")
+    whole = labels.ndim == 1 and len(labels) and not len(labels) % len(SEVERITIES)
+    if not whole or labels.dtype.kind not in "iu":
+        raise UserError(
+            f"{folder / 'labels.npy'} is {labels.dtype} {labels.shape}, not five times N integers: "
+            "download it again."
+        )
+    images: dict[str, Images] = {}
+    for name in names:
+        path = folder / f"{name}.npy"
+        found = images[name] = _load(path)
+        size = images[names[0]].shape[1:]
+        if found.dtype != np.uint8 or found.ndim != 4 or found.shape[1:] != size:
+            raise UserError(
+                f"{path} is {found.dtype} {found.shape}, not uint8 [5 N, H, W, C] of the other "
+                "files' size: download it again."
+            )
+        if len(found) != len(labels):
+            raise UserError(
+                f"{path} has {len(found)} images but labels.npy {len(labels)} labels: "
+                "download both again."
+            )
+    meta = folder / "meta.json"
+    synthetic = bool(read_json(meta).get("synthetic")) if meta.exists() else False
+    return CorruptedSet(images, np.array(labels, np.int64), synthetic)
+
+
+def save_set(
+    folder: Path,
+    corrupt: Callable[[str, int], Images],
+    labels: NDArray[np.int64],
+    meta: Mapping[str, Any],
+    names: Sequence[str] = NAMES_19,
+) -> None:
+    """Write a generated set into ``folder``, one corruption and severity in memory at a time.
+
+    Args:
+        folder: an empty or new folder; whoever calls makes it appear whole.
+        corrupt: the images uint8 [N, H, W, C] under a corruption and severity.
+        labels: int64 [N], of the clean images.
+        meta: what to say of the set, besides that it is synthetic.
+        names: the corruptions to write.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    n = len(labels)
+    for done, name in enumerate(names, start=1):
+        file: np.memmap[Any, np.dtype[np.uint8]] | None = None
+        for severity in SEVERITIES:
+            images = corrupt(name, severity)
+            if file is None:
+                shape = (n * len(SEVERITIES), *images.shape[1:])
+                file = open_memmap(folder / f"{name}.npy", "w+", dtype=np.uint8, shape=shape)
+            file[(severity - 1) * n : severity * n] = images
+        if file is not None:
+            file.flush()
+        emit(corruption=name, done=done, of=len(names))
+    np.save(folder / "labels.npy", np.tile(labels, len(SEVERITIES)))
+    write_json(folder / "meta.json", {**meta, "synthetic": True})
