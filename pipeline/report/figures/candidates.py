@@ -1,0 +1,86 @@
+"""Every soup beside the candidates it is made of, phase by phase."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.report.figures import style
+from pipeline.report.names import label, percent
+from pipeline.report.results import Results
+from pipeline.report.spread import over_seeds
+
+# measure, name, marker, colour
+_SHOWN = [
+    ("mean_candidate_test_accuracy", "mean candidate", "s", style.GREY),
+    ("best_candidate_test_accuracy", "best by validation", "^", "#009E73"),
+    ("test_accuracy", "soup", "o", "#0072B2"),
+    ("ensemble_test_accuracy", "ensemble (predictions)", "D", "#E69F00"),
+]
+
+
+def draw(results: Results) -> Figure:
+    """Draw soup, best and mean candidate and the ensemble of each soup; one panel a merge rule."""
+    compared = results.rows.dropna(subset=["best_candidate_test_accuracy"])
+    soups = [soup for soup in results.soups if (compared["method"] == soup).any()]
+    if not soups:
+        return style.empty("No comparison of a soup with its candidates.")
+    stacked = len(results.phases) > 4
+    figure, panels = style.new(
+        1.2 + 2.4 * (len(soups) if stacked else 1), len(soups), stacked=stacked
+    )
+    for axes, soup in zip(panels, soups, strict=True):
+        _panel(axes, results, soup)
+        axes.set_title(label(soup, results.params.m))
+    figure.supylabel("test accuracy (%)", fontsize=9)
+    figure.supxlabel(f"phase (sparsity in %); {style.seeds_note(results)}", fontsize=9)
+    style.legend(figure, panels[0])
+    return figure
+
+
+def _panel(axes: Axes, results: Results, soup: str) -> None:
+    candidates = results.tables["candidates"]
+    candidates = candidates[candidates["method"] == soup]
+    phases = list(results.phases)
+    _scatter(axes, candidates, phases)
+    for i, (measure, name, marker, colour) in enumerate(_SHOWN):
+        for place, phase in enumerate(phases):
+            found = over_seeds(results, soup, phase, measure)
+            if found is None:
+                continue
+            means, stds = style.percents([found])
+            axes.errorbar(
+                [place + style.dodge(i, len(_SHOWN), 0.15) + 0.1],
+                means,
+                yerr=stds if any(stds) else None,
+                color=colour,
+                marker=marker,
+                markersize=6.5,
+                markeredgecolor="white",
+                elinewidth=1.1,
+                linestyle="none",
+                label=name,
+            )
+    axes.set_xticks(range(len(phases)))
+    axes.set_xticklabels(
+        [f"{p}\n({percent(results.phases[p])})" for p in phases],
+        fontsize=8.5 if len(phases) < 9 else 7,
+    )
+    aside = 0.55 if len(phases) > 1 else 1.2
+    axes.set_xlim(-aside, len(phases) - 1 + aside)
+    axes.grid(axis="y")
+    style.below_hundred(axes, "y")
+
+
+def _scatter(axes: Axes, candidates: pd.DataFrame, phases: list[int]) -> None:
+    """Draw each single candidate as a small ring, left of the summaries."""
+    known = candidates[candidates["phase"].isin(phases)]
+    axes.plot(
+        [phases.index(phase) - 0.3 for phase in known["phase"]],
+        100 * known["test_accuracy"],
+        linestyle="none",
+        marker="o",
+        markersize=4,
+        markerfacecolor="none",
+        markeredgecolor=style.GREY,
+        label="each candidate",
+    )

@@ -1,0 +1,66 @@
+"""Accuracy on corrupted images at the last phase: by corruption, and by severity."""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.report.figures import dots, style
+from pipeline.report.results import Results
+from pipeline.report.robustness import FAMILIES, mean_over, synthetic
+from pipeline.report.spread import spread
+
+
+def draw(results: Results) -> Figure:
+    """Draw each corruption's mean over severities, and each severity's mean over corruptions."""
+    table = results.at_end("corruptions")
+    if table.empty:
+        return style.empty("No accuracy on corrupted images: robustness was not evaluated.")
+    found = set(table["corruption"])
+    known = [name for names in FAMILIES.values() for name in names]
+    order = [name for name in known if name in found] + sorted(found - set(known))
+    figure, (left, right) = style.new(1.6 + 0.3 * len(order), 2, share_y=False, ratios=(1.4, 1))
+    means = mean_over(table, "corruption")
+    dots.draw(left, results, means, "corruption", order, "accuracy")
+    _separate(left, order)
+    left.set_xlabel("accuracy (%),\nmean of severities 1 to 5")
+    _severities(right, results)
+    images = "synthetic corruptions of the test set" if synthetic(results) else "corrupted test set"
+    figure.supxlabel(f"{images}; {style.seeds_note(results)}", fontsize=9)
+    style.legend(figure, left)
+    return figure
+
+
+def _severities(axes: Axes, results: Results) -> None:
+    means = mean_over(results.at_end("corruptions"), "severity")
+    methods = [method for method in results.methods if (means["method"] == method).any()]
+    for i, method in enumerate(methods):
+        own = means[means["method"] == method]
+        drawn, name = style.method_look(results, method)
+        severities = sorted(set(own["severity"]))
+        spreads = [spread(own.loc[own["severity"] == s, "accuracy"].tolist()) for s in severities]
+        values, stds = style.percents([s for s in spreads if s is not None])
+        axes.errorbar(
+            [severity + style.dodge(i, len(methods), 0.06) for severity in severities],
+            values,
+            yerr=stds if any(stds) else None,
+            color=drawn.colour,
+            marker=drawn.marker,
+            markersize=5 * drawn.size,
+            elinewidth=0.8,
+            capsize=0,
+            linestyle=drawn.line,
+            markeredgecolor="white",
+            label=name,
+        )
+    axes.set_xticks(sorted(set(means["severity"])))
+    axes.set_xlabel("severity")
+    axes.set_ylabel("accuracy (%), mean over corruptions")
+    axes.grid(axis="y")
+    style.below_hundred(axes, "y")
+
+
+def _separate(axes: Axes, order: list[str]) -> None:
+    """Draw a line between families of corruptions."""
+    family = {name: kind for kind, names in FAMILIES.items() for name in names}
+    for line in range(1, len(order)):
+        if family.get(order[line]) != family.get(order[line - 1]):
+            axes.axhline(line - 0.5, color=style.GREY, linewidth=0.6)

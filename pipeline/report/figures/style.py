@@ -1,0 +1,126 @@
+"""One look for all figures: readable in print, in grey, and to colour-blind readers."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+
+from pipeline.report.names import Look, label, looks
+from pipeline.report.results import Results
+from pipeline.report.spread import Spread
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+
+WIDTH = 6.5  # inches: the text width of a page
+DPI = 200
+GREY = "#767676"
+
+_SETTINGS = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are alike everywhere
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "grid.color": "#e2e2e2",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 5.5,
+    "lines.markeredgewidth": 0.6,
+    "errorbar.capsize": 2,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "legend.handlelength": 2.6,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+}
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Draw and save inside this block: matplotlib's defaults with ours on top, nobody else's."""
+    with mpl.rc_context():
+        style.use(["default", _SETTINGS])
+        yield
+
+
+def new(
+    height: float,
+    panels: int = 1,
+    *,
+    stacked: bool = False,
+    share_y: bool = True,
+    ratios: Sequence[float] | None = None,
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `WIDTH` x ``height`` inches with panels side by side, or stacked."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    if stacked:
+        axes = figure.subplots(panels, 1, squeeze=False, sharey=share_y, height_ratios=ratios)
+    else:
+        axes = figure.subplots(1, panels, squeeze=False, sharey=share_y, width_ratios=ratios)
+    return figure, list(axes.flat)
+
+
+def empty(sentence: str) -> Figure:
+    """Return a figure that says why there is nothing to see."""
+    figure, (axes,) = new(1.2)
+    axes.axis("off")
+    axes.text(0.5, 0.5, sentence, ha="center", va="center", color=GREY)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write ``figure`` as PNG; equal figures have equal bytes."""
+    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
+def legend(figure: Figure, axes: Axes) -> None:
+    """Put the legend of ``axes`` above the figure, in as many columns as fit."""
+    found: dict[str, Artist] = {}
+    for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+        found.setdefault(name, handle[0] if isinstance(handle, ErrorbarContainer) else handle)
+    inches = 0.55 + 0.068 * max(map(len, found))
+    columns = min(max(1, int(WIDTH / inches)), math.ceil(len(found) / 2) if len(found) > 3 else 3)
+    figure.legend(list(found.values()), list(found), loc="outside upper center", ncols=columns)
+
+
+def below_hundred(axes: Axes, axis: str) -> None:
+    """End a percent axis at 100 where error bars reach beyond what can be."""
+    if axis == "x" and axes.get_xlim()[1] > 100:
+        axes.set_xlim(right=100.5)
+    if axis == "y" and axes.get_ylim()[1] > 100:
+        axes.set_ylim(top=100.5)
+
+
+def method_look(results: Results, method: str) -> tuple[Look, str]:
+    """Return how ``method`` is drawn and called."""
+    return looks(results.methods)[method], label(method, results.params.m)
+
+
+def dodge(i: int, n: int, step: float) -> float:
+    """Return the offset of the ``i``-th of ``n`` neighbours around 0, ``step`` apart."""
+    return (i - (n - 1) / 2) * step
+
+
+def percents(spreads: Sequence[Spread]) -> tuple[list[float], list[float]]:
+    """Return means and standard deviations in percent, 0 where one seed has none."""
+    return [100 * s.mean for s in spreads], [100 * (s.std or 0.0) for s in spreads]
+
+
+def seeds_note(results: Results) -> str:
+    """Return what the error bars are, for an axis label."""
+    n = len(results.params.seeds)
+    return "one seed" if n == 1 else f"mean and standard deviation of {n} seeds"

@@ -1,0 +1,41 @@
+"""metrics.json: the few numbers that tell two experiments apart in ``dvc exp show``."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from pipeline.report.results import Results
+from pipeline.report.spread import Spread, over_seeds
+from pipeline.report.verdict import comparisons
+
+
+def headline(results: Results) -> dict[str, Any]:
+    """Return means over seeds, six decimals: each method's last phase, and the soups' gains.
+
+    Accuracies are fractions. ``p1``, ``p2``, ... are a soup's test accuracies in earlier phases;
+    ``over_best_candidate`` and ``over_imp_mx`` what the soup gains in the last. What was not
+    measured is left out.
+    """
+    metrics: dict[str, Any] = {"seeds": len(results.params.seeds)}
+    if results.phases:
+        metrics["sparsity"] = round(results.phases[results.final], 6)
+    for method in results.methods:
+        phase = 0 if method == "dense" else results.final
+        values = {
+            "test_accuracy": over_seeds(results, method, phase, "test_accuracy"),
+            "ood_accuracy": over_seeds(results, method, phase, "ood_accuracy_19"),
+            "worst_group": over_seeds(results, method, phase, "worst_group"),
+        }
+        if method in results.soups:
+            for earlier in results.phases:
+                if earlier < results.final:
+                    found = over_seeds(results, method, earlier, "test_accuracy")
+                    values[f"p{earlier}"] = found
+        metrics[method] = _means(values.items())
+    for made in comparisons(results):
+        if made.phase == results.final:
+            metrics[made.soup][f"over_{made.rival}"] = round(made.difference.mean, 6)
+    return metrics
+
+
+def _means(values: Iterable[tuple[str, Spread | None]]) -> dict[str, float]:
+    return {name: round(found.mean, 6) for name, found in values if found is not None}

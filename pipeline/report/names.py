@@ -1,0 +1,71 @@
+"""How methods are called and drawn: one label, colour and marker each, the same everywhere."""
+
+from dataclasses import dataclass
+
+# Okabe & Ito (2008): eight colours that colour-blind readers tell apart; yellow is too light
+# for lines on paper.
+_COLOURS = {
+    "black": "#000000",
+    "blue": "#0072B2",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "vermilion": "#D55E00",
+    "purple": "#CC79A7",
+    "sky": "#56B4E9",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one method is drawn."""
+
+    colour: str
+    marker: str
+    line: str
+    size: float = 1.0
+
+
+_LOOKS = {
+    "dense": Look(_COLOURS["black"], "D", ":"),
+    "sms_uniform": Look(_COLOURS["blue"], "o", "-"),
+    "sms_greedy": Look(_COLOURS["orange"], "s", "-"),
+    "imp": Look(_COLOURS["green"], "^", "--"),
+    "imp_mx": Look(_COLOURS["vermilion"], "v", "--"),
+    "imp_reprune": Look(_COLOURS["purple"], "P", "-.", 1.3),
+}
+_SPARE = [
+    Look(_COLOURS["sky"], "X", "--", 1.2),
+    Look(_COLOURS["black"], "<", "--"),
+    Look(_COLOURS["blue"], ">", "-."),
+    Look(_COLOURS["vermilion"], "h", "-."),
+]
+
+
+def looks(methods: list[str]) -> dict[str, Look]:
+    """Return the look of each of ``methods``; those without a look of their own share the rest."""
+    others = [method for method in methods if method not in _LOOKS]
+    spare = {method: _SPARE[i % len(_SPARE)] for i, method in enumerate(others)}
+    return {method: _LOOKS.get(method) or spare[method] for method in methods}
+
+
+def label(method: str, m: int) -> str:
+    """Return the name that a reader sees; ``m`` is the number of candidates."""
+    known = {
+        "dense": "dense",
+        "imp": "IMP",
+        "imp_mx": f"IMP {m}\N{MULTIPLICATION SIGN} longer",
+        "imp_reprune": "IMP-RePrune",
+    }
+    if method.startswith("sms_"):
+        return f"SMS {method.removeprefix('sms_').replace('_', ' ')}"
+    return known.get(method, method.replace("_", " "))
+
+
+def percent(fraction: float, digits: int = 2) -> str:
+    """Return a fraction as percent without the sign: 0.95 is ``95.00``."""
+    return f"{100 * fraction:.{digits}f}"
+
+
+def sparsity(fraction: float) -> str:
+    """Return a sparsity as percent with as many decimals as it needs, two at most: ``98 %``."""
+    return f"{100 * fraction:.2f}".rstrip("0").rstrip(".") + " %"

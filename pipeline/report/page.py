@@ -1,0 +1,65 @@
+"""results.md: what came out, on one page."""
+
+from pipeline.report import beside_paper, sections, verdict
+from pipeline.report.names import sparsity
+from pipeline.report.results import Results
+
+FIGURES = {
+    "accuracy": "Test accuracy against sparsity",
+    "candidates": "Every soup beside its candidates",
+    "corruptions": "Accuracy on corrupted images at the last phase",
+    "groups": "Recall of each group at the last phase",
+    "layers": "Sparsity of each layer at the last phase",
+}
+
+FILES = """\
+Accuracies, recalls and sparsities are fractions in the CSV files: `results.csv` has one row per
+method, phase and seed; `results_summary.csv` the mean, standard deviation (n - 1) and n of each
+measure; `accuracy.csv`, `candidates.csv`, `corruptions.csv`, `groups.csv` and `layers.csv` what the
+figures show; `training.csv` every epoch of every training; `metrics.json` what `dvc exp show`
+lists.
+"""
+
+
+def page(results: Results) -> str:
+    """Return the whole page; equal results give equal text."""
+    parts = {
+        "Test accuracy": sections.accuracy(results) + _image("accuracy"),
+        "Is the soup better?": verdict.section(results),
+        "Soups and their candidates": sections.candidates(results) + _image("candidates"),
+        "Beside the paper": beside_paper.section(results),
+        "The last phase": sections.last(results) + _image("layers"),
+        "Corrupted images": sections.corruptions(results) + _image("corruptions"),
+        "Groups": sections.groups(results) + _image("groups"),
+        "Missing": _missing(results),
+        "Files": FILES,
+    }
+    body = "".join(f"\n## {title}\n\n{text}" for title, text in parts.items() if text)
+    return _head(results) + body
+
+
+def _head(results: Results) -> str:
+    p = results.params
+    n = len(p.seeds)
+    spread_note = "one seed, so no spread" if n == 1 else f"n = {n}; mean ± standard deviation"
+    varied = p.retrain.vary.replace("_", " ")
+    return (
+        f"# Results: {p.recipe}\n\n"
+        f"{p.about}.\n\n"
+        f"m = {p.m} candidates that differ by {varied}; {p.phases} "
+        f"{'phase' if p.phases == 1 else 'phases'} to {sparsity(p.target_sparsity)} sparsity; "
+        f"{p.prune.criterion} pruning, {p.prune.allocation}; retraining by {p.retrain.schedule} "
+        f"with {p.retrain.epochs} epochs a phase; network {p.network.name}, pretrained for "
+        f"{p.pretrain.epochs} epochs. Seeds {', '.join(map(str, p.seeds))} ({spread_note}).\n"
+    )
+
+
+def _missing(results: Results) -> str:
+    if not results.missing:
+        return ""
+    names = ", ".join(f"`{name}`" for name in results.missing)
+    return f"{len(results.missing)} stages have left no result: {names}.\n"
+
+
+def _image(name: str) -> str:
+    return f"\n![{FIGURES[name]}](figures/{name}.png)\n"

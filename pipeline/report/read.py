@@ -1,0 +1,124 @@
+"""The finished artifacts of a plan, read; what is missing is named, never raised."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.plan.nodes import Plan
+from pipeline.report.results import (
+    COLUMNS,
+    COMPARED,
+    EVALUATED,
+    KEY,
+    ROLES,
+    TABLES,
+    Results,
+)
+from pipeline.report.source import Records, Source
+
+
+def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
+    """Read every measurement that ``plan`` has left in the folder ``artifacts``.
+
+    A stage that failed, or was never run, leaves a gap in the tables and its name in ``missing``.
+    Nodes in ``without`` count as missing whatever lies in their folder: it is an earlier run's.
+    """
+    source = Source(artifacts, set(without))
+    rows: Records = []
+    tables: dict[str, Records] = {name: [] for name in TABLES}
+    for row in plan.rows:
+        key: dict[str, Any] = dict(zip(KEY, (row.method, row.phase, row.seed), strict=True))
+        evaluated = source.metrics(row.evaluate)
+        robust = source.metrics(row.robustness)
+        rows.append(
+            key
+            | {"sparsity": row.sparsity, "model": row.model}
+            | {name: evaluated[name] for name in EVALUATED if name in evaluated}
+            | source.size(row.model)
+            | _worst_group(evaluated)
+            | _flat(source.metrics(row.compare))
+            | _robustness(robust)
+        )
+        candidates = [source.metrics(name) for name in row.candidates]
+        _extend(tables["candidates"], key, _candidates(candidates))
+        _extend(tables["layers"], key, _layers(evaluated))
+        _extend(tables["groups"], key, _groups(evaluated))
+        _extend(tables["corruptions"], key, _corruptions(robust))
+    for name, node in plan.nodes.items():
+        source.note(name)
+        place = {"node": name, "phase": int(node.labels.get("phase", 0))}
+        _extend(tables["training"], place, source.history(name))
+    return Results(
+        params=plan.params,
+        planned=_planned(plan),
+        missing=sorted(source.missing),
+        rows=pd.DataFrame(rows, columns=COLUMNS),
+        tables={name: pd.DataFrame(tables[name], columns=TABLES[name]) for name in TABLES},
+    )
+
+
+def _planned(plan: Plan) -> list[tuple[str, int, float]]:
+    """Return method, phase and sparsity of all rows: dense first, then the soups."""
+    found = dict.fromkeys((row.method, row.phase, row.sparsity) for row in plan.rows)
+    return sorted(found, key=lambda row: (row[0] != "dense", not row[0].startswith("sms_")))
+
+
+def _extend(records: Records, key: dict[str, Any], more: Records) -> None:
+    records.extend(key | record for record in more)
+
+
+def _flat(compared: dict[str, Any]) -> dict[str, Any]:
+    flat = {name: compared[name] for name in COMPARED if name in compared}
+    if "taken" in flat:
+        flat["taken"] = len(flat["taken"])
+    for role in ROLES:
+        for split in ("val_accuracy", "test_accuracy"):
+            flat[f"{role}_{split}"] = compared.get(role, {}).get(split)
+    return flat
+
+
+def _robustness(robust: dict[str, Any]) -> dict[str, Any]:
+    if not robust:
+        return {}
+    return {
+        "ood_accuracy_15": robust.get("mean_15"),
+        "ood_accuracy_19": robust.get("mean_19"),
+        "ood_synthetic": robust.get("synthetic"),
+    }
+
+
+def _candidates(metrics: list[dict[str, Any]]) -> Records:
+    return [
+        {"candidate": number, "test_accuracy": values["test_accuracy"]}
+        for number, values in enumerate(metrics)
+        if "test_accuracy" in values
+    ]
+
+
+def _layers(evaluated: dict[str, Any]) -> Records:
+    layers = evaluated.get("layers", {})
+    return [{"layer": layer, "sparsity": found["sparsity"]} for layer, found in layers.items()]
+
+
+def _groups(evaluated: dict[str, Any]) -> Records:
+    """Return recall and 95 % interval of every group, set by set."""
+    return [
+        {"set": name, "group": group, **found}
+        for name, measured in evaluated.get("groups", {}).items()
+        for group, found in measured["groups"].items()
+    ]
+
+
+def _worst_group(evaluated: dict[str, Any]) -> dict[str, Any]:
+    recalls = [record["recall"] for record in _groups(evaluated)]
+    return {"worst_group": min(recalls)} if recalls else {}
+
+
+def _corruptions(robust: dict[str, Any]) -> Records:
+    return [
+        {"corruption": name, "severity": severity, "accuracy": accuracy}
+        for name, accuracies in robust.get("by_corruption", {}).items()
+        for severity, accuracy in enumerate(accuracies, start=1)
+    ]

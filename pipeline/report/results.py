@@ -1,0 +1,101 @@
+"""What a report is made of: a plan's measurements as tidy tables."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from pipeline.params import Experiment
+
+KEY = ["method", "phase", "seed"]
+EVALUATED = [
+    "test_examples",
+    "test_accuracy",
+    "test_loss",
+    "val_accuracy",
+    "calibration_error",
+    "worst_class",
+    "worst_class_name",
+    "speedup",
+    "macs",
+    "nonzeros",
+]
+ROLES = ["best_candidate", "mean_candidate", "ensemble"]
+COMPARED = [
+    *[f"{role}_{split}" for role in ROLES for split in ("val_accuracy", "test_accuracy")],
+    "taken",
+    "l2_mean",
+    "l2_max",
+    "angle_mean_degrees",
+]
+ROBUST = ["ood_accuracy_15", "ood_accuracy_19", "ood_synthetic"]
+COLUMNS = [
+    *KEY,
+    "sparsity",
+    *EVALUATED,
+    "stored_bytes",
+    "worst_group",
+    *COMPARED,
+    *ROBUST,
+    "model",
+]
+
+
+TABLES = {
+    "candidates": [*KEY, "candidate", "test_accuracy"],
+    "layers": [*KEY, "layer", "sparsity"],
+    "groups": [*KEY, "set", "group", "n", "recall", "low", "high"],
+    "corruptions": [*KEY, "corruption", "severity", "accuracy"],
+    "training": ["node", "phase", "epoch", "loss", "accuracy", "val_accuracy", "learning_rate"],
+}
+
+
+@dataclass
+class Results:
+    """All measurements of a plan; accuracies, recalls and sparsities are fractions in [0, 1].
+
+    ``rows`` has one row per method, phase and seed; the other tables name method, phase and seed
+    and then what their name says. ``planned`` lists method, phase and sparsity: dense, the soups,
+    the others.
+    """
+
+    params: Experiment
+    planned: list[tuple[str, int, float]]
+    missing: list[str]
+    rows: pd.DataFrame
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods in the order of ``planned``."""
+        return list(dict.fromkeys(method for method, _, _ in self.planned))
+
+    @property
+    def phases(self) -> dict[int, float]:
+        """The planned sparsity of each phase; phase 0, dense, is left out."""
+        return {phase: sparsity for _, phase, sparsity in sorted(self.planned) if phase > 0}
+
+    @property
+    def final(self) -> int:
+        """The last phase."""
+        return max((phase for _, phase, _ in self.planned), default=0)
+
+    @property
+    def soups(self) -> list[str]:
+        """The methods that are averages of candidates which share one mask."""
+        return [method for method in self.methods if method.startswith("sms_")]
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, int], dict[int, dict[str, Any]]]:
+        """The rows by method and phase, and in there by seed."""
+        found: dict[tuple[str, int], dict[int, dict[str, Any]]] = {}
+        for row in self.rows.to_dict("records"):
+            record = {str(name): value for name, value in row.items()}
+            found.setdefault((record["method"], record["phase"]), {})[record["seed"]] = record
+        return found
+
+    def at_end(self, table: str) -> pd.DataFrame:
+        """Return the part of a table that is about the last phase and the dense network."""
+        frame = self.rows if table == "rows" else self.tables[table]
+        return frame[(frame["phase"] == self.final) | (frame["method"] == "dense")]

@@ -1,0 +1,142 @@
+"""The tables of results.md."""
+
+from pipeline.report.markdown import NONE, number, table
+from pipeline.report.names import label, percent, sparsity
+from pipeline.report.results import ROLES, Results
+from pipeline.report.robustness import corruption_errors, synthetic
+from pipeline.report.spread import over_seeds, spread
+
+
+def accuracy(results: Results) -> str:
+    """Return the accuracy of every method after every phase."""
+    n = len(results.params.seeds)
+    rows = []
+    for method in results.methods:
+        if method != "dense":
+            cells = [
+                number(over_seeds(results, method, phase, "test_accuracy"), n)
+                for phase in results.phases
+            ]
+            rows.append([label(method, results.params.m), *cells])
+    headers = [f"phase {phase}: {sparsity(s)}" for phase, s in results.phases.items()]
+    dense = number(over_seeds(results, "dense", 0, "test_accuracy"), n)
+    return f"In percent. The dense network has {dense}.\n\n" + table(["", *headers], rows)
+
+
+def candidates(results: Results) -> str:
+    """Return every average beside best and mean candidate, ensemble and distances."""
+    n, m = len(results.params.seeds), results.params.m
+    rows = []
+    for method, phase, planned in results.planned:
+        measures = ["test_accuracy", *(f"{r}_test_accuracy" for r in ROLES)]
+        found = [over_seeds(results, method, phase, measure) for measure in measures]
+        if any(found[1:]):
+            taken = over_seeds(results, method, phase, "taken")
+            rows.append(
+                [
+                    label(method, m),
+                    f"{phase} ({sparsity(planned)})",
+                    *(number(value, n) for value in found),
+                    NONE if taken is None else f"{taken.mean:.3g} of {m}",
+                    number(over_seeds(results, method, phase, "l2_mean"), n, scale=1),
+                    number(over_seeds(results, method, phase, "angle_mean_degrees"), n, scale=1),
+                ]
+            )
+    if not rows:
+        return "No soup was compared with its candidates.\n"
+    headers = [
+        *("", "phase", "average", "best candidate", "mean candidate", "ensemble"),
+        *("taken", "L2 distance", "angle (degrees)"),
+    ]
+    return (
+        "Test accuracy in percent. `ensemble` averages the candidates' predictions and costs m "
+        "networks; distance and angle are the means over pairs of candidates.\n\n"
+        + table(headers, rows, names=2)
+    )
+
+
+def last(results: Results) -> str:
+    """Return everything measured on the test set and the size of each method's final network."""
+    n = len(results.params.seeds)
+    rows = []
+    for method in results.methods:
+        phase = 0 if method == "dense" else results.final
+        get = {
+            measure: over_seeds(results, method, phase, measure)
+            for measure in (
+                *("test_accuracy", "test_loss", "calibration_error", "worst_class"),
+                *("speedup", "nonzeros", "stored_bytes"),
+            )
+        }
+        rows.append(
+            [
+                label(method, results.params.m),
+                number(get["test_accuracy"], n),
+                number(get["test_loss"], n, scale=1, digits=3),
+                number(get["calibration_error"], n),
+                number(get["worst_class"], n),
+                number(get["speedup"], n, scale=1, digits=1),
+                number(get["nonzeros"], n, scale=1, digits=0),
+                number(get["stored_bytes"], n, scale=1e-3, digits=1),
+            ]
+        )
+    headers = [
+        *("", "accuracy (%)", "loss", "calibration error (%)", "worst class (%)"),
+        *("theoretical speed-up (x)", "weights kept", "stored (kB)"),
+    ]
+    return table(headers, rows)
+
+
+def corruptions(results: Results) -> str:
+    """Return the accuracy on corrupted images and the mean corruption error."""
+    n = len(results.params.seeds)
+    rows = []
+    for method in results.methods:
+        phase = 0 if method == "dense" else results.final
+        found = [over_seeds(results, method, phase, f"ood_accuracy_{k}") for k in (15, 19)]
+        if any(found):
+            error = number(spread(corruption_errors(results, method)), n, digits=1)
+            cells = [number(value, n) for value in found]
+            rows.append([label(method, results.params.m), *cells, error])
+    if not rows:
+        return "Robustness was not evaluated.\n"
+    note = (
+        "**Synthetic**: corruptions generated from the test set, not the official files. "
+        if synthetic(results)
+        else ""
+    )
+    headers = ["", "mean of 15 types (%)", "mean of 19 types (%)", "mCE (dense = 100)"]
+    return f"{note}Means over severities 1 to 5.\n\n" + table(headers, rows)
+
+
+def groups(results: Results) -> str:
+    """Return worst and mean recall for every set of groups."""
+    n = len(results.params.seeds)
+    groups = results.at_end("groups")
+    parts = []
+    for name in dict.fromkeys(groups["set"]):
+        rows = []
+        for method in results.methods:
+            own = groups[(groups["set"] == name) & (groups["method"] == method)]
+            if own.empty:
+                continue
+            worst = own.loc[own.groupby("seed")["recall"].idxmin()]
+            places = set(worst["group"])
+            interval = ""
+            if len(worst) == 1:
+                low, high = worst["low"].iloc[0], worst["high"].iloc[0]
+                interval = f" ({percent(low, 1)} to {percent(high, 1)})"
+            rows.append(
+                [
+                    label(method, results.params.m),
+                    places.pop() if len(places) == 1 else "differs by seed",
+                    f"{worst['n'].mean():.0f}",
+                    number(spread(worst["recall"].tolist()), n) + interval,
+                    number(spread(own.groupby("seed")["recall"].mean().tolist()), n),
+                ]
+            )
+        headers = [f"by {name}", "worst group", "its images", "worst recall (%)", "mean recall (%)"]
+        parts.append(table(headers, rows, names=2))
+    if parts and n == 1:
+        parts.append("In brackets the 95 % interval that so few images leave (Wilson).\n")
+    return "\n".join(parts) or "Groups were not evaluated.\n"
