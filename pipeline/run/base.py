@@ -1,0 +1,108 @@
+"""What the parts of a run say to each other; nothing here knows DVC or processes."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Outcome = Literal["ran", "cached", "failed", "skipped"]
+
+
+class Listener(Protocol):
+    """Somebody who watches a run, such as the view or the tracking."""
+
+    def started(self, name: str) -> None:
+        """Stage ``name`` begins to run; a cached or skipped stage only finishes."""
+
+    def event(self, name: str, fields: dict[str, Any]) -> None:
+        """Stage ``name`` reported ``fields`` (epoch, loss, ...) while it ran."""
+
+    def finished(self, name: str, outcome: Outcome, seconds: float) -> None:
+        """Stage ``name`` is over; a running stage that was stopped counts as failed here."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Names of stages by what became of them, each in the order in which they ended."""
+
+    ran: tuple[str, ...]
+    cached: tuple[str, ...]
+    failed: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """The command lines of one stage, run one after the other in ``folder``."""
+
+    commands: tuple[str, ...]
+    folder: Path
+    address: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """A running stage reported ``fields``."""
+
+    name: str
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Exit:
+    """A stage's command ended: ``status`` is its exit status, or minus the signal's number."""
+
+    name: str
+    status: int
+
+
+class StageError(Exception):
+    """One stage cannot be completed; the message says why."""
+
+
+class Graph(Protocol):
+    """The stages and the bookkeeping of their inputs and outputs.
+
+    All methods but ``bookkeeping`` are called inside ``with graph.bookkeeping() as ours`` and
+    only when it gave True; each may raise `StageError`.
+    """
+
+    inputs: Mapping[str, Sequence[str]]  # stage -> the stages that it reads, in plan order
+
+    def bookkeeping(self) -> AbstractContextManager[bool]:
+        """Hold the repository; gives False when another process holds it for the moment."""
+
+    def restore(self, name: str) -> bool:
+        """Say whether the outputs are there, or could be fetched from the cache, unrun."""
+
+    def begin(self, name: str) -> Task:
+        """Record the inputs as they are now, clear the outputs, and say what to run."""
+
+    def keep(self, name: str) -> None:
+        """Record and cache the outputs of a command that succeeded."""
+
+    def leave(self, name: str) -> None:
+        """Let go of a stage whose command failed or was stopped."""
+
+    def flush(self) -> None:
+        """Write the records of all stages kept or restored so far."""
+
+
+class Engine(Protocol):
+    """What runs commands: this machine's processes, or a cluster."""
+
+    def free(self) -> bool:
+        """Say whether one more task may start."""
+
+    def start(self, name: str, task: Task) -> None:
+        """Start ``task``; returns at once."""
+
+    def wait(self, seconds: float) -> list[Event | Exit]:
+        """Return what was reported, waiting at most ``seconds`` for it."""
+
+    def stop(self, seconds: float) -> None:
+        """Ask all running tasks to end, and kill those that have not after ``seconds``."""
+
+    def log(self, name: str) -> Path:
+        """Return the file that holds the output of stage ``name``."""

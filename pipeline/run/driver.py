@@ -1,0 +1,144 @@
+"""Bringing all stages of stages/dvc.yaml up to date, several at a time."""
+
+import fcntl
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import chdir, closing, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.run.base import Engine, Listener, Outcome, Summary
+from pipeline.run.dvc_graph import DvcGraph
+from pipeline.run.local import Local
+from pipeline.run.loop import Loop
+from pipeline.run.machine import default_jobs
+from pipeline.run.server import die_with_parent
+
+TAIL = 15  # lines of a failed stage's log that are shown
+INTERRUPTED = 130  # what shells say of a command that ^C ended
+
+
+def execute(
+    root: Path,
+    jobs: int | None = None,
+    listeners: Sequence[Listener] = (),
+    *,
+    engine: Engine | None = None,
+) -> Summary:
+    """Run the stages of ``root``/stages/dvc.yaml that are neither up to date nor in DVC's cache.
+
+    Stages that fail do not hold back others; what they wrote last is shown on stderr.
+
+    Args:
+        root: the repository
+        jobs: how many commands run at once; the default is ``SMS_JOBS``, or one per core
+        listeners: told of each stage's start, events and end
+        engine: what runs the commands, in place of this machine
+
+    Raises:
+        UserError: another run is at work in this folder, or the graph is unsound
+        SystemExit: 130, after ^C or SIGTERM; all that had ended by then is kept
+
+    """
+    root = root.resolve()
+    tell = Audience(listeners)
+    # DVC resolves some of its paths against the working directory
+    with chdir(root), _alone(root), _signals() as signals, closing(DvcGraph(root)) as graph:
+        engine = engine or Local(root, jobs or default_jobs())
+        loop = Loop(graph, engine, tell, lambda: bool(signals))
+        try:
+            summary = loop.run()
+        except KeyboardInterrupt:  # a second ^C: what had ended comes out of the run cache
+            sys.exit(INTERRUPTED)
+        for name in summary.failed:
+            sys.stderr.write(_obituary(name, loop.reasons[name], engine.log(name), root))
+        if signals:
+            done, left = len(loop.outcomes), len(graph.inputs) - len(loop.outcomes)
+            sys.stderr.write(f"stopped: {done} stages are done and kept, {left} are left\n")
+            sys.exit(INTERRUPTED)
+    return summary
+
+
+class Audience:
+    """All listeners as one; one that fails is dropped, for a run must not die of its audience."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self.listeners = list(listeners)
+
+    def started(self, name: str) -> None:
+        """Pass it on."""
+        self._tell("started", name)
+
+    def event(self, name: str, fields: dict[str, Any]) -> None:
+        """Pass it on."""
+        self._tell("event", name, fields)
+
+    def finished(self, name: str, outcome: Outcome, seconds: float) -> None:
+        """Pass it on."""
+        self._tell("finished", name, outcome, seconds)
+
+    def _tell(self, method: str, *arguments: Any) -> None:
+        for listener in list(self.listeners):
+            try:
+                getattr(listener, method)(*arguments)
+            except Exception as error:
+                self.listeners.remove(listener)
+                who = type(listener).__name__
+                sys.stderr.write(f"warning: {who} is off from here on: {error!r}\n")
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Refuse to run beside another driver; the kernel frees the lock of one that was killed."""
+    path = root / ".dvc" / "tmp" / "sms" / "driver.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(
+                f"another run is at work in {root} (process {file.read().strip() or 'unknown'}): "
+                "wait until it ends, or stop it"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect requests to stop; a second one of the same kind has its usual effect, at once.
+
+    Under ``dvc repro`` the death of dvc, whatever its cause, is such a request as well.
+    """
+    caught: list[int] = []
+    before: dict[signal.Signals, Any] = {}
+
+    def note(number: int, _: FrameType | None) -> None:
+        caught.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+                before[number] = signal.signal(number, note)
+    if "DVC_STAGE" in os.environ:
+        die_with_parent(signal.SIGTERM)
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _obituary(name: str, reason: str, log: Path, root: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-TAIL:] if log.exists() else []
+    text = "".join(f"    {line}\n" for line in lines)
+    return f"\n{name} failed: {reason}\n{text}    ({os.path.relpath(log, root)})\n"

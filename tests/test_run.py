@@ -1,0 +1,697 @@
+"""The driver against real DVC, on toy stages that write small files."""
+# ruff: noqa: ARG002 - methods of a protocol
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dvc.exceptions import ReproductionError
+from dvc.repo import Repo
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import UserError
+from pipeline.run.base import Event, Exit, StageError, Task
+from pipeline.run.command import as_module
+from pipeline.run.driver import execute
+from pipeline.run.local import Local
+from pipeline.run.loop import Loop, turns
+from pipeline.run.machine import default_jobs, gpus
+from pipeline.run.view import View
+
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # DVC's own
+
+SOURCE = Path(__file__).parents[1]
+DRIVER = """
+import sys
+from pathlib import Path
+from pipeline.run.driver import execute
+from pipeline.errors import UserError
+try:
+    sys.exit(bool(execute(Path.cwd(), 2).failed))
+except UserError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+class Toy:
+    """A repository with toy stages, each of which notes in ``runs`` that it ran."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "stages").mkdir(parents=True)
+        (root / "code.txt").write_text("code\n")
+        (root / ".gitignore").write_text("/artifacts/\n/runs\n")
+        subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+        Repo.init(str(root)).close()
+        (root / ".dvc" / "config").write_text(
+            "[core]\n    analytics = false\n[cache]\n    type = hardlink,copy\n"
+        )
+        self.stages: dict[str, Any] = {}
+
+    def add(self, name: str, *reads: str, run: str = "true", value: str = "", **keys: Any) -> None:
+        """Add a stage that writes what it reads, and ``value``, to artifacts/NAME/value."""
+        sources = " ".join(["code.txt", *(f"artifacts/{read}/value" for read in reads)])
+        self.stages[name] = {
+            "cmd": f"echo {name} >> runs && {run} && mkdir -p artifacts/{name} && "
+            f"(cat {sources}; echo {name} {value}) > artifacts/{name}/value",
+            "wdir": "..",
+            "deps": ["code.txt", *(f"artifacts/{read}" for read in reads)],
+            "outs": [f"artifacts/{name}"],
+        } | keys
+        self.write()
+
+    def write(self) -> None:
+        file = self.root / "stages" / "dvc.yaml"
+        file.write_text(yaml.safe_dump({"stages": self.stages}, sort_keys=False))
+
+    def execute(self, jobs: int = 2, **options: Any) -> Any:
+        return execute(self.root, jobs, **options)
+
+    def ran(self) -> list[str]:
+        """Return the stages whose command ran since the last call, sorted."""
+        runs = self.root / "runs"
+        names = sorted(runs.read_text().split()) if runs.exists() else []
+        runs.unlink(missing_ok=True)
+        return names
+
+    def dvc(self, action: str, target: str = "stages/dvc.yaml") -> Any:
+        """Do what ``dvc ACTION TARGET`` does."""
+        with chdir(self.root), Repo() as repo:
+            return getattr(repo, action)([target])
+
+    def value(self, name: str) -> str:
+        return (self.root / "artifacts" / name / "value").read_text()
+
+    def lock(self) -> bytes:
+        return (self.root / "stages" / "dvc.lock").read_bytes()
+
+    @contextmanager
+    def driver(self) -> Iterator[subprocess.Popen[str]]:
+        """Start a driver as a process of its own."""
+        with subprocess.Popen(
+            [sys.executable, "-c", DRIVER],
+            cwd=self.root,
+            env=os.environ | {"PYTHONPATH": str(SOURCE)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Toy]:
+    for key, value in {
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(tmp_path / "site"),
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+    }.items():
+        monkeypatch.setenv(key, value)
+    for key in ("CUDA_VISIBLE_DEVICES", "SMS_THREADS", "DVC_STAGE", "DVC_ROOT"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return lambda name: Toy(tmp_path / name)
+
+
+@pytest.fixture
+def toy(make: Callable[[str], Toy]) -> Toy:
+    return make("toy")
+
+
+def until(what: Callable[[], object], seconds: float = 20) -> None:
+    limit = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < limit, "waited in vain"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def diamond(toy: Toy, value: str = "") -> None:
+    toy.add("zero")
+    toy.add("left", "zero")
+    toy.add("right", "zero", value=value)
+    toy.add("join", "left", "right")
+    toy.add("apart")
+
+
+def test_same_lock_as_dvc(make: Callable[[str], Toy]) -> None:
+    ours, plain = make("ours"), make("plain")
+    for toy in (ours, plain):
+        diamond(toy)
+        toy.add("long", "join", value="a 'word' " * 12)
+    assert set(ours.execute().ran) == set(ours.stages)
+    plain.dvc("reproduce")
+    assert ours.lock() == plain.lock()
+    ours.ran()
+    ours.dvc("reproduce")
+    assert ours.ran() == []
+    assert ours.lock() == plain.lock()
+
+
+def test_only_what_changed_runs_and_going_back_runs_nothing(toy: Toy) -> None:
+    diamond(toy)
+    toy.execute()
+    assert toy.ran() == sorted(toy.stages)
+    first, lock = toy.value("join"), toy.lock()
+
+    assert set(toy.execute().cached) == set(toy.stages)
+    assert toy.ran() == []
+
+    diamond(toy, "other")
+    assert set(toy.execute().ran) == {"right", "join"}
+    assert toy.ran() == ["join", "right"]
+    assert toy.value("join") == first.replace("right\n", "right other\n")
+
+    (toy.root / "code.txt").write_text("new\n")
+    toy.execute()
+    assert toy.ran() == sorted(toy.stages)
+
+    (toy.root / "code.txt").write_text("code\n")
+    diamond(toy)
+    assert set(toy.execute().cached) == set(toy.stages)
+    assert toy.ran() == []
+    assert toy.value("join") == first
+    assert toy.lock() == lock
+
+
+def test_equal_outputs_stop_the_change(toy: Toy) -> None:
+    diamond(toy)
+    toy.execute()
+    toy.ran()
+    toy.add("zero", run="true && true")
+    toy.execute()
+    assert toy.ran() == ["zero"]
+
+
+def test_deleted_outputs_are_checked_out(toy: Toy) -> None:
+    diamond(toy)
+    toy.execute()
+    toy.ran()
+    before = toy.value("join")
+    shutil.rmtree(toy.root / "artifacts")
+    assert set(toy.execute().cached) == set(toy.stages)
+    assert toy.ran() == []
+    assert toy.value("join") == before
+
+
+def test_lock_forgets_stages_that_are_gone(toy: Toy, make: Callable[[str], Toy]) -> None:
+    diamond(toy)
+    toy.execute()
+    del toy.stages["apart"]
+    toy.write()
+    toy.execute()
+    other = make("other")
+    other.stages = toy.stages
+    other.write()
+    other.execute()
+    assert toy.lock() == other.lock()
+
+
+def test_foreign_lock_is_understood(toy: Toy) -> None:
+    diamond(toy)
+    toy.execute()
+    toy.ran()
+    file = toy.root / "stages" / "dvc.lock"
+    content = yaml.safe_load(file.read_text())
+    file.write_text(json.dumps(content))
+    toy.add("more")
+    toy.execute()
+    assert toy.ran() == ["more"]
+    stages = yaml.safe_load(file.read_text())["stages"]
+    assert stages.pop("more")
+    assert stages == content["stages"]
+
+
+def test_independent_stages_overlap_and_dependent_ones_do_not(toy: Toy) -> None:
+    stamp = f"{sys.executable} -c 'import time; print(time.time())' >> "
+    for name, reads in {"a": (), "b": (), "c": ("a",)}.items():
+        toy.add(name, *reads, run=f"{stamp} {name}.time && sleep 0.6 && {stamp} {name}.time")
+    toy.execute(jobs=2)
+    span = {n: [float(t) for t in (toy.root / f"{n}.time").read_text().split()] for n in "abc"}
+    assert max(span["a"][0], span["b"][0]) < min(span["a"][1], span["b"][1])
+    assert span["a"][1] < span["c"][0]
+
+
+def test_failure_leaves_the_others_alone(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    diamond(toy)
+    toy.add("left", "zero", run="echo the reason; exit 3")
+    summary = toy.execute()
+    assert summary.failed == ("left",)
+    assert summary.skipped == ("join",)
+    assert set(summary.ran) == {"zero", "right", "apart"}
+    shown = capsys.readouterr().err
+    assert "left failed: exit status 3" in shown
+    assert "    the reason\n" in shown
+    assert ".dvc/tmp/sms/logs/left.log" in shown
+    toy.ran()
+    toy.add("left", "zero")
+    toy.execute()
+    assert toy.ran() == ["join", "left"]
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"),
+    [("kill -9 $$", "killed by signal 9"), ("exit 0", "does not exist")],
+)
+def test_reason_of_failure(
+    toy: Toy, capsys: pytest.CaptureFixture[str], run: str, reason: str
+) -> None:
+    toy.add("bad", run=run)
+    assert toy.execute().failed == ("bad",)
+    assert reason in capsys.readouterr().err
+
+
+def test_missing_input_fails_one_stage(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    toy.add("good")
+    toy.add("bad", deps=["nowhere.txt"])
+    summary = toy.execute()
+    assert (summary.ran, summary.failed) == (("good",), ("bad",))
+    assert "nowhere.txt" in capsys.readouterr().err
+
+
+def test_broken_graph_is_one_sentence(toy: Toy) -> None:
+    toy.add("a", "b")
+    toy.add("b", "a")
+    with pytest.raises(UserError, match=r"stages/dvc\.yaml: Same item.*defined as both"):
+        toy.execute()
+
+
+def test_inputs_count_as_they_were_at_the_start(toy: Toy) -> None:
+    toy.add("slow", run="cp code.txt seen && echo edited > code.txt")
+    toy.execute()
+    assert toy.ran() == ["slow"]
+    toy.add("slow", run="cp code.txt seen && echo edited > code.txt")
+    toy.execute()
+    assert toy.ran() == ["slow"]
+    assert (toy.root / "seen").read_text() == "edited\n"
+
+
+def test_killed_driver_takes_its_workers_along_and_loses_nothing(toy: Toy) -> None:
+    toy.add("done")
+    toy.add("slow", "done", run="(sleep 60 & echo $! > pid; wait)")
+    with toy.driver() as driver:
+        until((toy.root / "pid").exists)
+        until((toy.root / "pid").read_text)
+        sleeper = int((toy.root / "pid").read_text())
+        assert alive(sleeper)
+        driver.kill()
+    until(lambda: not alive(sleeper), 5)
+    assert toy.ran() == ["done", "slow"]
+    toy.add("slow", "done")
+    toy.execute()
+    assert toy.ran() == ["slow"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stop_keeps_what_is_done(toy: Toy, number: signal.Signals) -> None:
+    toy.add("done")
+    toy.add("slow", "done", run="(sleep 60 & echo $! > pid; wait)")
+    toy.add("later", "slow")
+    with toy.driver() as driver:
+        until((toy.root / "pid").exists)
+        until((toy.root / "pid").read_text)
+        driver.send_signal(number)
+        _, shown = driver.communicate(timeout=10)
+    assert driver.returncode == 130
+    assert "1 stages are done and kept, 2 are left" in shown
+    assert not alive(int((toy.root / "pid").read_text()))
+    assert yaml.safe_load(toy.lock())["stages"].keys() == {"done"}
+
+
+def test_second_driver_is_refused(toy: Toy) -> None:
+    toy.add("slow", run="touch begun && sleep 60")
+    with toy.driver() as driver:
+        until((toy.root / "begun").exists)
+        with pytest.raises(UserError, match=f"another run is at work .*process {driver.pid}"):
+            toy.execute()
+
+
+def test_dvc_works_beside_a_run_but_not_on_its_stages(toy: Toy) -> None:
+    toy.add("slow", run="touch begun && sleep 60")
+    toy.add("other")
+    with toy.driver():
+        until((toy.root / "begun").exists)
+        until((toy.root / "stages" / "dvc.lock").exists)
+        assert toy.dvc("status", "stages/dvc.yaml:other") == {}
+        with pytest.raises(ReproductionError) as error:
+            toy.dvc("reproduce", "stages/dvc.yaml:slow")
+        assert "busy" in str(error.value.__cause__)
+
+
+MODULE = """
+import os, random, sys
+from pathlib import Path
+import stages.helper
+assert __name__ == "__main__"
+print("told", flush=True)
+random.seed(7)
+out = Path(sys.argv[1])
+out.mkdir(parents=True)
+facts = [sys.argv[1:], sys.path[0], os.getcwd(), random.random(), stages.helper.VALUE]
+facts += sorted((k, v) for k, v in os.environ.items() if k.startswith(("SMS_T", "OMP", "DVC_")))
+out.joinpath("facts").write_text(repr(facts))
+sys.exit(int(sys.argv[2]))
+"""
+
+
+def modules(toy: Toy, status: str = "0") -> None:
+    shutil.copy(SOURCE / "stages" / "run", toy.root / "stages" / "run")
+    (toy.root / "stages" / "__init__.py").touch()
+    (toy.root / "stages" / "helper.py").write_text("VALUE = 1\n")
+    (toy.root / "stages" / "toy.py").write_text(MODULE)
+    toy.stages["m"] = {
+        "cmd": f"stages/run toy artifacts/m {status} 'two words'",
+        "wdir": "..",
+        "deps": ["code.txt"],
+        "outs": ["artifacts/m"],
+    }
+    toy.write()
+
+
+def test_forked_and_plain_workers_agree(toy: Toy) -> None:
+    modules(toy)
+    found = []
+    for preload in (("json",), ("no_such_module",), None):
+        shutil.rmtree(toy.root / ".dvc" / "cache", ignore_errors=True)
+        engine = Local(toy.root, 2, preload)
+        assert toy.execute(engine=engine).ran == ("m",)
+        assert engine.log("m").read_text() == "told\n"
+        found.append((toy.root / "artifacts" / "m" / "facts").read_text())
+    assert found[0] == found[1] == found[2]
+    assert "two words" in found[0]
+
+
+def test_exit_status_of_a_forked_worker(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    modules(toy, "4")
+    assert toy.execute(engine=Local(toy.root, 2, ())).failed == ("m",)
+    assert "m failed: exit status 4\n    told\n" in capsys.readouterr().err
+
+
+def test_project_modules_are_imported_afresh(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of the project that was imported beforehand may be older than what DVC hashed."""
+    monkeypatch.setenv("PYTHONPATH", str(SOURCE))  # where there is another package `stages`
+    modules(toy)
+    engine = Local(toy.root, 1, ("stages", "pipeline.errors"))
+    assert toy.execute(engine=engine).ran == ("m",)
+
+
+def test_death_of_the_fork_server(toy: Toy) -> None:
+    modules(toy)
+    killer = toy.root / "stages" / "helper.py"
+    killer.write_text(
+        "import os, signal\n"
+        "VALUE = 1\n"
+        "if not os.path.exists('once'):\n"
+        "    open('once', 'w').close()\n"
+        "    os.kill(os.getppid(), signal.SIGKILL)\n"
+        "    signal.pause()\n"
+    )
+    assert toy.execute(engine=Local(toy.root, 2, ())).ran == ("m",)
+    assert (toy.root / "once").exists()
+
+
+def test_commands_that_need_a_shell() -> None:
+    plain = as_module(["stages/run retrain --rate 1e-3 --name 'a b'"])
+    assert plain == {
+        "module": "stages.retrain",
+        "arguments": ["--rate", "1e-3", "--name", "a b"],
+    }
+    for command in (
+        "stages/run retrain | tee log",
+        "stages/run retrain $HOME",
+        "stages/run retrain *.txt",
+        "stages/run retrain ~",
+        "stages/run retrain && true",
+        "stages/run retrain 'a",
+        "A=1 stages/run retrain",
+        "stages/run",
+        "stages/running retrain",
+    ):
+        assert as_module([command]) is None
+    assert as_module(["stages/run a", "stages/run b"]) is None
+
+
+def test_gpus_are_shared_out(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpus({"CUDA_VISIBLE_DEVICES": "3, 5"}) == ["3", "5"]
+    assert gpus({"CUDA_VISIBLE_DEVICES": "-1"}) == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    for name in "abc":
+        toy.add(name, run=f"echo $CUDA_VISIBLE_DEVICES >> {name}.gpu; sleep 0.3")
+    toy.execute(jobs=8)
+    used = [(toy.root / f"{name}.gpu").read_text().strip() for name in "abc"]
+    assert set(used[:2]) == {"3", "5"}
+    assert used[2] in {"3", "5"}
+
+
+@pytest.mark.parametrize("text", ["0", "-2", "many"])
+def test_number_of_jobs_is_checked(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("SMS_JOBS", "3")
+    assert default_jobs() == 3
+    monkeypatch.setenv("SMS_JOBS", text)
+    with pytest.raises(UserError, match=f"SMS_JOBS={text}"):
+        default_jobs()
+
+
+class Notes:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Any, ...]] = []
+
+    def started(self, name: str) -> None:
+        self.heard.append(("started", name))
+
+    def event(self, name: str, fields: dict[str, Any]) -> None:
+        self.heard.append(("event", name, fields))
+
+    def finished(self, name: str, outcome: str, seconds: float) -> None:
+        self.heard.append(("finished", name, outcome))
+
+
+class Broken(Notes):
+    """A listener that fails."""
+
+    def started(self, name: str) -> None:
+        raise RuntimeError("no database")
+
+
+def test_listeners_hear_everything(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = '{"epoch": 1}\nnonsense\n{"epoch": 2}\n'
+    toy.add("a", run=f"printf '{lines}' >> $SMS_EVENTS".replace("\n", "\\n"))
+    notes = Notes()
+    toy.execute(listeners=[Broken(), notes])
+    toy.execute(listeners=[notes])
+    assert notes.heard == [
+        ("started", "a"),
+        ("event", "a", {"epoch": 1}),
+        ("event", "a", {"epoch": 2}),
+        ("finished", "a", "ran"),
+        ("finished", "a", "cached"),
+    ]
+    assert "warning: Broken is off" in capsys.readouterr().err
+
+
+def test_plain_view(capsys: pytest.CaptureFixture[str]) -> None:
+    with View(4) as view:
+        view.finished("a", "cached", 0.0)
+        view.started("b")
+        view.event("b", {"epoch": 1, "epochs": 2, "loss": 0.5})
+        view.event("b", {"val_accuracy": 0.97123})
+        view.finished("b", "ran", 4.123)
+        view.finished("c", "failed", 1.0)
+        view.finished("d", "skipped", 0.0)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:-1] == [
+        "[1/4] cached  1 stages",
+        "[2/4] ran     b  4.1 s  val_accuracy 0.9712",
+        "[3/4] failed  c  1.0 s",
+        "[4/4] skipped d  0.0 s",
+    ]
+    assert lines[-1].startswith("1 ran, 1 cached, 1 failed, 1 skipped; 0:0")
+
+
+class Memory:
+    """A graph and an engine in memory: stages of ``cached`` are there, those of ``bad`` fail."""
+
+    def __init__(
+        self, inputs: dict[str, list[str]], slots: int, cached: set[str], bad: set[str]
+    ) -> None:
+        self.inputs, self.slots, self.cached, self.bad = inputs, slots, cached, bad
+        self.draw = random.Random(0)
+        self.running: list[str] = []
+        self.over: set[str] = set()
+        self.flushed: set[str] = set()
+
+    @contextmanager
+    def bookkeeping(self) -> Iterator[bool]:
+        yield self.draw.random() < 0.7
+
+    def restore(self, name: str) -> bool:
+        assert self.over.issuperset(self.inputs[name])
+        if name in self.cached:
+            self.over.add(name)
+        return name in self.cached
+
+    def begin(self, name: str) -> Task:
+        if name in self.bad and len(name) % 2:
+            raise StageError("no input")
+        return Task((name,), Path(), name)
+
+    def keep(self, name: str) -> None:
+        self.over.add(name)
+
+    def leave(self, name: str) -> None:
+        assert name in self.bad
+
+    def flush(self) -> None:
+        self.flushed |= self.over
+
+    def free(self) -> bool:
+        return len(self.running) < self.slots
+
+    def start(self, name: str, task: Task) -> None:
+        assert self.free()
+        self.running.append(name)
+
+    def wait(self, seconds: float) -> list[Event | Exit]:
+        if not self.running or self.draw.random() < 0.3:
+            return []
+        name = self.running.pop(self.draw.randrange(len(self.running)))
+        return [Exit(name, 1 if name in self.bad else 0)]
+
+    def stop(self, seconds: float) -> None:
+        assert not self.running
+
+    def log(self, name: str) -> Path:
+        return Path(name)
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> dict[str, list[str]]:
+    names = [f"s{number}" for number in range(draw(st.integers(0, 12)))]
+    return {
+        name: draw(st.lists(st.sampled_from(names[:place]), unique=True)) if place else []
+        for place, name in enumerate(names)
+    }
+
+
+@given(graphs(), st.integers(1, 3), st.sets(st.integers(0, 11)), st.sets(st.integers(0, 11)))
+def test_loop_runs_every_graph(
+    inputs: dict[str, list[str]], slots: int, cached: set[int], bad: set[int]
+) -> None:
+    memory = Memory(inputs, slots, {f"s{n}" for n in cached}, {f"s{n}" for n in bad - cached})
+    summary = Loop(memory, memory, Notes(), lambda: False).run()
+    expected: dict[str, str] = {}
+    for name, reads in inputs.items():
+        if any(expected[read] in {"failed", "skipped"} for read in reads):
+            expected[name] = "skipped"
+        else:
+            expected[name] = (
+                "cached" if name in memory.cached else "failed" if name in memory.bad else "ran"
+            )
+    found = {name: kind for kind, names in vars(summary).items() for name in names}
+    assert found == expected
+    assert sum(map(len, vars(summary).values())) == len(inputs)
+    assert memory.flushed == {n for n, kind in expected.items() if kind in {"ran", "cached"}}
+
+
+def test_longest_chain_goes_first() -> None:
+    inputs = {"short": [], "a": [], "b": ["a"], "c": ["b"]}
+    readers = {"short": [], "a": ["b"], "b": ["c"], "c": []}
+    assert [turn.name for turn in sorted(turns(inputs, readers).values())] == [
+        "a",
+        "b",
+        "short",
+        "c",
+    ]
+
+
+TRAINING = """
+import sys, torch
+from pathlib import Path
+torch.manual_seed(0)
+torch.set_num_threads(2)
+model = torch.nn.Sequential(
+    torch.nn.Conv2d(3, 16, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(14400, 10)
+)
+optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
+for _ in range(5):
+    loss = model(torch.randn(32, 3, 32, 32)).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+out = Path(sys.argv[1])
+out.mkdir(parents=True)
+bits = [parameter.detach().numpy().tobytes() for parameter in model.parameters()]
+out.joinpath("facts").write_bytes(b"".join(bits))
+"""
+
+
+@pytest.mark.slow
+def test_forked_workers_train_to_the_same_bits(toy: Toy) -> None:
+    modules(toy)
+    (toy.root / "stages" / "toy.py").write_text(TRAINING)
+    found = []
+    for engine in (Local(toy.root, 1), Local(toy.root, 1, None)):
+        shutil.rmtree(toy.root / ".dvc" / "cache", ignore_errors=True)
+        assert toy.execute(engine=engine).ran == ("m",)
+        found.append((toy.root / "artifacts" / "m" / "facts").read_bytes())
+    assert found[0] == found[1]
+
+
+@pytest.mark.gpu
+def test_forked_workers_reach_their_gpu(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    modules(toy)
+    (toy.root / "stages" / "toy.py").write_text(
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "Path(sys.argv[1]).mkdir(parents=True)\n"
+        "assert torch.cuda.device_count() == 1\n"
+        "total = torch.ones(3, device='cuda').sum().item()\n"
+        "(Path(sys.argv[1]) / 'facts').write_text(str(total))\n"
+    )
+    assert toy.execute(engine=Local(toy.root, 1)).ran == ("m",)
+    assert (toy.root / "artifacts" / "m" / "facts").read_text() == "3.0"
+
+
+@pytest.mark.slow
+def test_no_op_over_many_stages_takes_seconds(toy: Toy) -> None:
+    for number in range(200):
+        toy.stages.clear() if not number else None
+        name, reads = f"s{number}", [f"s{number // 2}"] if number > 1 else []
+        toy.stages[name] = {
+            "cmd": f"mkdir -p artifacts/{name} && echo {number} > artifacts/{name}/value",
+            "wdir": "..",
+            "deps": ["code.txt", *(f"artifacts/{read}" for read in reads)],
+            "outs": [f"artifacts/{name}"],
+        }
+    toy.write()
+    seconds = []
+    for outcome in ("ran", "cached"):
+        begun = time.monotonic()
+        assert len(getattr(toy.execute(), outcome)) == 200
+        seconds.append(time.monotonic() - begun)
+    sys.stdout.write(f"200 stages: {seconds[0]:.1f} s, again {seconds[1]:.1f} s\n")
+    assert seconds[1] < 30
