@@ -1,0 +1,78 @@
+"""A soup as a model that others can load: one exported graph from pixels to probabilities."""
+
+import tempfile
+from pathlib import Path
+
+import mlflow
+import torch
+from mlflow.models import infer_signature
+from torch import Tensor, nn
+
+from pipeline.checkpoint import load, load_tensors
+from pipeline.files import read_json
+from pipeline.models.build import build
+
+SERVED = Path(__file__).with_name("served.py")
+
+
+class Classifier(nn.Module):
+    """A network with its normalisation in front and a softmax behind.
+
+    Maps images uint8 [B, C, H, W] to probabilities float32 [B, K]:
+    p = softmax(model((images / 255 - mean) / std)).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", mean.view(1, -1, 1, 1))
+        self.register_buffer("std", std.view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the class probabilities of ``images``."""
+        pixels = (images.float() / 255 - self.mean) / self.std
+        return self.model(pixels).softmax(1)  # type: ignore[no-any-return]
+
+
+def classifier(model: Path, data: Path) -> Classifier:
+    """Load the model in the folder ``model`` for images like those in the folder ``data``."""
+    checkpoint = load(model / "model.safetensors")
+    meta = checkpoint.meta
+    network = build(meta["network"], meta["classes"], meta["channels"])
+    network.load_state_dict(checkpoint.state)
+    numbers = read_json(data / "meta.json")
+    return Classifier(network, torch.tensor(numbers["mean"]), torch.tensor(numbers["std"])).eval()
+
+
+def log_model(run_id: str, name: str, model: Path, data: Path) -> str:
+    """Log the soup in the folder ``model`` in a run; return its version of ``name``.
+
+    What is stored is a torch.export graph, so that it loads without this project and without
+    unpickling, on any machine with PyTorch.
+    """
+    module = classifier(model, data)
+    examples = load_tensors(data / "test.safetensors")["images"][:4]
+    with torch.inference_mode():
+        probabilities = module(examples)
+    signature = infer_signature(examples.numpy(), probabilities.numpy())
+    # Several examples, because torch.export takes a dimension of size 1 for a constant.
+    program = torch.export.export(
+        module, (examples,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+    )
+    with tempfile.TemporaryDirectory() as folder, mlflow.start_run(run_id=run_id):
+        graph = Path(folder) / "soup.pt2"
+        torch.export.save(program, graph)
+        info = mlflow.pyfunc.log_model(
+            name="soup",
+            python_model=str(SERVED),
+            artifacts={"soup": str(graph)},
+            signature=signature,
+            input_example=examples.numpy(),
+            pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", "numpy"],
+            metadata={"classes": read_json(data / "meta.json")["classes"]},
+            registered_model_name=name,
+        )
+    return str(info.registered_model_version)

@@ -1,0 +1,228 @@
+"""The runs of one execution of the graph, written through MLflow's client in few calls."""
+
+import fcntl
+import json
+import os
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
+from pipeline.track import views
+from pipeline.track.summary import Point, averages, curves, points
+
+EXPERIMENT = "sparse-model-soups"
+HEAD = ("phases", "target_sparsity", "methods", "merge", "seeds")  # params that are tags too
+STATUS = {"ran": "FINISHED", "cached": "FINISHED", "failed": "FAILED"}
+SOURCE = {"mlflow.source.name": "dvc repro", "mlflow.source.type": "PROJECT"}
+METRICS, PARAMS = 800, 100  # at most so many a call; MLflow takes 1000 entries of all kinds
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Let one process at a time in: experiments may start side by side on a cold database."""
+    with Path(name).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class Log:
+    """One parent run and its nested runs, written through MLflow's client in few calls."""
+
+    def __init__(self, artifacts: str | None) -> None:
+        with alone("mlflow.db.lock"):
+            self.client = MlflowClient()
+            self.experiment = self._experiment(artifacts)
+        self.clock = 0  # when the event in hand happened, in milliseconds since 1970
+        self.runs: dict[str, str] = {}
+        self.sent: dict[str, set[tuple[str, int]]] = defaultdict(set)
+        self.pending: dict[str, list[Metric]] = defaultdict(list)
+        self.outcomes: dict[str, int] = defaultdict(int)
+        self.parent = ""
+
+    def open(self, root: str, params: Mapping[str, Any]) -> None:
+        """Open the parent run."""
+        self.root = Path(root)
+        self.common = {key: str(params[key]) for key in ("recipe", "m") if key in params}
+        commit = _git(self.root, "rev-parse", "HEAD")
+        experiment = os.environ.get("DVC_EXP_NAME", "")
+        tags = {
+            "kind": "graph",
+            "dvc.experiment": experiment,
+            "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV", ""),
+            "mlflow.source.git.commit": commit,
+            "git.dirty": _bool(bool(_git(self.root, "status", "--porcelain"))) if commit else "",
+        }
+        tags |= {key: _text(params[key]) for key in HEAD if key in params}
+        name = f"{experiment or 'repro'} {self.common.get('recipe', '')} m={self.common.get('m')}"
+        self.parent = self._create(name, {key: value for key, value in tags.items() if value})
+        self._write(self.parent, [], params=params)
+
+    def started(self, node: Mapping[str, Any]) -> None:
+        """Open the nested run of ``node``."""
+        self._open_node(node, cached=False)
+
+    def event(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Keep what a running node reported until the next `flush`."""
+        self.pending[name] += self._metrics(curves([fields]))
+
+    def flush(self) -> None:
+        """Write the live values that were kept, one call for each run."""
+        for name, values in self.pending.items():
+            if name in self.runs:
+                self._write(self.runs[name], values)
+                self.sent[name] |= {(value.key, value.step) for value in values}
+        self.pending.clear()
+
+    def finished(self, node: Mapping[str, Any], outcome: str, seconds: float) -> None:
+        """Complete the run of ``node`` from the files of its artifact, and end it."""
+        self.outcomes[outcome] += 1
+        if outcome == "skipped":
+            return
+        name = node["name"]
+        if name not in self.runs:
+            self._open_node(node, cached=outcome == "cached")
+        live = self.pending.pop(name, [])
+        seen = self.sent.pop(name, set()) | {(value.key, value.step) for value in live}
+        found: list[Point] = []
+        if outcome != "failed":
+            folder = self.root / "artifacts" / name
+            found += [point for point in curves(_read(folder / "history.json", []))
+                      if point[:2] not in seen]  # fmt: skip
+            found += points(_read(folder / "metrics.json", {}))
+        if outcome == "ran":
+            found.append(("seconds", 0, seconds))
+        run = self.runs.pop(name)
+        self._write(run, [*live, *self._metrics(found)], params=node["arguments"])
+        self._end(run, STATUS[outcome])
+
+    def dataset(self, folder: str, digest: str) -> None:
+        """Log the data set as an input of the parent run."""
+        meta = _read(Path(folder) / "meta.json", {})
+        profile = {"classes": len(meta.get("classes", [])), "size": meta.get("size")}
+        dataset = Dataset(
+            name=str(meta.get("name", "data")),
+            digest=digest.removesuffix(".dir"),
+            source_type="local",
+            source=json.dumps({"uri": folder}),
+            schema=None,
+            profile=json.dumps(profile),
+        )
+        tag = InputTag("mlflow.data.context", "training")
+        self.client.log_inputs(self.parent, [DatasetInput(dataset, [tag])])
+
+    def report(self, folder: str, rows: Sequence[Mapping[str, Any]], note: str) -> None:
+        """Log the table of results as runs of the kind ``result``, and the report's files."""
+        for row in rows:
+            texts = {key: str(value) for key, value in row.items() if isinstance(value, str)}
+            texts |= {key: str(row[key]) for key in ("phase", "seed")}
+            name = f"{row['method']} p{row['phase']} s{row['seed']}"
+            run = self._create(name, {"kind": "result", **texts})
+            numbers = {key: value for key, value in row.items() if key not in {"phase", "seed"}}
+            named = {key: texts[key] for key in ("method", "phase", "seed")} | self.common
+            self._write(run, self._metrics(points(numbers)), params=named)
+            self._end(run)
+        metrics = self._metrics(averages(rows))
+        self._write(self.parent, metrics, tags={"mlflow.note.content": note})
+        self.client.log_artifacts(self.parent, folder, "report")
+
+    def register(
+        self, name: str, model: str, data: str, digest: str, tags: Mapping[str, str]
+    ) -> None:
+        """Register a soup once: by the hash of its artifact, whatever run made it."""
+        with alone("mlflow.db.lock"):
+            version = self._version(name, digest)
+            if version is None:
+                # Torch is loaded only when there is something new to register.
+                from pipeline.track.export import log_model  # noqa: PLC0415
+
+                version = log_model(self.parent, name, Path(model), Path(data))
+                for key, value in {"model_hash": digest, **self.common, **tags}.items():
+                    self.client.set_model_version_tag(name, version, key, value)
+        self.client.set_tag(self.parent, "soup", f"models:/{name}/{version}")
+
+    def close(self, status: str) -> None:
+        """End every run that is still open, and the parent."""
+        if not self.parent:
+            return
+        self.flush()
+        for run in self.runs.values():
+            self._end(run, "KILLED" if status == "KILLED" else "FAILED")
+        counts = [(f"stages/{outcome}", 0, float(n)) for outcome, n in self.outcomes.items()]
+        trained = self.outcomes["ran"] + self.outcomes["failed"] + self.outcomes["skipped"] > 0
+        self._write(self.parent, self._metrics(counts), tags={"cached": _bool(not trained)})
+        self._end(self.parent, status)
+
+    def _experiment(self, artifacts: str | None) -> str:
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        return str(self.client.create_experiment(name, artifacts, tags=views.tags()))
+
+    def _open_node(self, node: Mapping[str, Any], *, cached: bool) -> None:
+        tags = {**node["labels"], "cached": _bool(cached)}
+        self.runs[node["name"]] = self._create(node["name"], tags)
+
+    def _create(self, name: str, tags: Mapping[str, str]) -> str:
+        nested = {"mlflow.parentRunId": self.parent} if self.parent else {}
+        run = self.client.create_run(
+            self.experiment,
+            start_time=self.clock,
+            run_name=name,
+            tags={**self.common, **tags, **SOURCE, **nested},
+        )
+        return str(run.info.run_id)
+
+    def _end(self, run: str, status: str = "FINISHED") -> None:
+        self.client.set_terminated(run, status, self.clock)
+
+    def _metrics(self, values: Sequence[Point]) -> list[Metric]:
+        return [Metric(key, value, self.clock, step) for key, step, value in values]
+
+    def _write(
+        self,
+        run: str,
+        metrics: Sequence[Metric],
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        left_metrics, left_params = list(metrics), list((params or {}).items())
+        left_tags = list((tags or {}).items())
+        while left_metrics or left_params or left_tags:
+            self.client.log_batch(
+                run,
+                metrics=left_metrics[:METRICS],
+                params=[Param(key, _text(value)) for key, value in left_params[:PARAMS]],
+                tags=[RunTag(key, value) for key, value in left_tags],
+            )
+            left_metrics, left_params = left_metrics[METRICS:], left_params[PARAMS:]
+            left_tags = []
+
+    def _version(self, name: str, digest: str) -> str | None:
+        found = self.client.search_model_versions(f"name = '{name}'")
+        same = [v.version for v in found if v.tags.get("model_hash") == digest]
+        return str(same[0]) if same else None
+
+
+def _bool(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _text(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text[:500]
+
+
+def _git(root: Path, *words: str) -> str:
+    found = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+    return found.stdout.strip() if found.returncode == 0 else ""
+
+
+def _read(path: Path, default: Any) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default

@@ -1,0 +1,25 @@
+"""The code that MLflow stores beside a registered soup; it stands alone, without this project."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
+
+
+class Soup(PythonModel):
+    """Class probabilities float32 [B, K] of images uint8 [B, C, H, W]."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the exported graph, normalisation and softmax included."""
+        self.module = torch.export.load(context.artifacts["soup"]).module()
+
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:  # noqa: ARG002
+        """Return the probability of every class for each image of ``model_input``."""
+        images = torch.from_numpy(np.ascontiguousarray(model_input, dtype=np.uint8))
+        with torch.inference_mode():
+            return self.module(images).numpy()
+
+
+set_model(Soup())

@@ -1,0 +1,104 @@
+"""Nested values as MLflow's flat keys, and rows of results as its metrics."""
+
+import re
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Point = tuple[str, int, float]  # key, step, value
+
+
+def flatten(
+    values: Mapping[str, Any], separator: str, prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Yield every leaf of nested dictionaries under its joined key; lists are leaves."""
+    for key, value in values.items():
+        name = f"{prefix}{separator}{key}" if prefix else str(key)
+        if isinstance(value, Mapping):
+            yield from flatten(value, separator, name)
+        else:
+            yield name, value
+
+
+def is_number(value: object) -> bool:
+    """Tell whether ``value`` is something to plot: a number, but no boolean."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def clean(key: str) -> str:
+    """Replace the characters of ``key`` that MLflow refuses."""
+    return re.sub(r"[^\w\-. :/]", "_", key)
+
+
+def points(metrics: Mapping[str, Any]) -> list[Point]:
+    """Return the numbers of a metrics file; the entries of a list are the steps 1, 2, ...
+
+    Accuracies by corruption are lists over the severity, which so becomes the horizontal axis.
+    """
+    found: list[Point] = []
+    for key, value in flatten(metrics, "/"):
+        entries = list(enumerate(value, 1)) if isinstance(value, list) else [(0, value)]
+        found += [(clean(key), step, float(entry)) for step, entry in entries if is_number(entry)]
+    return found
+
+
+def curves(history: Sequence[Mapping[str, Any]]) -> list[Point]:
+    """Return the numbers of per-epoch records as ``epoch/<key>`` over the epoch.
+
+    The prefix keeps the accuracy after an epoch apart from a model's final one, which is
+    measured after the re-estimation of BatchNorm and goes by the plain name.
+    """
+    return [
+        (clean(f"epoch/{key}"), record["epoch"], float(value))
+        for record in history
+        if isinstance(record.get("epoch"), int)
+        for key, value in record.items()
+        if key not in {"epoch", "epochs"} and is_number(value)
+    ]
+
+
+def averages(rows: Sequence[Mapping[str, Any]]) -> list[Point]:
+    """Return mean (and, from two seeds on, sample standard deviation) over the seeds.
+
+    Each number of a row becomes ``<number>/<method>`` at the step of the row's phase, so that
+    the UI puts the methods side by side, over the phases.
+    """
+    groups: dict[tuple[str, str, int], list[float]] = defaultdict(list)
+    for row in rows:
+        for key, value in row.items():
+            if key not in {"method", "phase", "seed"} and is_number(value):
+                groups[key, str(row["method"]), int(row["phase"])].append(float(value))
+    found: list[Point] = []
+    for (key, method, phase), values in groups.items():
+        found.append((clean(f"{key}/{method}"), phase, statistics.fmean(values)))
+        if len(values) > 1:
+            found.append((clean(f"{key}_std/{method}"), phase, statistics.stdev(values)))
+    return found
+
+
+def headline(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the last phase of the results as a small table in Markdown, means over the seeds."""
+    if not rows:
+        return ""
+    last = max(int(row["phase"]) for row in rows)
+    shown = [row for row in rows if row["phase"] == last or row["method"] == "dense"]
+    values = {key: value for key, _, value in averages(shown) if "_std/" not in key}
+    methods = list(dict.fromkeys(clean(str(row["method"])) for row in shown))
+    columns = {
+        "sparsity": "sparsity",
+        "test accuracy": "test_accuracy",
+        "OOD accuracy": "ood_accuracy_15",
+        "worst group": "worst_group",
+    }
+    known = {
+        title: key
+        for title, key in columns.items()
+        if any(f"{key}/{method}" in values for method in methods)
+    }
+    lines = [" | ".join(["method", *known]), " | ".join(["---", *("---:" for _ in known)])]
+    for method in methods:
+        cells = [values.get(f"{key}/{method}") for key in known.values()]
+        texts = ["" if cell is None else f"{100 * cell:.2f} %" for cell in cells]
+        lines.append(" | ".join([method, *texts]))
+    return f"Phase {last}, mean over the seeds\n\n" + "\n".join(f"| {line} |" for line in lines)

@@ -1,0 +1,44 @@
+"""Two saved views of the MLflow UI, which it keeps as tags of the experiment."""
+
+import base64
+import json
+import zlib
+from collections.abc import Sequence
+
+METHODS = ("dense", "sms_uniform", "sms_greedy", "imp", "imp_reprune", "imp_mx")
+MEASURES = ("sparsity", "test_accuracy", "ood_accuracy_15", "worst_group", "worst_class")
+
+
+def tags() -> dict[str, str]:
+    """Return the tags of a new experiment: that it is about training, and its saved views.
+
+    ``Results`` is one line a method, phase and seed of every experiment; ``Experiments`` is one
+    line an experiment. A link to a view ends in ``?viewStateShareKey=results``. A version of the
+    UI that does not know them shows its usual table.
+    """
+    results = [f"params.`{key}`" for key in ("recipe", "m", "method", "phase", "seed")]
+    results += [f"metrics.`{key}`" for key in MEASURES]
+    experiments = [f"params.`{key}`" for key in ("m", "phases", "target_sparsity")]
+    experiments += [f"metrics.`test_accuracy/{method}`" for method in METHODS]
+    experiments += [f"metrics.`stages/{outcome}`" for outcome in ("ran", "cached")]
+    prefix = "mlflow.sharedViewState"
+    return {
+        "mlflow.experimentKind": "custom_model_development",
+        f"{prefix}.results": _view("Results", "result", results, "metrics.`test_accuracy`"),
+        f"{prefix}.experiments": _view(
+            "Experiments", "graph", experiments, "attributes.start_time"
+        ),
+    }
+
+
+def _view(name: str, kind: str, columns: Sequence[str], order: str) -> str:
+    state = {
+        "searchFilter": f"tags.kind = '{kind}'",
+        "orderByKey": order,
+        "orderByAsc": False,
+        "selectedColumns": list(columns),
+        "columnOrder": list(columns),
+        "columnWidths": {column: max(80, 8 * len(column) - 60) for column in columns},  # pixels
+    }
+    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+    return json.dumps({"name": name, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"})

@@ -1,0 +1,92 @@
+"""The process that serves the driver: takes JSON lines at standard input and logs them."""
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.track.log import Log
+
+PERIOD = 1.0  # seconds between two writes of live values
+Message = tuple[str, int, dict[str, Any]]  # a method of Log, when it happened, its arguments
+
+
+def tell(what: str, text: str) -> None:
+    """Pass one line on to the driver."""
+    sys.stdout.write(json.dumps([what, text]) + "\n")
+    sys.stdout.flush()
+
+
+def _receive(inbox: "queue.SimpleQueue[Message]") -> None:
+    for line in sys.stdin:
+        what, stamp, fields = json.loads(line)
+        inbox.put((what, stamp, fields))
+    inbox.put(("close", time.time_ns() // 1_000_000, {"status": "KILLED"}))  # the driver is gone
+
+
+def receive(inbox: "queue.SimpleQueue[Message]") -> None:
+    """Pass the driver's messages on at once, so that it never waits for MLflow."""
+    for line in sys.stdin:
+        what, stamp, fields = json.loads(line)
+        inbox.put((what, stamp, fields))
+    inbox.put(("close", time.time_ns() // 1_000_000, {"status": "KILLED"}))  # the driver is gone
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0][:300]
+
+
+def serve(log: "Log", inbox: "queue.SimpleQueue[Message]") -> None:
+    """Log what arrives in ``inbox`` until it says close."""
+    due = time.monotonic() + PERIOD
+    while True:
+        try:
+            what, log.clock, fields = inbox.get(timeout=max(0.0, due - time.monotonic()))
+            try:
+                getattr(log, what)(**fields)
+            except Exception as error:
+                if what != "register":
+                    raise
+                tell("warning", f"{fields['name']} is not registered in MLflow: {_reason(error)}")
+            if what == "open":
+                tell("run", log.parent)
+            if what == "close":
+                return
+        except queue.Empty:
+            pass
+        if time.monotonic() >= due:
+            log.flush()
+            due = time.monotonic() + PERIOD
+
+
+def main() -> None:
+    """Serve the driver; when MLflow fails, say why in one sentence and leave."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    threading.Thread(target=receive, args=(inbox,), daemon=True).start()
+    log = None
+    try:
+        # Late, so that the thread empties the pipe meanwhile, and a broken MLflow is caught here.
+        from pipeline.track.log import Log  # noqa: PLC0415
+
+        log = Log(sys.argv[1] or None)
+        serve(log, inbox)
+    except Exception as error:
+        tell(
+            "warning",
+            f"MLflow at {os.environ['MLFLOW_TRACKING_URI']} does not take this run, which goes on "
+            f"untracked (once it does, `dvc repro` logs the run from the cache): {_reason(error)}",
+        )
+        with suppress(Exception):
+            if log is not None:
+                log.close("KILLED")
+
+
+if __name__ == "__main__":
+    main()
