@@ -1,0 +1,66 @@
+"""The project's command line: ``python -m pipeline run | plan | report | recipes | methods``."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import params
+from pipeline.errors import UserError
+from pipeline.plan.build import methods
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def main() -> None:
+    """Read the command and do it."""
+    commands: dict[str, tuple[str, Callable[[], int]]] = {
+        "run": ("plan, run what is missing, and report: what `dvc repro` does", _run),
+        "plan": ("check params.yaml and write the graph, stages/dvc.yaml", _plan),
+        "report": ("write reports/ from what is in artifacts/", _report),
+        "recipes": ("list the recipes", lambda: _list(params.recipes())),
+        "methods": ("list the methods", lambda: _list(methods())),
+    }
+    parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
+    choices = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (about, _) in commands.items():
+        choices.add_parser(name, help=about)
+    action = commands[parser.parse_args().command][1]
+    try:
+        sys.exit(action())
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+
+
+# Imported where they are used: the lists above answer at once, pandas and DVC take seconds.
+def _run() -> int:
+    from pipeline.repro import repro  # noqa: PLC0415
+
+    return repro(Path.cwd())
+
+
+def _plan() -> int:
+    from pipeline.repro import GRAPH, write_plan  # noqa: PLC0415
+
+    plan = write_plan(Path.cwd())
+    sys.stdout.write(f"{GRAPH}: {len(plan.nodes)} stages for {len(plan.rows)} results\n")
+    return 0
+
+
+def _report() -> int:
+    from pipeline.repro import report  # noqa: PLC0415
+
+    report(Path.cwd())
+    return 0
+
+
+def _list(names: dict[str, str]) -> int:
+    width = max(map(len, names))
+    sys.stdout.writelines(f"{name:<{width}}  {about}\n" for name, about in names.items())
+    return 0
+
+
+if __name__ == "__main__":
+    main()

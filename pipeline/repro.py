@@ -1,0 +1,129 @@
+"""What `dvc repro` does: plan the graph, run what is missing, write the report, track it all."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from pipeline import params
+from pipeline.errors import UserError
+from pipeline.files import read_json
+from pipeline.plan import build, graph
+from pipeline.plan.nodes import Plan, artifact
+from pipeline.report.write import write as write_report
+from pipeline.run.driver import execute
+from pipeline.run.view import View
+from pipeline.track.tracker import Tracker
+
+PARAMS, GRAPH, ARTIFACTS, REPORTS = "params.yaml", "stages/dvc.yaml", "artifacts", "reports"
+
+
+def write_plan(root: Path) -> Plan:
+    """Check params.yaml, write the graph that it asks for, and return the plan."""
+    plan = build.build(params.load(root / PARAMS))
+    graph.write(plan, root / GRAPH)
+    return plan
+
+
+def repro(root: Path) -> int:
+    """Do everything for the checkout at ``root``; return the exit status.
+
+    Stages that fail cost their own results only: the report says what is missing, and the exit
+    status is 1.
+    """
+    plan = write_plan(root)
+    _share_data(root)
+    _refuse_missing(plan, root)
+    with _tracked(root, plan) as tracker:
+        with View(len(plan.nodes)) as view:
+            summary = execute(root, listeners=[view, tracker])
+        report(root, without=[*summary.failed, *summary.skipped])
+        _log_results(plan, root, tracker)
+    sys.stdout.write(f"{len(plan.rows)} results in {REPORTS}/results.md\n")
+    return 1 if summary.failed else 0
+
+
+def report(root: Path, without: Sequence[str] = ()) -> None:
+    """Write the report from what is in artifacts/, ``without`` stages that were not brought up."""
+    plan = build.build(params.load(root / PARAMS))
+    write_report(plan, root / ARTIFACTS, root / REPORTS, without)
+
+
+@contextmanager
+def _tracked(root: Path, plan: Plan) -> Iterator[Tracker]:
+    """Open one MLflow run for the plan, and close it as what happened says."""
+    tracker = Tracker(root)
+    tracker.open(plan.nodes, plan.params.model_dump(exclude_none=True))
+    try:
+        yield tracker
+    except BaseException as error:
+        tracker.close("FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+    tracker.close("FINISHED")
+
+
+def _log_results(plan: Plan, root: Path, tracker: Tracker) -> None:
+    hashes = _hashes(root)
+    if "data" in hashes:
+        tracker.dataset(root / artifact("data"), hashes["data"])
+    table = pd.read_csv(root / REPORTS / "results.csv")
+    rows: list[dict[str, Any]] = table.astype(object).where(table.notna(), None).to_dict("records")
+    tracker.report(root / REPORTS, rows)
+    soup = _best_soup(plan, root, set(hashes))
+    if soup is not None:
+        name, tags = soup
+        model, data = root / artifact(name), root / artifact("data")
+        tracker.register(f"sms-{plan.params.recipe}", model, data, hashes[name], tags)
+
+
+def _best_soup(plan: Plan, root: Path, there: set[str]) -> tuple[str, dict[str, Any]] | None:
+    """Return the soup of the last phase with the best validation accuracy, of the first seed."""
+    soups = [
+        row
+        for row in plan.rows
+        if row.method.startswith("sms_")
+        and row.phase == plan.params.phases
+        and row.seed == plan.params.seeds[0]
+        and row.model in there
+    ]
+    if not soups:
+        return None
+    metrics = {row.model: read_json(root / artifact(row.model) / "metrics.json") for row in soups}
+    best = max(soups, key=lambda row: metrics[row.model]["val_accuracy"])
+    return best.model, {"method": best.method, "phase": best.phase, **metrics[best.model]}
+
+
+def _hashes(root: Path) -> dict[str, str]:
+    """Return the DVC hash of every artifact that is there, by the name of its stage."""
+    lock = root / "stages" / "dvc.lock"
+    if not lock.exists():
+        return {}
+    stages = yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages", {})
+    return {
+        name: stage["outs"][0]["md5"]
+        for name, stage in stages.items()
+        if (root / artifact(name)).is_dir()
+    }
+
+
+def _share_data(root: Path) -> None:
+    """Let a queued experiment's temporary folder see the data of the main checkout."""
+    home = Path(os.environ.get("DVC_ROOT") or root) / "data"
+    home.mkdir(exist_ok=True)
+    if not (root / "data").exists():
+        (root / "data").symlink_to(home)
+
+
+def _refuse_missing(plan: Plan, root: Path) -> None:
+    for node in plan.nodes.values():
+        for file in node.files:
+            if not (root / file).exists():
+                raise UserError(
+                    f"{PARAMS}: {file} does not exist, but stage {node.name} reads it: "
+                    "put it there, or correct the path"
+                )

@@ -1,0 +1,29 @@
+"""Read a data set in its official format, split off the validation set, and store it as uint8."""
+
+import argparse
+from pathlib import Path
+
+from pipeline.cli import publish, run
+from pipeline.data.base import save
+from pipeline.data.build import prepare, read
+
+# One split for every seed and experiment, so that their validation accuracies compare.
+SPLIT_SEED = 0
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--name", required=True, help="a file of pipeline/data")
+parser.add_argument("--root", type=Path, help="where the images are")
+parser.add_argument("--size", type=int, help="pixels")
+parser.add_argument("--out", type=Path, required=True)
+
+
+def main(flags: argparse.Namespace) -> None:
+    """Run the stage."""
+    raw = read(flags.name, flags.root, flags.size)
+    data = prepare(flags.name, raw, seed=SPLIT_SEED)
+    with publish(flags.out) as folder:
+        save(data, folder)
+
+
+if __name__ == "__main__":
+    run(main, parser)

@@ -1,0 +1,60 @@
+"""Train the dense network, from scratch or from a file of weights, and keep its learning rates."""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from pipeline.checkpoint import Checkpoint, save_tensors, write_json
+from pipeline.cli import publish, run
+from pipeline.data.base import load
+from pipeline.flags import add_training_flags, settings
+from pipeline.model_folder import write
+from pipeline.models.build import build
+from pipeline.models.parts.weights import load_weights
+from pipeline.rates import pretrain_rates
+from pipeline.seeds import derive
+from pipeline.train.device import pick
+from pipeline.train.loop import steps_per_epoch, train
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--data", type=Path, required=True)
+parser.add_argument("--network", required=True)
+parser.add_argument("--weights", type=Path)
+parser.add_argument("--schedule", required=True)
+parser.add_argument("--milestones", type=float, nargs="*", default=[])
+parser.add_argument("--learning-rate", type=float, required=True)
+parser.add_argument("--out", type=Path, required=True)
+add_training_flags(parser)
+
+
+def main(flags: argparse.Namespace) -> None:
+    """Run the stage."""
+    data, device = load(flags.data), pick(flags.device)
+    channels = data.train.images.shape[1]
+    torch.manual_seed(derive(flags.seed, "weights"))
+    model = build(flags.network, len(data.classes), channels)
+    if flags.weights:
+        load_weights(model, flags.weights)
+    steps = flags.epochs * steps_per_epoch(len(data.train.labels), flags.batch_size)
+    rates = pretrain_rates(flags.schedule, steps, flags.learning_rate, milestones=flags.milestones)
+    history = train(model, data, settings(flags), rates, seed=flags.seed, device=device)
+    meta = {
+        "network": flags.network,
+        "classes": len(data.classes),
+        "channels": channels,
+        "phase": 0,
+        "sparsity": 0.0,
+        "epochs": flags.epochs,
+    }
+    with publish(flags.out) as folder:
+        write(folder, Checkpoint(model.cpu().state_dict(), {}, meta), data, device)
+        save_tensors(
+            folder / "learning_rates.safetensors",
+            {"learning_rate": torch.tensor(rates, dtype=torch.float64)},
+        )
+        write_json(folder / "history.json", history)
+
+
+if __name__ == "__main__":
+    run(main, parser)

@@ -1,0 +1,69 @@
+"""Retrain one candidate: a copy of a pruned network, under its mask, with a seed of its own."""
+
+import argparse
+from pathlib import Path
+
+from pipeline.checkpoint import Checkpoint, load_tensors, read_json, write_json
+from pipeline.cli import publish, run
+from pipeline.data.base import load
+from pipeline.flags import add_training_flags, settings
+from pipeline.model_folder import network, read, write
+from pipeline.schedule import allr_peak, learning_rates
+from pipeline.train.device import pick
+from pipeline.train.loop import steps_per_epoch, train
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--data", type=Path, required=True)
+parser.add_argument("--parent", type=Path, required=True, help="the pruned network")
+parser.add_argument("--dense", type=Path, required=True, help="whose learning rates are reused")
+parser.add_argument("--schedule", required=True)
+parser.add_argument("--learning-rate", type=float, help="peak, where the schedule has one")
+parser.add_argument("--out", type=Path, required=True)
+add_training_flags(parser)
+
+
+def main(flags: argparse.Namespace) -> None:
+    """Run the stage."""
+    data, parent, device = load(flags.data), read(flags.parent), pick(flags.device)
+    steps = flags.epochs * steps_per_epoch(len(data.train.labels), flags.batch_size)
+    rates = learning_rates(flags.schedule, steps, _trace(flags), peak=_peak(flags))
+    model = network(parent)
+    history = train(
+        model,
+        data,
+        settings(flags),
+        rates,
+        seed=flags.seed,
+        masks=parent.masks,
+        device=device,
+    )
+    with publish(flags.out) as folder:
+        retrained = Checkpoint(model.cpu().state_dict(), parent.masks, parent.meta)
+        write(folder, retrained, data, device, learning_rate=max(rates))
+        write_json(folder / "history.json", history)
+
+
+def _trace(flags: argparse.Namespace) -> list[float]:
+    rates: list[float] = load_tensors(flags.dense / "learning_rates.safetensors")[
+        "learning_rate"
+    ].tolist()
+    return rates
+
+
+def _peak(flags: argparse.Namespace) -> float | None:
+    """Return the peak rate: as asked for, by ALLR from what pruning did, or the schedule's own."""
+    if flags.learning_rate is not None or flags.schedule != "ALLR":
+        asked: float | None = flags.learning_rate
+        return asked
+    pruning = read_json(flags.parent / "metrics.json")
+    return allr_peak(
+        max(_trace(flags)),
+        pruning["norm_drop"],
+        pruning["pruned_fraction"],
+        flags.epochs,
+        read(flags.dense).meta["epochs"],
+    )
+
+
+if __name__ == "__main__":
+    run(main, parser)
