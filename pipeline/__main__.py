@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline import params
 from pipeline.errors import UserError
 from pipeline.plan.build import methods
+from pipeline.track.tracker import tracking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,9 +37,10 @@ def main() -> None:
 
 # Imported where they are used: the lists above answer at once, pandas and DVC take seconds.
 def _run() -> int:
-    from pipeline.repro import repro  # noqa: PLC0415
+    with tracking(Path.cwd()) as tracker:  # MLflow loads in its own process meanwhile
+        from pipeline.repro import repro  # noqa: PLC0415
 
-    return repro(Path.cwd())
+        return repro(Path.cwd(), tracker)
 
 
 def _plan() -> int:

@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ def write_plan(root: Path) -> Plan:
     return plan
 
 
-def repro(root: Path) -> int:
+def repro(root: Path, tracker: Tracker) -> int:
     """Do everything for the checkout at ``root``; return the exit status.
 
     Stages that fail cost their own results only: the report says what is missing, and the exit
@@ -39,11 +38,11 @@ def repro(root: Path) -> int:
     plan = write_plan(root)
     _share_data(root)
     _refuse_missing(plan, root)
-    with _tracked(root, plan) as tracker:
-        with View(len(plan.nodes)) as view:
-            summary = execute(root, listeners=[view, tracker])
-        report(root, without=[*summary.failed, *summary.skipped])
-        _log_results(plan, root, tracker)
+    tracker.open(plan.nodes, plan.params.model_dump(exclude_none=True))
+    with View(len(plan.nodes)) as view:
+        summary = execute(root, listeners=[view, tracker])
+    report(root, without=[*summary.failed, *summary.skipped])
+    _log_results(plan, root, tracker)
     sys.stdout.write(f"{len(plan.rows)} results in {REPORTS}/results.md\n")
     return 1 if summary.failed else 0
 
@@ -54,26 +53,13 @@ def report(root: Path, without: Sequence[str] = ()) -> None:
     write_report(plan, root / ARTIFACTS, root / REPORTS, without)
 
 
-@contextmanager
-def _tracked(root: Path, plan: Plan) -> Iterator[Tracker]:
-    """Open one MLflow run for the plan, and close it as what happened says."""
-    tracker = Tracker(root)
-    tracker.open(plan.nodes, plan.params.model_dump(exclude_none=True))
-    try:
-        yield tracker
-    except BaseException as error:
-        tracker.close("FAILED" if isinstance(error, Exception) else "KILLED")
-        raise
-    tracker.close("FINISHED")
-
-
 def _log_results(plan: Plan, root: Path, tracker: Tracker) -> None:
     hashes = _hashes(root)
     if "data" in hashes:
         tracker.dataset(root / artifact("data"), hashes["data"])
     table = pd.read_csv(root / REPORTS / "results.csv")
-    rows: list[dict[str, Any]] = table.astype(object).where(table.notna(), None).to_dict("records")
-    tracker.report(root / REPORTS, rows)
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    tracker.report(root / REPORTS, [{str(key): row[key] for key in row} for row in rows])
     soup = _best_soup(plan, root, set(hashes))
     if soup is not None:
         name, tags = soup

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory) -> tuple[Project, str]:
-    """A project after its first ``dvc repro`` with m = 3, committed, and what that printed."""
+    """Return a committed project after its first ``dvc repro`` with m = 3, and what it printed."""
     project = Project.create(tmp_path_factory.mktemp("graph") / "project")
     output = project.run("dvc", "repro")
     project.commit()

@@ -6,6 +6,7 @@ meant to alter them rewrites the file by `SMS_GOLDEN=write python -m pytest test
 
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from pipeline.models.build import build
 from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches
 from pipeline.train.loop import Hook, Settings, steps_per_epoch, train
+from pipeline.train.memory import keep_freed_memory
 from pipeline.train.predict import logits
 
 GOLDEN = Path(__file__).parent / "golden" / "loop.json"
@@ -300,6 +302,20 @@ def test_the_model_is_left_in_the_usual_layout():
     model = small()
     train(model, dataset(), SETTINGS, [0.01], seed=0)
     assert all(value.is_contiguous() for value in model.state_dict().values())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc's malloc")
+def test_freed_memory_is_used_again_without_page_faults():
+    resource = pytest.importorskip("resource")
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(16_000_000)  # 64 MB: 15,625 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    keep_freed_memory()
+    faults()
+    assert faults() < 1000
 
 
 # ---- other precisions and devices

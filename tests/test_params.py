@@ -41,7 +41,7 @@ def test_table_3_of_the_paper_is_what_the_recipes_say(tmp_path):
 
 
 def test_null_comes_from_the_recipe_and_a_value_goes_over_it(tmp_path):
-    assert load(edited(tmp_path)).retrain.epochs == 5
+    assert load(edited(tmp_path)).retrain.epochs == 10
     assert load(edited(tmp_path, retrain__epochs=7)).retrain.epochs == 7
 
 

@@ -298,12 +298,13 @@ def test_broken_graph_is_one_sentence(toy: Toy) -> None:
 
 
 def test_inputs_count_as_they_were_at_the_start(toy: Toy) -> None:
-    toy.add("slow", run="cp code.txt seen && echo edited > code.txt")
-    toy.execute()
-    assert toy.ran() == ["slow"]
-    toy.add("slow", run="cp code.txt seen && echo edited > code.txt")
-    toy.execute()
-    assert toy.ran() == ["slow"]
+    """`first` edits its own input, so it is out of date; `second` begins after that, so is not."""
+    toy.add("first", run="cp code.txt seen && echo edited > code.txt")
+    toy.add("second")
+    toy.execute(jobs=1)
+    assert toy.ran() == ["first", "second"]
+    toy.execute(jobs=1)
+    assert toy.ran() == ["first"]
     assert (toy.root / "seen").read_text() == "edited\n"
 
 

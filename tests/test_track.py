@@ -193,8 +193,10 @@ def test_the_parent_says_what_was_run(logged):
         "retrain.epochs": "3",
     }
     assert parent.data.tags.items() >= {"m": "2", "dvc.experiment": "pithy-wren"}.items()
-    counts = {key: parent.data.metrics[f"stages/{key}"] for key in ("ran", "cached", "failed")}
-    assert counts == {"ran": 1, "cached": 1, "failed": 1}
+    counts = {
+        key: parent.data.metrics[f"stages/{key}"] for key in ("ran", "cached", "failed", "skipped")
+    }
+    assert counts == {"ran": 1, "cached": 1, "failed": 1, "skipped": 1}
     dataset = parent.inputs.dataset_inputs[0].dataset
     assert (dataset.name, dataset.digest) == ("toy", "f" * 32)
 
@@ -361,5 +363,8 @@ def test_curves_keep_numbers_of_whole_epochs_only():
     assert summary.curves([record, {"loss": 1.0}]) == [("epoch/loss", 3, 0.5)]
 
 
-def test_keys_are_what_mlflow_takes():
-    assert summary.points({"a": {"conv1.weight (3x3)": 1}}) == [("a/conv1.weight _3x3_", 0, 1.0)]
+def test_metrics_are_numbers_and_tables_of_numbers():
+    metrics = {"loss": 1, "taken": [0, 2], "by": {"fog (light)": [0.5, 0.25]}, "x": None}
+    deeper = {"layers": {"conv1": {"macs": 9}}}
+    expected = [("loss", 0, 1.0), ("by/fog _light_", 1, 0.5), ("by/fog _light_", 2, 0.25)]
+    assert summary.points(metrics | deeper) == expected

@@ -31,7 +31,7 @@ class Work:
         self._ladder = sparsities(self._settings.target_sparsity, self._settings.phases)
 
     def start(self, method: str, lineage: str | None = None) -> None:
-        """Plan ``method`` from here on; ``lineage`` names its networks, if not the method itself."""
+        """Plan ``method`` from here on; ``lineage``, by default itself, names its networks."""
         self.method, self._lineage = method, lineage or method
 
     @property

@@ -42,7 +42,7 @@ class Log:
         self.runs: dict[str, str] = {}
         self.sent: dict[str, set[tuple[str, int]]] = defaultdict(set)
         self.pending: dict[str, list[Metric]] = defaultdict(list)
-        self.outcomes: dict[str, int] = defaultdict(int)
+        self.outcomes = {"ran": 0, "cached": 0, "failed": 0, "skipped": 0}
         self.parent = ""
 
     def open(self, root: str, params: Mapping[str, Any]) -> None:
@@ -154,7 +154,7 @@ class Log:
         for run in self.runs.values():
             self._end(run, "KILLED" if status == "KILLED" else "FAILED")
         counts = [(f"stages/{outcome}", 0, float(n)) for outcome, n in self.outcomes.items()]
-        trained = self.outcomes["ran"] + self.outcomes["failed"] + self.outcomes["skipped"] > 0
+        trained = self.outcomes["ran"] + self.outcomes["failed"] > 0
         self._write(self.parent, self._metrics(counts), tags={"cached": _bool(not trained)})
         self._end(self.parent, status)
 

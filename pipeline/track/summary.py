@@ -32,14 +32,22 @@ def clean(key: str) -> str:
 
 
 def points(metrics: Mapping[str, Any]) -> list[Point]:
-    """Return the numbers of a metrics file; the entries of a list are the steps 1, 2, ...
+    """Return the numbers of a metrics file, and those of the tables in it as ``<table>/<key>``.
 
-    Accuracies by corruption are lists over the severity, which so becomes the horizontal axis.
+    A list in a table, such as the accuracies of a corruption by severity, runs over the steps
+    1, 2, ... What is nested deeper (layers, groups) is left to the report: as a hundred more
+    columns it would help nobody.
     """
     found: list[Point] = []
-    for key, value in flatten(metrics, "/"):
-        entries = list(enumerate(value, 1)) if isinstance(value, list) else [(0, value)]
-        found += [(clean(key), step, float(entry)) for step, entry in entries if is_number(entry)]
+    for name, value in metrics.items():
+        for key, entry in value.items() if isinstance(value, Mapping) else [("", value)]:
+            listed = entry if key and isinstance(entry, list) else [entry]
+            start = 1 if listed is entry else 0
+            found += [
+                (clean(f"{name}/{key}" if key else name), step, float(number))
+                for step, number in enumerate(listed, start)
+                if is_number(number)
+            ]
     return found
 
 

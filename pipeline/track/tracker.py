@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -39,11 +40,13 @@ def _to_stderr(sentence: str) -> None:
 
 
 def _plain(value: Any) -> str | float | None:
+    if value is None or isinstance(value, bool | str):
+        return None if value is None else str(value)
     if isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, numbers.Real):  # the exact numbers are with the nodes
         return round(float(value), 4) if math.isfinite(value) else None
-    return None if value is None else str(value)
+    return str(value)
 
 
 def location(root: Path) -> tuple[Path, str, str | None]:
@@ -192,3 +195,16 @@ class Tracker:
                 self.run_id = text
             else:
                 self._warn(text)
+
+
+@contextmanager
+def tracking(root: Path) -> Iterator[Tracker]:
+    """Give a started tracker, and close its run as the block ends: finished, failed or killed."""
+    tracker = Tracker(root)
+    tracker.start()
+    try:
+        yield tracker
+    except BaseException as error:
+        tracker.close("FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+    tracker.close("FINISHED")

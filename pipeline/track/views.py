@@ -38,7 +38,7 @@ def _view(name: str, kind: str, columns: Sequence[str], order: str) -> str:
         "orderByAsc": False,
         "selectedColumns": list(columns),
         "columnOrder": list(columns),
-        "columnWidths": {column: max(80, 8 * len(column) - 60) for column in columns},  # pixels
+        "columnWidths": {column: max(105, 8 * len(column) - 60) for column in columns},  # pixels
     }
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
     return json.dumps({"name": name, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"})

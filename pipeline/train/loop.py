@@ -15,6 +15,7 @@ from pipeline.progress import emit
 from pipeline.seeds import derive
 from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches, steps_per_epoch
+from pipeline.train.memory import keep_freed_memory
 from pipeline.train.predict import logits
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def train(  # noqa: PLR0913
     Arguments: masks, bool, True = kept, by parameter name; device, where the model is left.
     Raises: UserError when the training diverges.
     """
+    keep_freed_memory()
     device = torch.device(device)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = Batches(data, settings.batch_size, settings.augmentation, seed=seed, device=device)
