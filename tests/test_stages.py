@@ -1,0 +1,60 @@
+"""The stages' command lines: what goes wrong is one sentence, exit status 2, and nothing lost."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TRAINING = ["--epochs", "1", "--batch-size", "512", "--weight-decay", "0", "--seed", "0"]
+
+
+def stage(name: str, *flags: object) -> subprocess.CompletedProcess[str]:
+    """Run ``stages/NAME.py`` with ``flags``."""
+    command = [sys.executable, "-m", f"stages.{name}", *map(str, flags)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def refused(run: subprocess.CompletedProcess[str], *words: str) -> bool:
+    """Say whether ``run`` ended as it should for a user's mistake, with all ``words``."""
+    lines = run.stderr.strip().splitlines()
+    sentence = lines[-1] if lines else ""
+    return run.returncode == 2 and len(lines) == 1 and all(word in sentence for word in words)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("stages") / "data"
+    assert stage("prepare", "--name", "digits", "--out", folder).returncode == 0
+    return folder
+
+
+def pretrain(data: Path, out: Path, rate: float) -> subprocess.CompletedProcess[str]:
+    flags = ["--network", "resnet8", "--schedule", "constant", "--learning-rate", rate]
+    return stage("pretrain", "--data", data, *flags, *TRAINING, "--out", out)
+
+
+def test_a_diverged_training_names_the_rate_and_leaves_the_old_result(data, tmp_path):
+    out = tmp_path / "dense"
+    assert pretrain(data, out, 0.01).returncode == 0
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    assert refused(pretrain(data, out, 1e30), "training diverged", "1e+30", "learning rate")
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    assert [file.name for file in tmp_path.iterdir()] == ["dense"], "nothing half-written stays"
+
+    model = out / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-100])
+    flags = ["--phase", 1, "--sparsity", 0.5, "--criterion", "magnitude", "--allocation", "global"]
+    run = stage("prune", "--parent", out, *flags, "--out", tmp_path / "pruned")
+    assert refused(run, "model.safetensors", "truncated", "dvc repro")
+
+
+def test_missing_images_are_asked_for(tmp_path):
+    run = stage("prepare", "--name", "image_folder", "--root", tmp_path / "x", "--out", tmp_path)
+    assert refused(run, str(tmp_path / "x"))
+
+
+def test_a_missing_artifact_says_how_to_make_it(data, tmp_path):
+    run = stage("evaluate", "--data", data, "--model", tmp_path / "none", "--out", tmp_path / "out")
+    assert refused(run, "model.safetensors", "is missing", "dvc repro")
