@@ -37,10 +37,8 @@ network: {name: null, weights: null}
 pretrain: {epochs: null, batch_size: null, learning_rate: null, weight_decay: null}
 """
 
-SKIPPED = shutil.ignore_patterns(
-    ".git", ".venv", "artifacts", "data", "mlflow.db*", "mlartifacts", "cache", "tmp", "tests",
-    "benchmarks", "docs", "__pycache__", ".*_cache", "*.egg-info", ".hypothesis", "dvc.lock",
-)  # fmt: skip
+COPIED = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml")
+ROOMS = ("pipeline", "recipes", "stages", ".dvc/plots")
 
 
 class Project:
@@ -52,8 +50,11 @@ class Project:
     @classmethod
     def create(cls, root: Path) -> "Project":
         """Copy the project to ``root`` and commit it there."""
-        shutil.copytree(ROOT, root, ignore=SKIPPED)
-        shutil.rmtree(root / "reports", ignore_errors=True)
+        for room in ROOMS:
+            ignored = shutil.ignore_patterns("__pycache__", "dvc.lock")
+            shutil.copytree(ROOT / room, root / room, ignore=ignored)
+        for file in COPIED:
+            shutil.copyfile(ROOT / file, root / file)
         (root / "recipes" / "tiny.yaml").write_text(TINY)
         (root / "params.yaml").write_text(PARAMS)
         project = cls(root)

@@ -92,6 +92,14 @@ def test_each_image_and_severity_draws_its_own(name):
     assert (twins[0] != twins[1]).any()
 
 
+def test_no_two_corruptions_or_severities_share_their_noise():
+    noise = [
+        generate.generate(GREY, name, severity, "cifar").ravel().astype(float)
+        for name, severity in [("gaussian_noise", 1), ("gaussian_noise", 5), ("speckle_noise", 1)]
+    ]
+    assert np.abs(np.corrcoef(noise) - np.eye(3)).max() < 0.03
+
+
 @pytest.mark.parametrize("name", sorted(FIXED))
 def test_a_batch_is_its_images_however_it_is_cut(name, monkeypatch):
     images = photographs(24, 5)
@@ -300,6 +308,15 @@ def test_drawn_ice_looks_like_the_benchmarks_photographs(side, scale, kinds):
     light = [patches.mean((1, 2)).std() for patches in grey]
     assert light[1] == pytest.approx(light[0], rel=0.25)
     assert spectrum_slope(grey[1]) == pytest.approx(spectrum_slope(grey[0]), abs=0.45)
+
+
+def test_ice_has_bright_crystals_and_patches_of_different_light():
+    patches = textures.ice((200, 32, 32), 5, 1, rng()) @ pixels.LUMA
+    centred = patches - patches.mean((1, 2), keepdims=True)
+    assert (centred**3).mean() / (centred**2).mean() ** 1.5 > 0.1
+    assert patches.mean((1, 2)).std() == pytest.approx(
+        textures.LIGHT * patches.std((1, 2)).mean(), rel=0.15
+    )
 
 
 # --- the public package, at ImageNet-C's constants -----------------------------------------------

@@ -314,7 +314,7 @@ def test_freed_memory_is_used_again_without_page_faults():
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     keep_freed_memory()
-    faults()
+    assert sum(faults() for _ in range(20)) < 15 * 15_625  # at first the heap finds its layout
     assert faults() < 1000
 
 

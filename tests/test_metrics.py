@@ -67,6 +67,12 @@ def test_calibration_error_by_hand():
     assert calibration_error(logits, torch.tensor([0, 0, 0, 1])) == pytest.approx(0.05, abs=1e-7)
 
 
+def test_a_confidence_between_two_bins_belongs_to_the_lower():
+    # 0.5, wrong, in (0, 0.5] and 0.9, right, in (0.5, 1]: (|0 - 0.5| + |1 - 0.9|) / 2.
+    logits = torch.tensor([[0.5, 0.5], [0.1, 0.9]]).log()
+    assert calibration_error(logits, torch.tensor([1, 1]), bins=2) == pytest.approx(0.3)
+
+
 def test_the_mean_counts_examples_and_not_batches():
     logits = torch.eye(3)[[0, 0, 0, 1, 1]]
     labels = torch.tensor([0, 0, 0, 0, 2])

@@ -10,7 +10,7 @@ def keep_freed_memory() -> None:
     """Have glibc's malloc keep what is freed for the rest of the process, where there is glibc.
 
     By default large activations are new memory from the kernel again and again, zeroed page by
-    page: some 7,000 page faults in a step of ResNet-8, 5 to 10 % of its time. The process then
+    page: some 7,000 page faults in a step of ResNet-8, about 5 % of its time. The process then
     holds its peak to its end, most of which the next step would ask for anyway.
     """
     if sys.platform == "linux" and hasattr(malloc := ctypes.CDLL(None), "mallopt"):
