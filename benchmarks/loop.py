@@ -1,8 +1,8 @@
 """The training loop against the obvious PyTorch way, in one interleaved run.
 
-    python benchmarks/loop.py                  one thread each, ResNet-8
-    python benchmarks/loop.py --workers 2      two processes of ours, theirs with two threads
-    python benchmarks/loop.py --device cuda --network resnet18 --batches 100 --loader-workers 4
+    python -m benchmarks.loop                  one thread each, ResNet-8
+    python -m benchmarks.loop --workers 2      two processes of ours, theirs with two threads
+    python -m benchmarks.loop --device cuda --network resnet18 --batches 100 --loader-workers 4
 
 Both retrain the same 90 %-sparse network on the same CIFAR-shaped images with crop and flip, SGD,
 Nesterov momentum and weight decay. The obvious way is torchvision's PIL transforms, a DataLoader,
