@@ -67,8 +67,8 @@ class Pretrain(Section):
 class Prune(Section):
     """What ranks the weights, and how the sparsity is spread over the layers."""
 
-    criterion: str
-    allocation: str
+    criterion: str = "magnitude"
+    allocation: str = "global"
 
 
 class Retrain(Section):
@@ -111,9 +111,9 @@ class Experiment(Section):
     network: Network
     augmentation: Augmentation
     pretrain: Pretrain
-    prune: Prune
+    prune: Prune = Prune()
     retrain: Retrain
-    evaluate: Evaluate
+    evaluate: Evaluate = Evaluate()
     paper: Paper | None = None
 
     @model_validator(mode="after")

@@ -36,8 +36,7 @@ def repro(root: Path, tracker: Tracker) -> int:
     status is 1.
     """
     plan = write_plan(root)
-    _share_data(root)
-    _refuse_missing(plan, root)
+    _share_data(plan, root)
     tracker.open(plan.nodes, plan.params.model_dump(exclude_none=True))
     with View(len(plan.nodes)) as view:
         summary = execute(root, listeners=[view, tracker])
@@ -97,19 +96,21 @@ def _hashes(root: Path) -> dict[str, str]:
     }
 
 
-def _share_data(root: Path) -> None:
-    """Let a queued experiment's temporary folder see the data of the main checkout."""
-    home = Path(os.environ.get("DVC_ROOT") or root) / "data"
-    home.mkdir(exist_ok=True)
-    if not (root / "data").exists():
-        (root / "data").symlink_to(home)
+def _share_data(plan: Plan, root: Path) -> None:
+    """Let a queued experiment's temporary folder see the data of the main checkout.
 
-
-def _refuse_missing(plan: Plan, root: Path) -> None:
-    for node in plan.nodes.values():
-        for file in node.files:
-            if not (root / file).exists():
-                raise UserError(
-                    f"{PARAMS}: {file} does not exist, but stage {node.name} reads it: "
-                    "put it there, or correct the path"
-                )
+    Raises:
+        UserError: data that a stage reads is in neither.
+    """
+    home = Path(os.environ.get("DVC_ROOT") or root)
+    (home / "data").mkdir(exist_ok=True)
+    for file in ["data", *(file for node in plan.nodes.values() for file in node.files)]:
+        here, there = root / file, home / file
+        if not there.exists() and not here.exists():
+            raise UserError(
+                f"{PARAMS}: {file} does not exist, but a stage reads it: "
+                "put it there, or correct the path"
+            )
+        if not here.exists():
+            here.parent.mkdir(parents=True, exist_ok=True)
+            here.symlink_to(there)

@@ -69,4 +69,4 @@ def test_a_folder_of_real_images_is_learned(tmp_path):
 
     project.edit("params.yaml", "path: my_images", "path: no_images")
     output = project.run("dvc", "repro", ok=False)
-    assert "error: params.yaml: no_images does not exist, but stage data reads it" in output
+    assert "error: params.yaml: no_images does not exist, but a stage reads it" in output
