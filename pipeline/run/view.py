@@ -96,7 +96,7 @@ class View:
             grid.add_row(
                 name,
                 ProgressBar(total=epochs, completed=epoch, width=20) if epochs else "",
-                f"{epoch}/{epochs}" if epochs else "",
+                f"epoch {epoch}" + (f"/{epochs}" if epochs else "") if epoch else "",
                 *(f"{key} {_number(fields[key])}" if key in fields else "" for key in TELLING),
                 _clock(time.monotonic() - begun),
             )
