@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +39,17 @@ def repro(root: Path, tracker: Tracker) -> int:
     tracker.open(plan.nodes, plan.params.model_dump(exclude_none=True))
     with View(len(plan.nodes)) as view:
         summary = execute(root, listeners=[view, tracker])
-    report(root, without=[*summary.failed, *summary.skipped])
+    behind = [*summary.failed, *summary.skipped]  # what they left before is out of date
+    write_report(plan, root / ARTIFACTS, root / REPORTS, behind)
     _log_results(plan, root, tracker)
     sys.stdout.write(f"{len(plan.rows)} results in {REPORTS}/results.md\n")
     return 1 if summary.failed else 0
 
 
-def report(root: Path, without: Sequence[str] = ()) -> None:
-    """Write the report from what is in artifacts/, ``without`` stages that were not brought up."""
+def report(root: Path) -> None:
+    """Write the report again from what is in artifacts/."""
     plan = build.build(params.load(root / PARAMS))
-    write_report(plan, root / ARTIFACTS, root / REPORTS, without)
+    write_report(plan, root / ARTIFACTS, root / REPORTS)
 
 
 def _log_results(plan: Plan, root: Path, tracker: Tracker) -> None:
