@@ -29,10 +29,14 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    """The images: a file of ``pipeline/data``, where it finds them, and their size in pixels."""
+    """The images: a file of ``pipeline/data``, where it finds them, and their size in pixels.
+
+    ``corrupted`` is the folder in ``path`` where the official corrupted test set is looked for.
+    """
 
     name: str
     path: str | None = None
+    corrupted: str | None = None
     size: Annotated[int, Field(ge=8)] | None = None
 
 
@@ -132,6 +136,24 @@ class Experiment(Section):
         self.retrain_values()
         return self
 
+    def changed(self, values: dict[str, Any]) -> Self:
+        """Return a copy with other ``values``, by key, as ``{"retrain.epochs": 5}``.
+
+        Raises:
+            UserError: a value is impossible.
+        """
+        changes: dict[str, Any] = {}
+        for key, value in values.items():
+            *sections, last = key.split(".")
+            target = changes
+            for section in sections:
+                target = target.setdefault(section, {})
+            target[last] = value
+        try:
+            return self.model_validate(_merge(self.model_dump(), changes))
+        except ValidationError as error:
+            raise UserError(_sentence(error, changes, "the study")) from None
+
     def retrain_values(self) -> list[float]:
         """Return what ``retrain.vary`` is for candidates 1, 2, ...
 
@@ -177,7 +199,7 @@ def load(path: Path) -> Experiment:
     _refuse_unknown(own, Experiment, path.name, "")
     merged = _merge(_read(RECIPES / f"{recipe}.yaml"), own)
     try:
-        return Experiment.model_validate(merged)
+        return _with_official_corruptions(Experiment.model_validate(merged), path.parent)
     except ValidationError as error:
         raise UserError(_sentence(error, own, path.name)) from None
     except UserError as error:
@@ -195,6 +217,18 @@ def modules(room: str) -> list[str]:
     shared = {"__init__", "base", "build"}
     names = {file.stem for file in folder.glob("*.py")} - shared
     return sorted(name.removesuffix("_") for name in names)  # global_.py: global
+
+
+def _with_official_corruptions(experiment: Experiment, root: Path) -> Experiment:
+    """Fill ``evaluate.corruptions_path`` where the recipe's official set lies in its place."""
+    data, evaluate = experiment.data, experiment.evaluate
+    if evaluate.corruptions_path or not (data.path and data.corrupted):
+        return experiment
+    official = Path(data.path, data.corrupted)
+    if not (root / official).is_dir():
+        return experiment
+    found = evaluate.model_copy(update={"corruptions_path": official.as_posix()})
+    return experiment.model_copy(update={"evaluate": found})
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -34,8 +34,11 @@ def repro(root: Path, tracker: Tracker) -> int:
     Stages that fail cost their own results only: the report says what is missing, and the exit
     status is 1.
     """
+    _share(root, "data")
     plan = write_plan(root)
-    _share_data(plan, root)
+    for node in plan.nodes.values():
+        for file in node.files:
+            _share(root, file)
     tracker.open(plan.nodes, plan.params.model_dump(exclude_none=True))
     with View(len(plan.nodes)) as view:
         summary = execute(root, listeners=[view, tracker])
@@ -96,7 +99,7 @@ def _hashes(root: Path) -> dict[str, str]:
     }
 
 
-def _share_data(plan: Plan, root: Path) -> None:
+def _share(root: Path, file: str) -> None:
     """Let a queued experiment's temporary folder see the data of the main checkout.
 
     Raises:
@@ -104,13 +107,12 @@ def _share_data(plan: Plan, root: Path) -> None:
     """
     home = Path(os.environ.get("DVC_ROOT") or root)
     (home / "data").mkdir(exist_ok=True)
-    for file in ["data", *(file for node in plan.nodes.values() for file in node.files)]:
-        here, there = root / file, home / file
-        if not there.exists() and not here.exists():
-            raise UserError(
-                f"{PARAMS}: {file} does not exist, but a stage reads it: "
-                "put it there, or correct the path"
-            )
-        if not here.exists():
-            here.parent.mkdir(parents=True, exist_ok=True)
-            here.symlink_to(there)
+    here, there = root / file, home / file
+    if not there.exists() and not here.exists():
+        raise UserError(
+            f"{PARAMS}: {file} does not exist, but a stage reads it: "
+            "put it there, or correct the path"
+        )
+    if not here.exists():
+        here.parent.mkdir(parents=True, exist_ok=True)
+        here.symlink_to(there)

@@ -45,6 +45,15 @@ def test_null_comes_from_the_recipe_and_a_value_goes_over_it(tmp_path):
     assert load(edited(tmp_path, retrain__epochs=7)).retrain.epochs == 7
 
 
+def test_official_corruptions_are_found_where_they_are_unpacked(tmp_path):
+    path = edited(tmp_path, recipe="cifar10_resnet18")
+    assert load(path).evaluate.corruptions_path is None
+    (tmp_path / "data" / "CIFAR-10-C").mkdir(parents=True)
+    assert load(path).evaluate.corruptions_path == "data/CIFAR-10-C"
+    named = edited(tmp_path, recipe="cifar10_resnet18", evaluate__corruptions_path="elsewhere")
+    assert load(named).evaluate.corruptions_path == "elsewhere"
+
+
 def test_seeds_take_the_place_of_seed(tmp_path):
     assert load(edited(tmp_path, seed=4)).seeds == [4]
     assert load(edited(tmp_path, seed=4, seeds=[0, 1])).seeds == [0, 1]

@@ -13,7 +13,9 @@ from pipeline.params import Experiment, load
 from pipeline.plan import graph
 from pipeline.plan.build import build, methods
 from pipeline.plan.imports import closure
+from pipeline.plan.methods import imp
 from pipeline.plan.nodes import Plan
+from pipeline.plan.work import Work
 
 ROOT = Path(__file__).parent.parent
 ALL = ["imp", "imp_mx", "imp_reprune", "sms"]
@@ -158,3 +160,16 @@ def test_training_depends_on_no_pruning_merging_or_reporting():
 def test_methods_are_listed_with_a_line_each():
     assert set(methods()) == set(ALL)
     assert all(len(line) > 20 for line in methods().values())
+
+
+def test_varied_settings_share_what_they_do_not_change():
+    of = plan(methods=["sms", "imp"], merge=["uniform"])
+    before = set(of.nodes)
+    same = Work(of, 0).vary("epochs10", {"retrain.epochs": of.params.retrain.epochs})
+    imp.plan(same)
+    assert set(of.nodes) == before, "settings that change nothing add nothing"
+    imp.plan(Work(of, 0).vary("epochs5", {"retrain.epochs": 5}))
+    added = set(of.nodes) - before
+    assert {name for name in added if not name.startswith("s0-epochs5-")} == set()
+    assert "s0-epochs5-p1-c0" in added
+    assert "s0-epochs5-p1-prune" not in added, "phase 1 prunes the same dense network"

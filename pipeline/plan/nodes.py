@@ -52,6 +52,17 @@ class Plan:
     rows: list[Row] = field(default_factory=list)
     sections: dict[str, str] = field(default_factory=dict)  # lineage -> what its stages are
 
+    def find(self, script: str, arguments: dict[str, Any]) -> Node | None:
+        """Return the stage that does just this work, if there is one."""
+        return next(
+            (
+                node
+                for node in self.nodes.values()
+                if (node.script, node.arguments) == (script, arguments)
+            ),
+            None,
+        )
+
 
 def artifact(name: str) -> str:
     """Return the folder that holds the artifact of the node ``name``."""

@@ -41,7 +41,8 @@ class DvcGraph:
     """The stages of one dvc.yaml, as a `pipeline.run.base.Graph`."""
 
     def __init__(self, root: Path, file: str = "stages/dvc.yaml") -> None:
-        logging.getLogger("dvc").setLevel(logging.ERROR)
+        for name in ("dvc", "dvc_data", "dvc_objects"):  # from this level on: no progress bars
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             self.repo = Repo(str(root))
             stages = self.repo.stage.load_file(str(root / file))

@@ -44,13 +44,25 @@ class Settings:
 
 
 class Hook(Protocol):
-    """What else happens to the model while it trains; a subclass overrides what it needs."""
+    """What else happens to the model while it trains; a subclass overrides what it needs.
+
+    Steps and epochs are counted from 1 over the whole training.
+    """
+
+    def on_train_start(self, model: nn.Module) -> None:
+        """Act before the optimiser is made: it trains the parameters that are added here too."""
+
+    def on_gradients(self, model: nn.Module, step: int) -> None:
+        """Change the gradients of ``step``, before they are clipped and decay is added."""
 
     def on_step_end(self, model: nn.Module, step: int) -> None:
-        """Act after optimiser step ``step``, counted from 1 over the whole training."""
+        """Act after optimiser step ``step``."""
 
     def on_epoch_end(self, model: nn.Module, epoch: int) -> None:
-        """Act after epoch ``epoch``, counted from 1, and before it is validated."""
+        """Act after epoch ``epoch``, before it is validated."""
+
+    def on_train_end(self, model: nn.Module) -> None:
+        """Leave the model as it shall be kept."""
 
 
 def train(  # noqa: PLR0913
@@ -78,9 +90,12 @@ def train(  # noqa: PLR0913
     device = torch.device(device)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = Batches(data, settings.batch_size, settings.augmentation, seed=seed, device=device)
-    take_step = _stepper(model, settings, masks or {}, device)
+    for hook in hooks:
+        hook.on_train_start(model)
+    take_step = _stepper(model, settings, masks or {}, hooks, device)
     torch.manual_seed(derive(seed, "dropout"))  # dropout layers draw from the global generator
     history = []
+    epochs = math.ceil(len(learning_rates) / len(batches))
     for epoch, start in enumerate(range(0, len(learning_rates), len(batches)), start=1):
         rates = learning_rates[start : start + len(batches)]
         model.train()
@@ -88,7 +103,7 @@ def train(  # noqa: PLR0913
         for step, (rate, (images, labels)) in enumerate(
             zip(rates, batches.epoch(), strict=False), start=start + 1
         ):
-            step_loss, scores = take_step(images, labels, rate)
+            step_loss, scores = take_step(images, labels, rate, step)
             loss += step_loss
             hits += (scores.argmax(1) == labels).sum()
             for hook in hooks:
@@ -108,15 +123,21 @@ def train(  # noqa: PLR0913
                 f"training diverged in epoch {epoch} (loss {row['loss']:g}) at learning rate "
                 f"{max(rates):g}: lower the learning rate, or set clip_norm"
             )
-        emit(**row)
+        emit(**({"epoch": epoch, "epochs": epochs} | row))
         history.append(row)
+    for hook in hooks:
+        hook.on_train_end(model)
     model.to(memory_format=torch.contiguous_format)
     return history
 
 
 def _stepper(
-    model: nn.Module, settings: Settings, masks: Mapping[str, Tensor], device: torch.device
-) -> Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]:
+    model: nn.Module,
+    settings: Settings,
+    masks: Mapping[str, Tensor],
+    hooks: Sequence[Hook],
+    device: torch.device,
+) -> Callable[[Tensor, Tensor, float, int], tuple[Tensor, Tensor]]:
     """Return the function that takes one step and returns the loss and the logits before it.
 
     Pruned weights start at zero and only their *gradients* are masked, before clipping. Momentum
@@ -141,7 +162,7 @@ def _stepper(
             weight.masked_fill_(~mask.to(device), 0)
             factors.append(torch.empty_like(weight).copy_(mask))  # in the layout of the weight
 
-    def take_step(images: Tensor, labels: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+    def take_step(images: Tensor, labels: Tensor, rate: float, step: int) -> tuple[Tensor, Tensor]:
         with autocast:
             scores = network(images)
         scores = scores.float()
@@ -151,6 +172,8 @@ def _stepper(
         if masked:
             gradients: list[Tensor] = [weight.grad for weight in masked]  # type: ignore[misc]
             torch._foreach_mul_(gradients, factors)
+        for hook in hooks:
+            hook.on_gradients(model, step)
         if settings.clip_norm is not None:
             clip_grad_norm_(model.parameters(), settings.clip_norm)
         optimiser.param_groups[0]["lr"] = rate

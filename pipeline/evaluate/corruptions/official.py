@@ -50,8 +50,8 @@ def _load(path: Path) -> NDArray[Any]:
         return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except FileNotFoundError:
         raise UserError(
-            f"{path} is missing: unpack the whole CIFAR-C archive there, or set "
-            "evaluate.corruptions_path to null."
+            f"{path} is missing: unpack the whole archive there, or take the folder away to "
+            "have a synthetic set made."
         ) from None
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} is not a whole .npy file: download it again.") from error

@@ -5,7 +5,7 @@ from pipeline.plan.work import Work
 
 def plan(work: Work) -> None:
     """Retrain m copies under one mask, merge them, and start the next phase from the soup."""
-    for rule in work.plan.params.merge:
+    for rule in work.settings.merge:
         work.start(f"sms_{rule}")
         soup = work.pretrain()
         for phase in work.phases:
