@@ -1,5 +1,6 @@
 """Segmentation: official files, the mean IoU of one confusion matrix, PSPNet, a whole small run."""
 
+import csv
 import json
 import os
 import tarfile
@@ -11,6 +12,7 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.text import Text
 from PIL import Image
 from sklearn.metrics import confusion_matrix, jaccard_score
 from torch import nn
@@ -25,12 +27,19 @@ from pipeline.evaluate.segmentation import summary
 from pipeline.models.build import build
 from pipeline.models.parts.weights import load_weights
 from pipeline.params import RECIPES
+from pipeline.plan.nodes import Plan
+from pipeline.report.figures import style
+from pipeline.report.metric import Metric
+from pipeline.report.read import read
+from pipeline.report.write import DRAWN, write
 from pipeline.tasks.base import load as load_task
+from pipeline.track.summary import headline as note
 from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.predict import batch_of, logits
 from tests.project import Project
+from tests.test_report import made, params
 
 TASK = load_task("segmentation")
 
@@ -307,7 +316,7 @@ def test_the_pyramid_sees_the_whole_image():
     """Without the pooled maps a pixel far away could not change what is seen here."""
     torch.manual_seed(0)
     model = build("pspnet_small", 3, 1).eval()
-    images = torch.zeros(1, 1, 256, 256, requires_grad=True)
+    images = torch.randn(1, 1, 256, 256, requires_grad=True)
     model(images)[0, :, 0, 0].sum().backward()
     assert images.grad is not None
     assert images.grad[0, 0, -8:, -8:].abs().sum() > 0
@@ -360,6 +369,127 @@ def test_cityscapes_pretrains_as_table_3_says():
         assert last == pytest.approx(rate)
         assert first == pytest.approx(rate) or epoch == 20
     assert rates[10 * steps - 1] == pytest.approx(0.05)
+
+
+def renamed(value):
+    """Return metrics of a classifier as those of a segmentation network would be called."""
+    names = {"test_accuracy": "test_mean_iou", "val_accuracy": "val_mean_iou", "recall": "iou"}
+    if not isinstance(value, dict):
+        return value
+    return {names.get(key, key): renamed(inner) for key, inner in value.items()}
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory) -> tuple[Plan, Path]:
+    folder = tmp_path_factory.mktemp("reported")
+    plan = made(folder / "artifacts", params("camvid_pspnet", seeds=[0, 1]))
+    evaluated = {row.evaluate for row in plan.rows}
+    for file in (folder / "artifacts").glob("*/metrics.json"):
+        metrics = renamed(json.loads(file.read_text()))
+        if file.parent.name in evaluated:
+            metrics |= {"metric": "mean_iou", "test_accuracy": 0.125}
+            del metrics["calibration_error"]
+        file.write_text(json.dumps(metrics))
+    write(plan, folder / "artifacts", folder / "reports")
+    return plan, folder
+
+
+def header(file: Path) -> set[str]:
+    return set(file.read_text().splitlines()[0].split(","))
+
+
+def test_a_report_calls_the_score_by_its_name(reported):
+    reports = reported[1] / "reports"
+    page = (reports / "results.md").read_text()
+    for words in (
+        "## Test mean IoU",
+        "worst IoU (%)",
+        "validation mean IoU",
+        "![IoU of each group",
+    ):
+        assert words in page
+    for line in page.splitlines():
+        said = line.replace("figures/accuracy.png", "").replace("`accuracy.csv`", "")
+        assert "ccura" not in said, line
+        assert "ecall" not in said, line
+    metrics = json.loads((reports / "metrics.json").read_text())
+    assert {"test_mean_iou", "over_best_candidate"} < metrics["sms_uniform"].keys()
+    assert "test_accuracy" not in metrics["sms_uniform"]
+
+
+def test_a_report_keeps_the_score_and_the_share_of_pixels_apart(reported):
+    reports = reported[1] / "reports"
+    scores = {"test_mean_iou", "val_mean_iou", "best_candidate_test_mean_iou"}
+    assert scores < header(reports / "results.csv")
+    assert "test_mean_iou" in header(reports / "candidates.csv")
+    assert {"iou", "low", "high"} < header(reports / "groups.csv")
+    assert {"accuracy", "val_accuracy"} < header(reports / "training.csv"), "pixels, every epoch"
+    with (reports / "accuracy.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["test_accuracy"] for row in rows} == {"0.125"}
+    assert not any(row["test_mean_iou"] == "0.125" for row in rows)
+    summary_of = (reports / "results_summary.csv").read_text()
+    assert "ensemble_test_mean_iou" in summary_of
+    assert "test_accuracy" not in summary_of
+
+
+def test_figures_call_the_score_by_its_name(reported):
+    plan, folder = reported
+    results = read(plan, folder / "artifacts")
+    said = []
+    for draw in (DRAWN["accuracy"], DRAWN["candidates"], DRAWN["groups"]):
+        figure = draw(results)
+        style.reword(figure, results.metric.said)
+        said += [text.get_text() for text in figure.findobj(Text)]
+    assert "test mean IoU (%)" in said
+    assert any(text.startswith("IoU (%);") for text in said)
+    assert not any("ccurac" in text or "ecall" in text for text in said)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("accuracy", "Test accuracy, recalls", "Test accuracy, recalls"),
+        ("mean_iou", "Accuracy and recall: accuracies", "Mean IoU and IoU: mean IoU"),
+        ("mean_iou", "`accuracy.csv` accuracy.png test_accuracy", None),
+        ("bleu", "test accuracy", "test BLEU"),
+        ("bleu", "recall", "recall"),
+        ("exact_match", "Test accuracy", "Test exact match"),
+    ],
+)
+def test_words_of_a_metric(name, before, after):
+    assert Metric(name).said(before) == (before if after is None else after)
+
+
+@given(st.sampled_from(["mean_iou", "bleu"]), st.sampled_from(["test", "val"]))
+def test_a_score_comes_back_out_under_the_name_it_went_in_by(name, split):
+    metric = Metric(name)
+    inside = metric.inward({f"{split}_{name}": 0.5, "test_accuracy": 0.25, "groups": {"n": 1}})
+    assert inside[f"{split}_accuracy"] == 0.5
+    outside = {metric.outward(key): value for key, value in inside.items()}
+    assert outside == {f"{split}_{name}": 0.5, "test_accuracy": 0.25, "groups": {"n": 1}}
+
+
+def test_the_note_in_mlflow_has_the_score():
+    row = {"method": "imp", "phase": 1, "seed": 0, "sparsity": 0.9, "test_accuracy": 0.9}
+    row |= {"test_mean_iou": 0.45, "best_candidate_test_mean_iou": None}
+    assert "| method | sparsity | test mean iou |" in note([row])
+    assert "45.00 %" in note([row])
+
+
+def test_a_network_of_pixels_is_exported_with_its_softmax(tmp_path):
+    """MLflow's graph: any number of images, probabilities of every pixel."""
+    from pipeline.track.export import Classifier
+
+    module = Classifier(build("pspnet_small", 3, 3), torch.zeros(3), torch.ones(3)).eval()
+    images = torch.randint(256, (4, 3, 24, 32), dtype=torch.uint8)
+    batch = {0: torch.export.Dim("batch", min=1)}
+    graph = torch.export.export(module, (images,), dynamic_shapes=(batch,)).module()
+    with torch.inference_mode():
+        found = graph(images[:3])
+    assert found.shape == (3, 3, 24, 32)
+    assert torch.allclose(found, module(images[:3]), atol=1e-6)
+    assert torch.allclose(found.sum(1), torch.ones(3, 24, 32))
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.plan.nodes import Plan
+from pipeline.report import metric as metrics
 from pipeline.report.results import (
     COLUMNS,
     COMPARED,
@@ -25,7 +26,8 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
     A stage that failed, or was never run, leaves a gap in the tables and its name in ``missing``.
     Nodes in ``without`` count as missing whatever lies in their folder: it is an earlier run's.
     """
-    source = Source(artifacts, set(without))
+    metric = metrics.found(plan, artifacts)
+    source = Source(artifacts, set(without), metric.inward)
     rows: Records = []
     tables: dict[str, Records] = {name: [] for name in TABLES}
     for row in plan.rows:
@@ -35,7 +37,7 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
         rows.append(
             key
             | {"sparsity": row.sparsity, "model": row.model}
-            | {name: evaluated[name] for name in EVALUATED if name in evaluated}
+            | {name: evaluated[name] for name in (*EVALUATED, *metric.columns) if name in evaluated}
             | source.size(row.model)
             | _worst_group(evaluated)
             | _flat(source.metrics(row.compare))
@@ -54,8 +56,9 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
         params=plan.params,
         planned=_planned(plan),
         missing=sorted(source.missing),
-        rows=pd.DataFrame(rows, columns=COLUMNS),
+        rows=pd.DataFrame(rows, columns=[*COLUMNS, *metric.columns]),
         tables={name: pd.DataFrame(tables[name], columns=TABLES[name]) for name in TABLES},
+        metric=metric,
     )
 
 
