@@ -32,7 +32,7 @@ _LOOKS = {
     "sms_learned": Look(_COLOURS["sky"], "X", "-", 1.2),
     "sms_distilled": Look(_COLOURS["green"], "h", "-", 1.2),
     "sms_model_stock": Look(_COLOURS["purple"], "<", "-"),
-    "sms_wise": Look(_COLOURS["vermilion"], ">", "-"),
+    "sms_wise": Look(_COLOURS["vermilion"], "*", "-", 1.4),
     "imp": Look(_COLOURS["green"], "^", "--"),
     "imp_mx": Look(_COLOURS["vermilion"], "v", "--"),
     "imp_reprune": Look(_COLOURS["purple"], "P", "-.", 1.3),

@@ -33,12 +33,14 @@ def slopes(
     with torch.no_grad():
         for place, *tensors in zip(parameters, *ends, strict=True):
             place.copy_(sum(w * each for w, each in zip(weights.tolist(), tensors, strict=True)))
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     with evaluating(model):
-        for module in model.modules():
-            if isinstance(module, _BatchNorm):
-                module.training = True
+        for norm in norms:
+            norm.training = True
         loss = cross_entropy(model(images)[: len(y)], y)
         gradients = torch.autograd.grad(loss, parameters)
+        for norm in norms:
+            norm.training = False
     found = [
         sum(
             float(((each - place.detach()).double() * gradient.double()).sum())
