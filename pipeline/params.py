@@ -111,7 +111,7 @@ class Experiment(Section):
     phases: Annotated[int, Field(ge=1, le=100)]
     target_sparsity: Annotated[float, Field(gt=0, lt=1)]
     methods: Annotated[list[str], Field(min_length=1)]
-    merge: Annotated[list[Literal["uniform", "greedy"]], Field(min_length=1)]
+    merge: Annotated[list[str], Field(min_length=1)]
     data: Data
     network: Network
     augmentation: Augmentation
@@ -129,6 +129,8 @@ class Experiment(Section):
         for method in self.methods:
             _choice("methods", method, modules("plan/methods"))
         _choice("task", self.task, modules("tasks"))
+        for rule in self.merge:
+            _choice("merge", rule, modules("soup"))
         _choice("data.name", self.data.name, modules("data"))
         _choice("prune.criterion", self.prune.criterion, modules("prune/criteria"))
         _choice("prune.allocation", self.prune.allocation, modules("prune/allocations"))

@@ -13,6 +13,7 @@ from pipeline.plan.nodes import Row, artifact
 from pipeline.prune.ladder import sparsities
 from pipeline.prune.rules import module_name
 from pipeline.seeds import derive
+from pipeline.soup import build as rules
 
 
 class Work(Ledger):
@@ -100,15 +101,24 @@ class Work(Ledger):
         modules = self._learning()
         return self.add(name, "retrain", flags, modules=modules, phase=phase, candidate=candidate)
 
-    def merge(self, candidates: Sequence[str], phase: int, rule: str) -> str:
-        """Return the soup of ``candidates``, which share one mask, by ``rule``."""
+    def merge(self, candidates: Sequence[str], phase: int, rule: str, name: str = "") -> str:
+        """Return the soup of ``candidates``, which share one mask, by ``rule``.
+
+        It is the method's own of this phase; of several of one phase, all but one need a ``name``.
+        """
+        asked = rules.asks(rule)
+        learns = "loss" in asked or "distillation" in asked
         flags = {
             "data": artifact(self.data()),
-            "candidates": [artifact(name) for name in candidates],
+            "candidates": [artifact(each) for each in candidates],
             "rule": rule,
+            "parent": self._parent(candidates[0]) if "parent" in asked else None,
+            "dense": artifact(self.pretrain()) if "distillation" in asked else None,
+            "seed": derive(self.seed, "merge", phase) if learns else None,
         }
-        name = joined(self.method, f"p{phase}")
-        return self.add(name, "merge", flags, modules=self._learning(), phase=phase)
+        modules = (rules.module_name(rule), *self._learning())
+        name = name or joined(self.method, f"p{phase}")
+        return self.add(name, "merge", flags, modules=modules, phase=phase)
 
     def reprune(self, runs: Sequence[str], phase: int) -> str:
         """Return the average of ``runs``, whose masks differ, pruned to the phase's sparsity."""
@@ -175,6 +185,10 @@ class Work(Ledger):
             modules=self._network(),
             phase=phase,
         )
+
+    def _parent(self, candidate: str) -> str:
+        """Return the folder of the pruned model that ``candidate`` was retrained from."""
+        return str(self.plan.nodes[candidate].arguments["parent"])
 
     def _candidate(self, candidate: int) -> tuple[int, float, str, float | None]:
         """Return epochs, weight decay, schedule and peak learning rate of a candidate."""
