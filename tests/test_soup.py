@@ -288,7 +288,7 @@ class TestGreedy:
         assert soup.trials == ({"candidate": 0, "val_score": 0.4, "accepted": True},)
 
     def test_one_score_a_candidate(self) -> None:
-        with pytest.raises(ValueError, match="2 accuracies for 1 candidates"):
+        with pytest.raises(ValueError, match="2 scores for 1 candidates"):
             greedy.merge([point(1.0)], scores=[0.1, 0.2], score=never)
 
 
