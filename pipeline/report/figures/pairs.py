@@ -89,7 +89,7 @@ def _matrix(axes: Axes, means: pd.DataFrame, kind: str, largest: float) -> "Axes
     picture = axes.imshow(shown, cmap="PuOr", norm=Normalize(-largest, largest), aspect="auto")
     for (row, column), gain in np.ndenumerate(shown):
         if not np.isnan(gain):
-            dark = abs(gain) > 0.6 * largest
+            dark = abs(gain) > 0.5 * largest  # of PuOr's two halves, the darker shades
             axes.text(
                 column,
                 row,

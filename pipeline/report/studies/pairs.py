@@ -46,9 +46,7 @@ def text(study: Study, rows: pd.DataFrame) -> str:
         *(["mean gain on corruptions (points)"] if ood else []),
     ]
     absent = [name for kind, name in KINDS.items() if not (rows["vary"] == kind).any()]
-    left_out = f"
-Not varied, or without a grid in the recipe: {', '.join(absent)}.
-"
+    left_out = f"\nNot varied, or without a grid in the recipe: {', '.join(absent)}.\n"
     return (
         "Gain: test accuracy of the average of two candidates minus that of the better of the "
         "two; ± is the deviation of a seed's mean.\n\n"

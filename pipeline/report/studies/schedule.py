@@ -45,13 +45,15 @@ def draw(study: Study, rows: pd.DataFrame) -> Figure:
                 over_places(line, "sparsity", "gain"),
             )
             for (values, line), look in zip(
-                groups(known[known[fixed] == value], varied), SERIES * 9, strict=False
+                groups(known[known[fixed] == value].sort_values("epochs", kind="stable"), varied),
+                SERIES * 9,
+                strict=False,
             )
         ]
         lines.draw(axes, found, places, [short(place) for place in places], 100)
         lines.mark_zero(axes)
         axes.set_title(title)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
     panels[0].set_ylabel("uniform soup minus best candidate (points)")
     figure.supxlabel(f"sparsity (%), one shot; {style.error_bars(study.seeds)}", fontsize=9)
     return figure
