@@ -26,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 ALL = ["length", "merging", "more_phases", "pairs", "schedule", "sparsity"]
 SMALL = {
     "length": {"sparsities": [0.9], "epochs": [1, 3]},
+    "merging": {"rules": ["uniform", "greedy"]},
     "more_phases": {"m": [3]},
     "pairs": {"candidates": 3},
     "schedule": {"sparsities": [0.9, 0.95], "schedules": ["LLR", "ALLR"], "epochs": [1, 2]},
