@@ -76,3 +76,20 @@ def percent(fraction: float, digits: int = 2) -> str:
 def sparsity(fraction: float) -> str:
     """Return a sparsity as percent with as many decimals as it needs, two at most: ``98 %``."""
     return f"{100 * fraction:.2f}".rstrip("0").rstrip(".") + " %"
+
+
+def short(number: float) -> str:
+    """Return a sparsity for an axis: percent without the sign and without idle zeros, ``99.5``."""
+    return sparsity(number).removesuffix(" %")
+
+
+# For series that are no methods; colour, marker and line each tell them apart.
+SERIES = [
+    Look(_COLOURS["blue"], "o", "-"),
+    Look(_COLOURS["vermilion"], "s", "--"),
+    Look(_COLOURS["green"], "^", "-."),
+    Look(_COLOURS["purple"], "D", ":"),
+    Look(_COLOURS["black"], "v", "--"),
+    Look(_COLOURS["sky"], "P", "-", 1.2),
+    Look(_COLOURS["orange"], "X", "-.", 1.2),
+]
