@@ -37,7 +37,7 @@ class Step(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         """Multiply by H(Q)."""
         size = ctx.saved_tensors[0].abs()
-        tail = torch.where(size <= 1, 0.4, 0.0)
+        tail = 0.4 * (size <= 1).to(size.dtype)
         return gradients[0] * torch.where(size <= 0.4, 2 - 4 * size, tail)
 
 

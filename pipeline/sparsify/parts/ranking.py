@@ -19,16 +19,16 @@ def largest(
     """Return masks that keep the largest scores of one global ranking: exact counts, fixed ties.
 
     Args:
-        scores: non-negative, by name.
+        scores: non-negative, by name; compared as float32.
         sparsity: s; floor(s * n + 1/2) of all n are pruned (pipeline/prune/select.py).
         alive: masks of those that may be kept; by default all.
     """
-    flat = torch.cat([score.flatten() for score in scores.values()])
+    flat = torch.cat([score.flatten().float() for score in scores.values()])
     standing = torch.ones_like(flat, dtype=torch.bool)
     if alive is not None:
         standing = torch.cat([alive[name].flatten() for name in scores])
     kept = keep_largest({"all": flat}, sparsity, {"all": standing})["all"]
-    parts = kept.split([score.numel() for score in scores.values()])
+    parts = torch.split(kept, [score.numel() for score in scores.values()])
     return {
         name: torch.empty_like(score, dtype=torch.bool).copy_(part.view(score.shape))
         for (name, score), part in zip(scores.items(), parts, strict=True)
