@@ -17,7 +17,7 @@ def bimp(work: Work) -> Work:
     """
     during = work.settings.during
     total, cycles = during.epochs or work.settings.pretrain.epochs, len(work.phases)
-    epochs = (total - share(during.dense_share, total)) // cycles
+    epochs = (total - max(1, share(during.dense_share, total))) // cycles
     if epochs < 1:
         raise UserError(
             f"during.dense_share leaves no epoch of {total} for each of {cycles} phases: lower it, "

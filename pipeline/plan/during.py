@@ -37,11 +37,11 @@ def sparsify(work: Work, method: str, *, from_dense: bool = False) -> str:
     return _add(work, f"{work.method}-p{last}", method, flags, phase=last)
 
 
-def sms(work: Work, method: str, prune: Callable[[list[str], str, int, float], str]) -> None:
+def sms(work: Work, method: str, prune: Callable[[list[str], int, float], str]) -> None:
     """Make every interval between two pruning steps a phase of SMS, once its time has come.
 
-    One network is trained up to there. ``prune(copies, soup, phase, sparsity)`` is the pruning
-    step between two phases; the last soup is the method's result.
+    One network is trained up to there. ``prune(copies, phase, sparsity)`` averages the copies
+    of the phase before and is its pruning step; the last average is the method's result.
 
     Source: Sparse Model Soups, section 3.3.
     """
@@ -51,9 +51,9 @@ def sms(work: Work, method: str, prune: Callable[[list[str], str, int, float], s
     for phase, (begin, end, _) in enumerate(intervals, start=1):
         part = {"parent": artifact(pruned), "from_epoch": begin, "to_epoch": end}
         copies = [_copy(work, method, part, phase, number) for number in range(work.m)]
-        soup = work.merge(copies, phase, "uniform")
-        for _, _, sparsity in intervals[phase : phase + 1]:
-            pruned = prune(copies, soup, phase + 1, sparsity)
+        for _, _, sparsity in intervals[phase : phase + 1]:  # none after the last
+            pruned = prune(copies, phase + 1, sparsity)
+    soup = work.merge(copies, phase, "uniform")
     work.report(work.phases[-1], soup, copies)
 
 

@@ -8,7 +8,7 @@ from pipeline.plan.work import Work
 def plan(work: Work) -> None:
     """Average the dense weights behind the copies' common mask, and mask the mean anew."""
 
-    def prune(copies: list[str], _: str, phase: int, sparsity: float) -> str:
+    def prune(copies: list[str], phase: int, sparsity: float) -> str:
         flags = {
             "copies": [artifact(copy) for copy in copies],
             "phase": phase,

@@ -6,11 +6,11 @@ from pipeline.plan.work import Work
 
 
 def plan(work: Work) -> None:
-    """Prune the soup of each interval by magnitude, in one ranking, up to the next sparsity."""
+    """Average the copies, and prune the soup by magnitude in one ranking."""
 
-    def prune(_: list[str], soup: str, phase: int, sparsity: float) -> str:
+    def prune(copies: list[str], phase: int, sparsity: float) -> str:
         flags = {
-            "parent": artifact(soup),
+            "parent": artifact(work.merge(copies, phase - 1, "uniform")),
             "phase": phase,
             "sparsity": sparsity,
             "criterion": "magnitude",

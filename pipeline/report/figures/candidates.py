@@ -24,7 +24,7 @@ def draw(results: Results) -> Figure:
     soups = [soup for soup in results.soups if (compared["method"] == soup).any()]
     if not soups:
         return style.empty("No comparison of a soup with its candidates.")
-    stacked = len(results.phases) > 4
+    stacked = len(results.phases) > 4 or len(soups) > 3
     figure, panels = style.new(
         1.2 + 2.4 * (len(soups) if stacked else 1), len(soups), stacked=stacked
     )
