@@ -105,7 +105,7 @@ class During(Section):
 
 
 class Evaluate(Section):
-    """What is measured beyond the test accuracy."""
+    """What is measured beyond the score on the test set; corruptions are for classifiers."""
 
     corruptions: Literal["none", "final", "all"] = "final"
     corruptions_path: str | None = None
@@ -124,6 +124,7 @@ class Experiment(Section):
 
     recipe: str
     about: str
+    task: str = "classification"
     seeds: Annotated[list[Seed], Field(min_length=1)]
     m: Annotated[int, Field(ge=1, le=100)]
     phases: Annotated[int, Field(ge=1, le=100)]
@@ -147,6 +148,7 @@ class Experiment(Section):
         _distinct("merge", self.merge)
         for method in self.methods:
             _choice("methods", method, modules("plan/methods"))
+        _choice("task", self.task, modules("tasks"))
         _choice("data.name", self.data.name, modules("data"))
         _choice("prune.criterion", self.prune.criterion, modules("prune/criteria"))
         _choice("prune.allocation", self.prune.allocation, modules("prune/allocations"))

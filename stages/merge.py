@@ -7,8 +7,10 @@ from pathlib import Path
 from pipeline.checkpoint import Checkpoint, read_json, write_json
 from pipeline.cli import publish, run
 from pipeline.data.base import load
-from pipeline.model_folder import accuracy, calibrated, read, write
+from pipeline.model_folder import calibrated, read, write
 from pipeline.soup import greedy, uniform
+from pipeline.tasks.base import load as load_task
+from pipeline.tasks.base import score as score_of
 from pipeline.train.device import pick
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -22,13 +24,16 @@ parser.add_argument("--out", type=Path, required=True)
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
     data, device = load(flags.data), pick(flags.device)
+    task = load_task(data.task)
     candidates = [read(folder) for folder in flags.candidates]
 
     def score(soup: Checkpoint) -> float:
-        return accuracy(calibrated(soup, data, device)[1], data.val)
+        return score_of(task, calibrated(soup, data, device)[1], data.val, data)
 
     if flags.rule == "greedy":
-        own = [read_json(folder / "metrics.json")["val_accuracy"] for folder in flags.candidates]
+        own = [
+            read_json(folder / "metrics.json")[f"val_{task.metric}"] for folder in flags.candidates
+        ]
         soup = greedy(candidates, own, score)
         taken, trials = soup.taken, [asdict(trial) for trial in soup.trials]
         merged = soup.checkpoint

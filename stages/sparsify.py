@@ -10,6 +10,7 @@ from pipeline.checkpoint import Checkpoint, save_tensors, write_json
 from pipeline.checkpoint import sparsity as fraction_pruned
 from pipeline.cli import publish, run
 from pipeline.data.base import Dataset, load
+from pipeline.errors import UserError
 from pipeline.flags import add_training_flags, settings
 from pipeline.model_folder import network, read, write
 from pipeline.models.build import build as new_network
@@ -47,6 +48,11 @@ def main(flags: argparse.Namespace) -> None:
     data, device = load(flags.data), pick(flags.device)
     start = _start(flags, data)
     model, end = network(start), flags.to_epoch or flags.epochs
+    if not 0 <= flags.from_epoch < end <= flags.epochs:
+        raise UserError(
+            f"--from-epoch {flags.from_epoch} --to-epoch {end} is no part of {flags.epochs} epochs: "
+            "give one that begins before it ends."
+        )
     hook = build(flags.method, Task(masks=start.masks or None, **_options(flags)))
     epoch = steps_per_epoch(len(data.train.labels), flags.batch_size)
     rates = pretrain_rates(

@@ -110,5 +110,5 @@ def _options(work: Work, method: str) -> dict[str, Any]:
 
 
 def _add(work: Work, name: str, method: str, flags: dict[str, Any], **places: int) -> str:
-    modules = (f"pipeline.sparsify.{method}", *work._network())
+    modules = (f"pipeline.sparsify.{method}", *work._learning())
     return work.add(name, "sparsify", flags, files=(), modules=modules, shared=False, **places)

@@ -62,7 +62,7 @@ class Work(Ledger):
             **self._training(s.weight_decay),
         }
         files = (own.network.weights,) if own.network.weights else ()
-        return self.add("dense", "pretrain", flags, files=files, modules=self._network())
+        return self.add("dense", "pretrain", flags, files=files, modules=self._learning())
 
     def prune(self, parent: str, phase: int, run: int | None = None) -> str:
         """Return ``parent`` pruned to the sparsity of ``phase``."""
@@ -97,7 +97,7 @@ class Work(Ledger):
         }
         shared = times == 1 and self.plan.nodes[pruned].inputs == (self.pretrain(),)
         name = joined("" if shared else self.lineage, f"p{phase}", f"c{candidate}")
-        modules = self._network()
+        modules = self._learning()
         return self.add(name, "retrain", flags, modules=modules, phase=phase, candidate=candidate)
 
     def merge(self, candidates: Sequence[str], phase: int, rule: str) -> str:
@@ -108,7 +108,7 @@ class Work(Ledger):
             "rule": rule,
         }
         name = joined(self.method, f"p{phase}")
-        return self.add(name, "merge", flags, modules=self._network(), phase=phase)
+        return self.add(name, "merge", flags, modules=self._learning(), phase=phase)
 
     def reprune(self, runs: Sequence[str], phase: int) -> str:
         """Return the average of ``runs``, whose masks differ, pruned to the phase's sparsity."""
@@ -120,7 +120,7 @@ class Work(Ledger):
             "criterion": own.criterion,
             "allocation": own.allocation,
         }
-        modules = (*_pruning(own), *self._network())
+        modules = (*_pruning(own), *self._learning())
         name = joined(self.method, f"p{phase}")
         return self.add(name, "reprune", flags, modules=modules, phase=phase)
 
@@ -128,8 +128,11 @@ class Work(Ledger):
         """Measure ``model`` as the method's result of ``phase``, beside its ``candidates``."""
         data, short = artifact(self.data()), model.removeprefix(f"{self.name()}-")
         flags = {"data": data, "model": artifact(model), "groups": self.settings.evaluate.groups}
-        network = self._network()
-        evaluate = self.add(f"{short}-eval", "evaluate", flags, modules=network, phase=phase)
+        learning = self._learning()
+        summary = f"pipeline.evaluate.{self.settings.task}"
+        evaluate = self.add(
+            f"{short}-eval", "evaluate", flags, modules=(*learning, summary), phase=phase
+        )
         compare = None
         if candidates:
             flags = {
@@ -137,7 +140,7 @@ class Work(Ledger):
                 "candidates": [artifact(name) for name in candidates],
                 "soup": artifact(model),
             }
-            compare = self.add(f"{short}-compare", "compare", flags, modules=network, phase=phase)
+            compare = self.add(f"{short}-compare", "compare", flags, modules=learning, phase=phase)
         self.plan.rows.append(
             Row(
                 method=self.method,
@@ -155,6 +158,8 @@ class Work(Ledger):
     def _robustness(self, short: str, model: str, phase: int) -> str | None:
         own = self.settings.evaluate
         last = phase in (0, self.settings.phases)
+        if self.settings.task != "classification":
+            return None
         if own.corruptions == "none" or (own.corruptions == "final" and not last):
             return None
         data = artifact(self.data())
@@ -202,6 +207,10 @@ class Work(Ledger):
     def _network(self) -> tuple[str, ...]:
         name = self.settings.network.name
         return () if name.startswith("torchvision.") else (f"pipeline.models.{name}",)
+
+    def _learning(self) -> tuple[str, ...]:
+        """Return the modules of the network and of what it learns."""
+        return (*self._network(), f"pipeline.tasks.{self.settings.task}")
 
 
 def _pruning(prune: Prune) -> tuple[str, str]:
