@@ -50,8 +50,8 @@ def main(flags: argparse.Namespace) -> None:
     model, end = network(start), flags.to_epoch or flags.epochs
     if not 0 <= flags.from_epoch < end <= flags.epochs:
         raise UserError(
-            f"--from-epoch {flags.from_epoch} --to-epoch {end} is no part of {flags.epochs} epochs: "
-            "give one that begins before it ends."
+            f"--from-epoch {flags.from_epoch} --to-epoch {end} is no part of {flags.epochs} "
+            "epochs: give one that begins before it ends."
         )
     hook = build(flags.method, Task(masks=start.masks or None, **_options(flags)))
     epoch = steps_per_epoch(len(data.train.labels), flags.batch_size)

@@ -441,8 +441,8 @@ def test_one_ranking_over_all_layers(seed, sparsity):
     ("method", "task", "words"),
     [
         ("prune", TASK, "use one of dnw, dpf, dst, gmp, gsm, lc, str"),
-        ("gmp", Task(0.5, 4, pruning_steps=4), "4 epochs have room for 1 to 3"),
-        ("dpf", Task(0.5, 4, pruning_steps=0), "4 epochs have room for 1 to 3"),
+        ("gmp", Task(0.5, 4, pruning_steps=4), "one less than the 4 epochs"),
+        ("dpf", Task(0.5, 4, pruning_steps=0), "one less than the 4 epochs"),
         ("dpf", Task(0.5, 4, pruning_steps=1, refresh=0), "during.refresh is 0"),
         ("lc", Task(1.0), "the sparsity is 1.0"),
     ],

@@ -26,8 +26,8 @@ def ramp(target: float, epochs: int, steps: int) -> dict[int, float]:
         raise UserError(f"target_sparsity is {target}: give a fraction from 0 up to, not with, 1.")
     if not 1 <= steps < epochs:
         raise UserError(
-            f"during.pruning_steps is {steps}, but {epochs} epochs have room for 1 to "
-            f"{epochs - 1}: lower it, or train longer."
+            f"during.pruning_steps is {steps}, but must be from 1 to one less than the {epochs} "
+            "epochs: lower it, or train longer."
         )
     ends = [share(step / (steps + 1), epochs) for step in range(1, steps + 1)]
     levels = [target * (1 - (1 - step / steps) ** 3) for step in range(1, steps)] + [target]
