@@ -86,6 +86,25 @@ class Retrain(Section):
     grids: dict[Literal["weight_decay", "epochs", "learning_rate"], list[Positive]] = {}
 
 
+class During(Section):
+    """How the methods that prune during training do it.
+
+    ``epochs``, null: those of pretraining, is the budget of one training; BIMP spends
+    ``dense_share`` of it before its phases. ``copies_from``: the share of the training after which
+    SMS's copies may begin. ``from_dense``: GSM and LC start from the dense network.
+    """
+
+    epochs: Count | None = None
+    pruning_steps: Count = 9
+    copies_from: Annotated[float, Field(ge=0, lt=1)] = 0.55
+    dense_share: Annotated[float, Field(gt=0, lt=1)] = 0.67
+    from_dense: bool = False
+    refresh: Count = 16  # iterations between DPF's masks
+    penalty: NotNegative = 1e-3  # LC's, in the first epoch
+    alpha: NotNegative = 1e-6  # DST's regulariser
+    initial: float = -5.0  # STR's threshold before the sigmoid
+
+
 class Evaluate(Section):
     """What is measured beyond the score on the test set; corruptions are for classifiers."""
 
@@ -122,6 +141,7 @@ class Experiment(Section):
     pretrain: Pretrain
     prune: Prune = Prune()
     retrain: Retrain
+    during: During = During()
     evaluate: Evaluate = Evaluate()
     studies: list[str] = []
     study: dict[str, dict[str, Any]] = {}  # other grids for studies, by name

@@ -14,6 +14,8 @@ _COLOURS = {
     "sky": "#56B4E9",
 }
 
+_DURING = {"bimp", "gmp", "dpf", "gsm", "lc", "dnw", "dst", "str"}  # pruning during training
+
 
 @dataclass(frozen=True)
 class Look:
@@ -65,6 +67,8 @@ def label(method: str, m: int) -> str:
     if method.startswith("sms_"):
         rule = method.removeprefix("sms_")
         return f"SMS {_RULES.get(rule, rule.replace('_', ' '))}"
+    if method.removesuffix("_sms") in _DURING:
+        return method.upper().replace("_", " + ")
     return known.get(method, method.replace("_", " "))
 
 
