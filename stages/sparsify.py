@@ -16,7 +16,7 @@ from pipeline.model_folder import network, read, write
 from pipeline.models.build import build as new_network
 from pipeline.rates import pretrain_rates
 from pipeline.seeds import derive
-from pipeline.sparsify.base import Task
+from pipeline.sparsify.base import Goal
 from pipeline.sparsify.build import build
 from pipeline.sparsify.parts.dense import DENSE, with_dense
 from pipeline.train.device import pick
@@ -29,7 +29,7 @@ parser.add_argument("--parent", type=Path, help="start from it, and hold its mas
 parser.add_argument("--method", required=True, help="a file of pipeline/sparsify")
 parser.add_argument("--sparsity", type=float, default=0.0, help="fraction of the weights")
 parser.add_argument("--pruning-steps", type=int, default=0)
-parser.add_argument("--refresh", type=int, default=Task.refresh, help="iterations")
+parser.add_argument("--refresh", type=int, default=Goal.refresh, help="iterations")
 parser.add_argument("--penalty", type=float, default=0.0)
 parser.add_argument("--alpha", type=float, default=0.0)
 parser.add_argument("--initial", type=float, default=0.0)
@@ -53,7 +53,7 @@ def main(flags: argparse.Namespace) -> None:
             f"--from-epoch {flags.from_epoch} --to-epoch {end} is no part of {flags.epochs} "
             "epochs: give one that begins before it ends."
         )
-    hook = build(flags.method, Task(masks=start.masks or None, **_options(flags)))
+    hook = build(flags.method, Goal(masks=start.masks or None, **_options(flags)))
     epoch = steps_per_epoch(len(data.train.labels), flags.batch_size)
     rates = pretrain_rates(
         flags.schedule, flags.epochs * epoch, flags.learning_rate, milestones=flags.milestones

@@ -16,7 +16,7 @@ from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.prune.ramp import ramp
-from pipeline.sparsify.base import Sparsifier, Task
+from pipeline.sparsify.base import Sparsifier, Goal
 from pipeline.sparsify.build import build, names
 from pipeline.sparsify.parts.ranking import largest
 from pipeline.train.loop import Hook, Settings, train
@@ -97,9 +97,9 @@ def linear() -> nn.Sequential:
     return model
 
 
-def drive(method: str, task: Task, decay: float) -> Iterator[tuple[nn.Sequential, Sparsifier]]:
+def drive(method: str, goal: Goal, decay: float) -> Iterator[tuple[nn.Sequential, Sparsifier]]:
     """Yield the model and its hook after every step, and after the end of training."""
-    model, hook = linear(), build(method, task)
+    model, hook = linear(), build(method, goal)
     hook.on_train_start(model)
     optimiser = torch.optim.SGD(
         model.parameters(), 0.0, 0.9, weight_decay=decay, nesterov=decay > 0
@@ -119,9 +119,9 @@ def drive(method: str, task: Task, decay: float) -> Iterator[tuple[nn.Sequential
     yield model, hook
 
 
-def follow(method: str, task: Task, decay: float, reference: Iterator[Arrays]) -> None:
+def follow(method: str, goal: Goal, decay: float, reference: Iterator[Arrays]) -> None:
     """Compare all of the reference's arrays with the network after every step and at the end."""
-    pairs = zip(drive(method, task, decay), reference, strict=True)
+    pairs = zip(drive(method, goal, decay), reference, strict=True)
     for step, ((model, _), expected) in enumerate(pairs, start=1):
         found = dict(model.named_parameters())
         for name, array in expected.items():
@@ -129,7 +129,7 @@ def follow(method: str, task: Task, decay: float, reference: Iterator[Arrays]) -
             np.testing.assert_allclose(values, array, rtol=1e-9, atol=1e-12, err_msg=f"{step}")
 
 
-TASK = Task(sparsity=0.6, epochs=4, pruning_steps=3, refresh=2, penalty=0.01, alpha=0.02)
+TASK = Goal(sparsity=0.6, epochs=4, pruning_steps=3, refresh=2, penalty=0.01, alpha=0.02)
 
 
 # ---- gradual pruning
@@ -198,7 +198,7 @@ def test_masks_that_are_given_are_held():
         name: torch.from_numpy(mask) for name, mask in keep(magnitude(problem()[0]), 0.5).items()
     }
     for method in ("gmp", "dpf"):
-        for model, hook in drive(method, Task(epochs=4, masks=masks), 0.02):
+        for model, hook in drive(method, Goal(epochs=4, masks=masks), 0.02):
             for name in WEIGHTS:
                 assert torch.equal(hook.masks[name], masks[name])
                 assert not model.get_parameter(name)[~masks[name]].any()
@@ -309,7 +309,7 @@ def test_str_learns_a_soft_threshold_for_every_layer(decay):
             yield named(parameters, "s")
         yield {name: soft(parameters[name], parameters[f"{name}.s"]) for name in WEIGHTS}
 
-    follow("str", Task(initial=-0.5), decay, reference())
+    follow("str", Goal(initial=-0.5), decay, reference())
 
 
 def named(parameters: Arrays, threshold: str) -> Arrays:
@@ -350,13 +350,13 @@ class Watch(Hook):
 
 
 SETTINGS = Settings(16, 5e-4, clip_norm=2.0)
-LOOP = Task(
+LOOP = Goal(
     sparsity=0.7, epochs=4, pruning_steps=2, refresh=3, penalty=1e-3, alpha=1e-4, initial=-3.0
 )
 
 
-def trained(method: str, task: Task = LOOP) -> tuple[nn.Module, Sparsifier]:
-    model, hook = small(), build(method, task)
+def trained(method: str, goal: Goal = LOOP) -> tuple[nn.Module, Sparsifier]:
+    model, hook = small(), build(method, goal)
     watch = Watch(hook)
     hooks = [hook, watch] if method in {"gmp", "dpf", "dnw"} else [hook]
     train(model, dataset(), SETTINGS, [0.1] * 16, seed=5, hooks=hooks)
@@ -438,15 +438,15 @@ def test_one_ranking_over_all_layers(seed, sparsity):
 
 
 @pytest.mark.parametrize(
-    ("method", "task", "words"),
+    ("method", "goal", "words"),
     [
         ("prune", TASK, "use one of dnw, dpf, dst, gmp, gsm, lc, str"),
-        ("gmp", Task(0.5, 4, pruning_steps=4), "one less than the 4 epochs"),
-        ("dpf", Task(0.5, 4, pruning_steps=0), "one less than the 4 epochs"),
-        ("dpf", Task(0.5, 4, pruning_steps=1, refresh=0), "during.refresh is 0"),
-        ("lc", Task(1.0), "the sparsity is 1.0"),
+        ("gmp", Goal(0.5, 4, pruning_steps=4), "one less than the 4 epochs"),
+        ("dpf", Goal(0.5, 4, pruning_steps=0), "one less than the 4 epochs"),
+        ("dpf", Goal(0.5, 4, pruning_steps=1, refresh=0), "during.refresh is 0"),
+        ("lc", Goal(1.0), "the sparsity is 1.0"),
     ],
 )
-def test_refusals(method, task, words):
+def test_refusals(method, goal, words):
     with pytest.raises(UserError, match=words):
-        build(method, task)
+        build(method, goal)

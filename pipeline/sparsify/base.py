@@ -1,4 +1,4 @@
-"""What the methods that prune during training share: their task, and a hook that knows its masks.
+"""What the methods that prune during training share: their goal, and a hook that knows its masks.
 
 A method is a hook of the training loop. When training ends it leaves plain weights, exactly +0.0
 where pruned, and says by ``masks`` where that is.
@@ -16,7 +16,7 @@ from pipeline.train.loop import Hook
 
 
 @dataclass(frozen=True)
-class Task:
+class Goal:
     """What to reach; each method reads the options that it knows.
 
     Attributes: sparsity, fraction in [0, 1) of the prunable weights; epochs, of the whole training;
@@ -37,15 +37,15 @@ class Task:
 class Sparsifier(Hook):
     """A hook that prunes: ``masks`` by name (bool, True = kept) and ``dense`` weights if any."""
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self, goal: Goal) -> None:
+        self.goal = goal
         self.masks: dict[str, Tensor] = {}
         self.dense: dict[str, Tensor] = {}
 
     def on_train_start(self, model: nn.Module) -> None:
-        """Find the prunable weights; all are kept unless the task says otherwise."""
+        """Find the prunable weights; all are kept unless the goal says otherwise."""
         self.weights = {name: model.get_parameter(name) for name in prunable(model)}
-        given = self.task.masks or {}
+        given = self.goal.masks or {}
         self.masks = {
             name: torch.ones_like(weight, dtype=torch.bool)
             if name not in given
@@ -73,5 +73,5 @@ class Sparsifier(Hook):
 
     def prune_hard(self) -> None:
         """Keep the largest |w| of the whole network, as many as the sparsity leaves."""
-        self.masks = largest(magnitudes(self.weights), self.task.sparsity)
+        self.masks = largest(magnitudes(self.weights), self.goal.sparsity)
         self.zero_pruned()

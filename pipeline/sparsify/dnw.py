@@ -11,7 +11,7 @@ layers, as for every other method here.
 
 from torch import nn
 
-from pipeline.sparsify.base import Task
+from pipeline.sparsify.base import Goal
 from pipeline.sparsify.parts.ranking import largest, magnitudes
 from pipeline.sparsify.parts.straight_through import StraightThrough
 
@@ -27,9 +27,9 @@ class DNW(StraightThrough):
 
     def update(self, step: int) -> None:  # noqa: ARG002
         """Choose them for the next."""
-        self.masks = largest(magnitudes(self.dense), self.task.sparsity)
+        self.masks = largest(magnitudes(self.dense), self.goal.sparsity)
 
 
-def build(task: Task) -> DNW:
-    """Return DNW at ``task.sparsity``."""
-    return DNW(task)
+def build(goal: Goal) -> DNW:
+    """Return DNW at ``goal.sparsity``."""
+    return DNW(goal)

@@ -13,7 +13,7 @@ from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.prune.ramp import ramp
-from pipeline.sparsify.base import Task
+from pipeline.sparsify.base import Goal
 from pipeline.sparsify.parts.ranking import largest, magnitudes
 from pipeline.sparsify.parts.straight_through import StraightThrough
 
@@ -21,16 +21,16 @@ from pipeline.sparsify.parts.straight_through import StraightThrough
 class DPF(StraightThrough):
     """Refresh the mask from the dense weights, at the sparsity that the ramp has reached."""
 
-    def __init__(self, task: Task) -> None:
-        super().__init__(task)
-        if task.refresh < 1:
-            raise UserError(f"during.refresh is {task.refresh}: give at least 1 iteration.")
-        self.ramp = {} if task.masks else ramp(task.sparsity, task.epochs, task.pruning_steps)
+    def __init__(self, goal: Goal) -> None:
+        super().__init__(goal)
+        if goal.refresh < 1:
+            raise UserError(f"during.refresh is {goal.refresh}: give at least 1 iteration.")
+        self.ramp = {} if goal.masks else ramp(goal.sparsity, goal.epochs, goal.pruning_steps)
         self.level = 0.0
 
     def update(self, step: int) -> None:
-        """Refresh the masks every so many iterations, unless the task holds them fixed."""
-        if self.level and step % self.task.refresh == 0:
+        """Refresh the masks every so many iterations, unless the goal holds them fixed."""
+        if self.level and step % self.goal.refresh == 0:
             self.masks = largest(magnitudes(self.dense), self.level)
 
     def on_epoch_end(self, model: nn.Module, epoch: int) -> None:  # noqa: ARG002
@@ -41,6 +41,6 @@ class DPF(StraightThrough):
             self.apply()
 
 
-def build(task: Task) -> DPF:
-    """Return DPF with ``task.pruning_steps`` and a mask ``task.refresh`` iterations old at most."""
-    return DPF(task)
+def build(goal: Goal) -> DPF:
+    """Return DPF with ``goal.pruning_steps`` and a mask ``goal.refresh`` iterations old at most."""
+    return DPF(goal)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.sparsify.base import Task
+from pipeline.sparsify.base import Goal
 from pipeline.sparsify.parts.reparametrised import Reparametrised
 
 LEAST = 0.01  # of a layer's weights
@@ -64,7 +64,7 @@ class DST(Reparametrised):
         for function in self.functions.values():
             threshold = function.get_parameter("t")
             if threshold.grad is not None:
-                threshold.grad.sub_(torch.exp(-threshold), alpha=self.task.alpha)
+                threshold.grad.sub_(torch.exp(-threshold), alpha=self.goal.alpha)
 
     @torch.no_grad()
     def on_step_end(self, model: nn.Module, step: int) -> None:  # noqa: ARG002
@@ -75,6 +75,6 @@ class DST(Reparametrised):
                 threshold.zero_()
 
 
-def build(task: Task) -> DST:
-    """Return DST with the regulariser's weight ``task.alpha``."""
-    return DST(task, Threshold)
+def build(goal: Goal) -> DST:
+    """Return DST with the regulariser's weight ``goal.alpha``."""
+    return DST(goal, Threshold)

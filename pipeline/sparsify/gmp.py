@@ -12,19 +12,19 @@ import torch
 from torch import nn
 
 from pipeline.prune.ramp import ramp
-from pipeline.sparsify.base import Sparsifier, Task
+from pipeline.sparsify.base import Sparsifier, Goal
 from pipeline.sparsify.parts.ranking import largest, magnitudes
 
 
 class GMP(Sparsifier):
     """Prune at the ends of the ramp's epochs, and train under the mask between them."""
 
-    def __init__(self, task: Task) -> None:
-        super().__init__(task)
-        self.ramp = {} if task.masks else ramp(task.sparsity, task.epochs, task.pruning_steps)
+    def __init__(self, goal: Goal) -> None:
+        super().__init__(goal)
+        self.ramp = {} if goal.masks else ramp(goal.sparsity, goal.epochs, goal.pruning_steps)
 
     def on_train_start(self, model: nn.Module) -> None:
-        """Start from what the task's masks keep."""
+        """Start from what the goal's masks keep."""
         super().on_train_start(model)
         self.zero_pruned()
 
@@ -46,6 +46,6 @@ class GMP(Sparsifier):
             self.zero_pruned()
 
 
-def build(task: Task) -> GMP:
-    """Return GMP with ``task.pruning_steps`` on the ramp."""
-    return GMP(task)
+def build(goal: Goal) -> GMP:
+    """Return GMP with ``goal.pruning_steps`` on the ramp."""
+    return GMP(goal)

@@ -12,7 +12,7 @@ Source: Ding et al. 2019, equations 8 to 10, with one ranking over all layers.
 import torch
 from torch import Tensor, nn
 
-from pipeline.sparsify.base import Sparsifier, Task
+from pipeline.sparsify.base import Sparsifier, Goal
 from pipeline.sparsify.parts.ranking import largest
 
 
@@ -26,7 +26,7 @@ class GSM(Sparsifier):
             name: weight.grad for name, weight in self.weights.items() if weight.grad is not None
         }
         saliency = {name: (self.weights[name] * grad).abs() for name, grad in gradients.items()}
-        for name, active in largest(saliency, self.task.sparsity).items():
+        for name, active in largest(saliency, self.goal.sparsity).items():
             gradients[name].masked_fill_(~active, 0)
 
     def on_train_end(self, model: nn.Module) -> None:  # noqa: ARG002
@@ -34,6 +34,6 @@ class GSM(Sparsifier):
         self.prune_hard()
 
 
-def build(task: Task) -> GSM:
-    """Return GSM that learns as many weights at a time as ``task.sparsity`` leaves."""
-    return GSM(task)
+def build(goal: Goal) -> GSM:
+    """Return GSM that learns as many weights at a time as ``goal.sparsity`` leaves."""
+    return GSM(goal)

@@ -12,7 +12,7 @@ Source: Carreira-Perpinan & Idelbayev 2018, section 3 (quadratic penalty, l0 con
 import torch
 from torch import nn
 
-from pipeline.sparsify.base import Sparsifier, Task
+from pipeline.sparsify.base import Sparsifier, Goal
 from pipeline.sparsify.parts.ranking import largest, magnitudes
 
 GROWTH = 1000.0  # from the first epoch to the last
@@ -21,21 +21,21 @@ GROWTH = 1000.0  # from the first epoch to the last
 class LC(Sparsifier):
     """Add the penalty's gradient in every step, and prune hard at the end."""
 
-    def __init__(self, task: Task) -> None:
-        super().__init__(task)
+    def __init__(self, goal: Goal) -> None:
+        super().__init__(goal)
         self.epoch = 1
 
     @property
     def mu(self) -> float:
         """The penalty of the epoch that runs."""
-        return self.task.penalty * float(
-            GROWTH ** ((self.epoch - 1) / max(self.task.epochs - 1, 1))
+        return self.goal.penalty * float(
+            GROWTH ** ((self.epoch - 1) / max(self.goal.epochs - 1, 1))
         )
 
     @torch.no_grad()
     def on_gradients(self, model: nn.Module, step: int) -> None:  # noqa: ARG002
         """Add mu * (w - theta)."""
-        kept = largest(magnitudes(self.weights), self.task.sparsity)
+        kept = largest(magnitudes(self.weights), self.goal.sparsity)
         for name, weight in self.weights.items():
             if weight.grad is not None:
                 weight.grad.add_(weight.masked_fill(kept[name], 0), alpha=self.mu)
@@ -49,6 +49,6 @@ class LC(Sparsifier):
         self.prune_hard()
 
 
-def build(task: Task) -> LC:
-    """Return LC with mu_0 = ``task.penalty``."""
-    return LC(task)
+def build(goal: Goal) -> LC:
+    """Return LC with mu_0 = ``goal.penalty``."""
+    return LC(goal)

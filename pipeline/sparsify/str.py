@@ -11,7 +11,7 @@ Source: Kusupati et al. 2020, equations 3 to 5.
 import torch
 from torch import Tensor, nn
 
-from pipeline.sparsify.base import Task
+from pipeline.sparsify.base import Goal
 from pipeline.sparsify.parts.reparametrised import Reparametrised
 
 
@@ -31,6 +31,6 @@ class STR(Reparametrised):
     """Soft thresholds as parameters; the optimiser does the rest."""
 
 
-def build(task: Task) -> STR:
-    """Return STR with s = ``task.initial`` at first."""
-    return STR(task, lambda weight: SoftThreshold(weight, task.initial))
+def build(goal: Goal) -> STR:
+    """Return STR with s = ``goal.initial`` at first."""
+    return STR(goal, lambda weight: SoftThreshold(weight, goal.initial))

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from pipeline.sparsify.base import Sparsifier, Task
+from pipeline.sparsify.base import Sparsifier, Goal
 
 
 class Reparametrised(Sparsifier):
     """Each prunable weight is computed in every forward pass, with parameters of its own."""
 
-    def __init__(self, task: Task, make: Callable[[Tensor], nn.Module]) -> None:
-        super().__init__(task)
+    def __init__(self, goal: Goal, make: Callable[[Tensor], nn.Module]) -> None:
+        super().__init__(goal)
         self.make = make
 
     def on_train_start(self, model: nn.Module) -> None:
