@@ -16,7 +16,7 @@ from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.prune.ramp import ramp
-from pipeline.sparsify.base import Sparsifier, Goal
+from pipeline.sparsify.base import Goal, Sparsifier
 from pipeline.sparsify.build import build, names
 from pipeline.sparsify.parts.ranking import largest
 from pipeline.train.loop import Hook, Settings, train

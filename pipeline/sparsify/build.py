@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from pipeline.errors import UserError
-from pipeline.sparsify.base import Sparsifier, Goal
+from pipeline.sparsify.base import Goal, Sparsifier
 
 
 def names() -> list[str]:

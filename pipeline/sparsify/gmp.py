@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pipeline.prune.ramp import ramp
-from pipeline.sparsify.base import Sparsifier, Goal
+from pipeline.sparsify.base import Goal, Sparsifier
 from pipeline.sparsify.parts.ranking import largest, magnitudes
 
 

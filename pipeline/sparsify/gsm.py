@@ -12,7 +12,7 @@ Source: Ding et al. 2019, equations 8 to 10, with one ranking over all layers.
 import torch
 from torch import Tensor, nn
 
-from pipeline.sparsify.base import Sparsifier, Goal
+from pipeline.sparsify.base import Goal, Sparsifier
 from pipeline.sparsify.parts.ranking import largest
 
 

@@ -12,7 +12,7 @@ Source: Carreira-Perpinan & Idelbayev 2018, section 3 (quadratic penalty, l0 con
 import torch
 from torch import nn
 
-from pipeline.sparsify.base import Sparsifier, Goal
+from pipeline.sparsify.base import Goal, Sparsifier
 from pipeline.sparsify.parts.ranking import largest, magnitudes
 
 GROWTH = 1000.0  # from the first epoch to the last

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from pipeline.sparsify.base import Sparsifier, Goal
+from pipeline.sparsify.base import Goal, Sparsifier
 
 
 class Reparametrised(Sparsifier):
