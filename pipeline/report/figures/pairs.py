@@ -89,7 +89,7 @@ def _matrix(axes: Axes, means: pd.DataFrame, kind: str, largest: float) -> "Axes
     picture = axes.imshow(shown, cmap="PuOr", norm=Normalize(-largest, largest), aspect="auto")
     for (row, column), gain in np.ndenumerate(shown):
         if not np.isnan(gain):
-            dark = abs(gain) > 0.5 * largest  # of PuOr's two halves, the darker shades
+            dark = luminance(tuple(picture.to_rgba(gain))) < 0.5
             axes.text(
                 column,
                 row,
@@ -106,6 +106,12 @@ def _matrix(axes: Axes, means: pd.DataFrame, kind: str, largest: float) -> "Axes
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.set_title(KINDS[kind])
     return picture
+
+
+def luminance(colour: Sequence[float]) -> float:
+    """Return how bright red, green and blue in [0, 1] look: 0 is black and 1 white (ITU BT.601)."""
+    red, green, blue = colour[:3]
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def _signed(gain: float) -> str:
