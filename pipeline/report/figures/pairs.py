@@ -54,8 +54,7 @@ def _cloud(axes: Axes, rows: pd.DataFrame, measures: tuple[str, str], what: str)
     values = 100 * known[list(measures)].to_numpy(dtype=float)
     margin = 0.06 * max(float(np.ptp(values)), 0.5)
     ends = (float(values.min()) - margin, float(values.max()) + margin)
-    axes.plot(ends, ends, color=style.GREY, linewidth=1.0, zorder=1)
-    axes.text(0.98, 0.03, "below the line: worse", transform=axes.transAxes, ha="right", fontsize=8)
+    axes.plot(ends, ends, color=style.GREY, linewidth=1.0, zorder=1, label="equal; below: worse")
     for (kind, name), look in zip(KINDS.items(), SERIES, strict=False):
         own = known["vary"] == kind
         if own.any():
