@@ -87,7 +87,7 @@ class Retrain(Section):
 
 
 class Evaluate(Section):
-    """What is measured beyond the test accuracy."""
+    """What is measured beyond the score on the test set; corruptions are for classifiers."""
 
     corruptions: Literal["none", "final", "all"] = "final"
     corruptions_path: str | None = None
@@ -109,12 +109,13 @@ class Experiment(Section):
 
     recipe: str
     about: str
+    task: str = "classification"
     seeds: Annotated[list[Seed], Field(min_length=1)]
     m: Annotated[int, Field(ge=1, le=100)]
     phases: Annotated[int, Field(ge=1, le=100)]
     target_sparsity: Annotated[float, Field(gt=0, lt=1)]
     methods: Annotated[list[str], Field(min_length=1)]
-    merge: Annotated[list[Literal["uniform", "greedy"]], Field(min_length=1)]
+    merge: Annotated[list[str], Field(min_length=1)]
     data: Data
     network: Network
     augmentation: Augmentation
@@ -134,6 +135,9 @@ class Experiment(Section):
         _distinct("studies", self.studies)
         for method in self.methods:
             _choice("methods", method, modules("plan/methods"))
+        _choice("task", self.task, modules("tasks"))
+        for rule in self.merge:
+            _choice("merge", rule, modules("soup"))
         for key, named in (("studies", self.studies), ("study", self.study)):
             for study in named:
                 _choice(key, study, modules("plan/studies"))
