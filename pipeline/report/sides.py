@@ -51,6 +51,7 @@ def draw(study: Study, rows: pd.DataFrame, sides: Sides) -> Figure:
         for method, look in looks(list(sides.methods)).items()
     ]
     lines.draw(axes, found, places, [sides.name(place) for place in places], 100)
+    style.below_hundred(axes, "y")
     axes.set_ylabel("test accuracy (%)")
     axes.set_xlabel(f"{sides.varied}; {style.error_bars(study.seeds)}")
     style.legend(figure, axes)

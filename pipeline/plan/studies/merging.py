@@ -1,13 +1,13 @@
 """Every merge rule on the same candidates, with nothing retrained in between."""
 
 from pipeline.errors import UserError
-from pipeline.params import Count, Section
+from pipeline.params import Count, Section, modules
 from pipeline.plan.methods import sms
 from pipeline.plan.studies.base import Study
 
 
 class Grid(Section):
-    """Whose candidates are merged, and how; by default the last phase's, by params.yaml's rules."""
+    """Whose candidates are merged, and how; by default the last phase's, by every rule there is."""
 
     phase: Count | None = None
     rules: list[str] | None = None
@@ -24,7 +24,7 @@ def plan(work: Study) -> None:
         )
     soups = work.changed({"merge": ["uniform"]}).aside(sms.plan)
     candidates = soups[phase - 1].candidates
-    for rule in dict.fromkeys(["uniform", *(grid.rules or work.settings.merge)]):
+    for rule in dict.fromkeys(["uniform", *(grid.rules or modules("soup"))]):
         work.start(f"merged_{rule}")
         soup = work.merge(candidates, phase, rule)
         work.start(f"sms_{rule}")

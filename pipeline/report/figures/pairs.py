@@ -54,8 +54,7 @@ def _cloud(axes: Axes, rows: pd.DataFrame, measures: tuple[str, str], what: str)
     values = 100 * known[list(measures)].to_numpy(dtype=float)
     margin = 0.06 * max(float(np.ptp(values)), 0.5)
     ends = (float(values.min()) - margin, float(values.max()) + margin)
-    axes.plot(ends, ends, color=style.GREY, linewidth=1.0, zorder=1)
-    axes.text(0.98, 0.03, "below the line: worse", transform=axes.transAxes, ha="right", fontsize=8)
+    axes.plot(ends, ends, color=style.GREY, linewidth=1.0, zorder=1, label="equal; below: worse")
     for (kind, name), look in zip(KINDS.items(), SERIES, strict=False):
         own = known["vary"] == kind
         if own.any():
@@ -89,7 +88,7 @@ def _matrix(axes: Axes, means: pd.DataFrame, kind: str, largest: float) -> "Axes
     picture = axes.imshow(shown, cmap="PuOr", norm=Normalize(-largest, largest), aspect="auto")
     for (row, column), gain in np.ndenumerate(shown):
         if not np.isnan(gain):
-            dark = abs(gain) > 0.5 * largest  # of PuOr's two halves, the darker shades
+            dark = luminance(tuple(picture.to_rgba(gain))) < 0.5
             axes.text(
                 column,
                 row,
@@ -106,6 +105,12 @@ def _matrix(axes: Axes, means: pd.DataFrame, kind: str, largest: float) -> "Axes
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.set_title(KINDS[kind])
     return picture
+
+
+def luminance(colour: Sequence[float]) -> float:
+    """Return how bright red, green and blue in [0, 1] look: 0 is black and 1 white (ITU BT.601)."""
+    red, green, blue = colour[:3]
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def _signed(gain: float) -> str:

@@ -20,7 +20,7 @@ from pipeline.report.study import (
     settings,
 )
 
-DISTANCES = {"l2_mean": "mean of the pairs", "l2_max": "largest of the pairs"}
+DISTANCES = {"l2_mean": "mean of all pairs", "l2_max": "largest"}
 
 
 def tabulate(study: Study) -> pd.DataFrame:
