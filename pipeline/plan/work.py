@@ -11,7 +11,7 @@ from pipeline.params import Prune
 from pipeline.plan.ledger import Ledger, joined
 from pipeline.plan.nodes import Row, artifact
 from pipeline.prune.ladder import sparsities
-from pipeline.prune.rules import module_name
+from pipeline.prune.rules import SEEDED, module_name
 from pipeline.seeds import derive
 
 
@@ -73,6 +73,7 @@ class Work(Ledger):
             "sparsity": self.sparsity(phase),
             "criterion": own.criterion,
             "allocation": own.allocation,
+            "seed": derive(self.seed, "prune", phase) if own.allocation in SEEDED else None,
         }
         modules = (*_pruning(own), *self._network())
         lineage = "" if parent == self.pretrain() else self.lineage
@@ -110,7 +111,7 @@ class Work(Ledger):
         name = joined(self.method, f"p{phase}")
         return self.add(name, "merge", flags, modules=self._network(), phase=phase)
 
-    def reprune(self, runs: Sequence[str], phase: int) -> str:
+    def reprune(self, runs: Sequence[str], phase: int, average: str | None = None) -> str:
         """Return the average of ``runs``, whose masks differ, pruned to the phase's sparsity."""
         own = self.settings.prune
         flags = {
@@ -119,6 +120,8 @@ class Work(Ledger):
             "sparsity": self.sparsity(phase),
             "criterion": own.criterion,
             "allocation": own.allocation,
+            "seed": derive(self.seed, "prune", phase) if own.allocation in SEEDED else None,
+            "average": average,
         }
         modules = (*_pruning(own), *self._network())
         name = joined(self.method, f"p{phase}")
