@@ -23,7 +23,8 @@ def build(params: Experiment) -> Plan:
             module = _module(method)
             module.plan(work)
             for lineage in {node.lineage for node in plan.nodes.values()} - plan.sections.keys():
-                plan.sections[lineage] = _about(module)
+                own = lineage in modules("plan/methods")  # what it shares with another method
+                plan.sections[lineage] = _about(_module(lineage) if own else module)
     return plan
 
 
