@@ -23,8 +23,7 @@ def build(params: Experiment) -> Plan:
             module = _module(method)
             module.plan(work)
             for lineage in {node.lineage for node in plan.nodes.values()} - plan.sections.keys():
-                own = lineage in modules("plan/methods")  # what it shares with another method
-                plan.sections[lineage] = _about(_module(lineage) if own else module)
+                plan.sections[lineage] = _about(module)
     return plan
 
 
