@@ -384,6 +384,13 @@ class TestSuperpose:
         ]
         assert half == [[6.0, 3.0, 0.0, 0.0], [6.0, 0.0, 6.0, 0.0]]
 
+    def test_a_run_without_a_mask_keeps_everything(self) -> None:
+        dense = Checkpoint({"w": torch.tensor([2.0, 4.0])}, {}, {})
+        sparse = Checkpoint({"w": torch.tensor([4.0, 0.0])}, {"w": torch.tensor([True, False])}, {})
+        caa = superpose([dense, sparse], ["w"], "caa")
+        assert caa.state["w"].tolist() == [3.0, 4.0]
+        assert caa.masks["w"].tolist() == [True, True]
+
     def test_a_weight_that_is_kept_as_zero_counts(self) -> None:
         mask = torch.tensor([True])
         runs = [Checkpoint({"w": torch.tensor([w])}, {"w": mask}, {}) for w in (0.0, 4.0)]

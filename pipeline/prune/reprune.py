@@ -30,7 +30,7 @@ def superpose(runs: Sequence[Checkpoint], names: Sequence[str], average: str = "
 
         cia: w = (w_1 + ... + w_m) / m        caa: w = (w_1 + ... + w_m) / |{i : mask_i keeps w}|
 
-    Biases, normalisation and what else no mask covers are averaged over all runs either way.
+    A run that has no mask for a weight keeps it; what no mask covers is averaged over all runs.
 
     Args:
         runs: pruned models; they are not changed.
@@ -43,15 +43,17 @@ def superpose(runs: Sequence[Checkpoint], names: Sequence[str], average: str = "
     Source: Sparse Model Soups, section 3.1 (IMP-RePrune); Yin et al. 2022b (Sup-tickets).
     """
     check(runs, masks=False)
-    masked = [name for name in names if all(name in each.masks for each in runs)]
-    union = {name: reduce(torch.logical_or, (each.masks[name] for each in runs)) for name in masked}
-    state = mean([each.state for each in runs])
-    if average == "caa":
-        state |= {name: _mean_of_kept(runs, name) for name in masked}
+    state, union = mean([each.state for each in runs]), {}
+    for name in names:
+        if any(name in each.masks for each in runs):
+            masks = [each.masks.get(name, torch.ones_like(state[name]).bool()) for each in runs]
+            union[name] = reduce(torch.logical_or, masks)
+            if average == "caa":
+                state[name] = _mean_of_kept([each.state[name] for each in runs], masks)
     return Checkpoint(state, union, runs[0].meta)
 
 
-def _mean_of_kept(runs: Sequence[Checkpoint], name: str) -> Tensor:
-    total = sum((each.state[name].double() for each in runs), torch.tensor(0.0).double())
-    keepers = sum((each.masks[name].long() for each in runs), torch.tensor(0))
-    return (total / keepers.clamp(min=1)).to(runs[0].state[name].dtype)
+def _mean_of_kept(weights: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
+    total = torch.stack([weight.double() for weight in weights]).sum(0)
+    keepers = torch.stack(list(masks)).sum(0)
+    return (total / keepers.clamp(min=1)).to(weights[0].dtype)
