@@ -12,7 +12,7 @@ from pipeline.params import Prune
 from pipeline.plan.ledger import Ledger, joined
 from pipeline.plan.nodes import Row, artifact
 from pipeline.prune.ladder import sparsities
-from pipeline.prune.rules import module_name
+from pipeline.prune.rules import SEEDED, module_name
 from pipeline.seeds import derive
 from pipeline.soup import build as rules
 
@@ -77,6 +77,7 @@ class Work(Ledger):
             "sparsity": self.sparsity(phase),
             "criterion": own.criterion,
             "allocation": own.allocation,
+            "seed": derive(self.seed, "prune", phase) if own.allocation in SEEDED else None,
         }
         modules = (*_pruning(own), *self._network())
         lineage = "" if parent == self.pretrain() else self.lineage
@@ -123,7 +124,7 @@ class Work(Ledger):
         name = name or joined(self.method, f"p{phase}")
         return self.add(name, "merge", flags, modules=modules, phase=phase)
 
-    def reprune(self, runs: Sequence[str], phase: int) -> str:
+    def reprune(self, runs: Sequence[str], phase: int, average: str | None = None) -> str:
         """Return the average of ``runs``, whose masks differ, pruned to the phase's sparsity."""
         own = self.settings.prune
         flags = {
@@ -132,6 +133,8 @@ class Work(Ledger):
             "sparsity": self.sparsity(phase),
             "criterion": own.criterion,
             "allocation": own.allocation,
+            "seed": derive(self.seed, "prune", phase) if own.allocation in SEEDED else None,
+            "average": average,
         }
         modules = (*_pruning(own), *self._learning())
         name = joined(self.method, f"p{phase}")

@@ -62,7 +62,10 @@ def label(method: str, m: int) -> str:
         "dense": "dense",
         "imp": "IMP",
         "imp_mx": f"IMP {m}\N{MULTIPLICATION SIGN} longer",
+        "imp_phases": f"IMP with {m}\N{MULTIPLICATION SIGN} phases",
         "imp_reprune": "IMP-RePrune",
+        "imp_cia": "IMP-RePrune (CIA)",
+        "imp_caa": "IMP-RePrune (CAA)",
     }
     if method.startswith("sms_"):
         rule = method.removeprefix("sms_")
