@@ -71,8 +71,7 @@ class Work(Ledger):
             "parent": artifact(parent),
             "phase": phase,
             "sparsity": self.sparsity(phase),
-            "criterion": own.criterion,
-            "allocation": own.allocation,
+            **_rule(own),
         }
         modules = (*_pruning(own), *self._network())
         lineage = "" if parent == self.pretrain() else self.lineage
@@ -117,8 +116,7 @@ class Work(Ledger):
             "data": artifact(self.data()),
             "runs": [artifact(name) for name in runs],
             "sparsity": self.sparsity(phase),
-            "criterion": own.criterion,
-            "allocation": own.allocation,
+            **_rule(own),
         }
         modules = (*_pruning(own), *self._network())
         name = joined(self.method, f"p{phase}")
@@ -149,8 +147,16 @@ class Work(Ledger):
                 evaluate=evaluate,
                 compare=compare,
                 robustness=self._robustness(f"{short}-ood", model, phase),
+                shrink=self._shrink(f"{short}-shrink", model, phase),
             )
         )
+
+    def _shrink(self, short: str, model: str, phase: int) -> str | None:
+        """Remove the filters that the last phase's network lacks, and measure what that saves."""
+        if self.settings.prune.structure == "weights" or phase != self.settings.phases:
+            return None
+        flags = {"data": artifact(self.data()), "model": artifact(model)}
+        return self.add(short, "shrink", flags, modules=self._network(), phase=phase)
 
     def _robustness(self, short: str, model: str, phase: int) -> str | None:
         own = self.settings.evaluate
@@ -204,7 +210,16 @@ class Work(Ledger):
         return () if name.startswith("torchvision.") else (f"pipeline.models.{name}",)
 
 
-def _pruning(prune: Prune) -> tuple[str, str]:
+def _rule(prune: Prune) -> dict[str, str]:
+    """Return the flags that say what is pruned and how it is ranked."""
+    if prune.structure == "filters":
+        return {"structure": "filters"}
+    return {"criterion": prune.criterion, "allocation": prune.allocation}
+
+
+def _pruning(prune: Prune) -> tuple[str, ...]:
     """Return the modules of the criterion and the allocation."""
+    if prune.structure == "filters":
+        return ()
     criterion = module_name("criteria", prune.criterion)
     return criterion, module_name("allocations", prune.allocation)
