@@ -58,7 +58,6 @@ def main(flags: argparse.Namespace) -> None:
                 "removed": sum(macs(removed, shape).values()),
             },
             "difference": _difference(masked, removed, data),
-            "threads": torch.get_num_threads(),
             "latency": {
                 f"batch_{size}": _latency(masked, removed, size, shape) for size in BATCHES
             },

@@ -6,7 +6,7 @@ from pipeline.report.results import Results
 from pipeline.report.spread import over_seeds
 
 NOTE = """
-Measured on the CPU: the median time of a pass of the network with zeros over that of the network
+Measured on one CPU thread: the median time of a pass of the network with zeros over that of the network
 without the filters, which ran in turns, for one image and for 64. The theoretical speed-up counts
 the zeros of each layer; what is removed also takes the inputs that read them.
 """

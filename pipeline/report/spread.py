@@ -95,11 +95,7 @@ def by_seed(results: Results, method: str, phase: int, measure: str) -> dict[int
     """Return one measure of a method and phase for every seed that has it."""
     cells = results.cells.get((method, phase), {})
     found = {seed: record.get(measure) for seed, record in cells.items()}
-    return {
-        seed: float(value)
-        for seed, value in found.items()
-        if value is not None and not pd.isna(value)
-    }
+    return {seed: float(value) for seed, value in found.items() if not pd.isna(value)}
 
 
 def over_seeds(results: Results, method: str, phase: int, measure: str) -> Spread | None:
