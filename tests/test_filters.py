@@ -25,6 +25,8 @@ from pipeline.soup import uniform
 from pipeline.structure.channels import silenced
 from pipeline.structure.graph import trace
 from pipeline.train.batchnorm import reestimate
+from pipeline.train.loop import train
+from tests.test_loop import SETTINGS, dataset
 
 fractions = st.decimals("0", "0.99", places=2)
 
@@ -265,6 +267,22 @@ def test_candidates_average_store_and_recalibrate_under_the_masks(tmp_path):
     for layer, _ in convolutions(model):
         assert torch.equal(silent(found[layer]), gone(pruned, layer))
     assert torch.equal(silent(found["blocks.0.bn2"]), gone(pruned, "blocks.0.conv1"))
+
+
+def test_training_under_the_masks_wakes_no_filter():
+    """Momentum, Nesterov and decay included, and the masks of BatchNorm like those of weights."""
+    torch.manual_seed(0)
+    model = randomised(build("resnet8", 3, 1))
+    pruned, _ = prune_filters(checkpoint_of(model), model, 0.5)
+    loaded(model, pruned)
+    train(model, dataset(), SETTINGS, [0.05] * 6, seed=0, masks=pruned.masks)
+    state = model.state_dict()
+    for name, mask in pruned.masks.items():
+        assert torch.equal(state[name] != 0, mask), name
+        assert not torch.equal(state[name], pruned.state[name])
+    found = signals(model.eval(), torch.randn(4, 1, 8, 8))
+    for layer, _ in convolutions(model):
+        assert torch.equal(silent(found[layer]), gone(pruned, layer))
 
 
 def test_runs_that_lost_different_filters_are_averaged_and_pruned_again():

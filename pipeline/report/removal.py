@@ -6,9 +6,9 @@ from pipeline.report.results import Results
 from pipeline.report.spread import over_seeds
 
 NOTE = """
-Measured on one CPU thread: the median time of a pass of the network with zeros over that of the network
-without the filters, which ran in turns, for one image and for 64. The theoretical speed-up counts
-the zeros of each layer; what is removed also takes the inputs that read them.
+Measured on one CPU thread: the median time of a pass of the network with zeros over that of the
+network without the filters, which ran in turns, for one image and for 64. The theoretical speed-up
+counts the zeros of each layer; what is removed also takes the inputs that read them.
 """
 
 
