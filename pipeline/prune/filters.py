@@ -25,7 +25,8 @@ def prune_filters(
     sqrt(sum of w^2) are gone: equal norms from the first filter on, filters that were gone before
     ahead of all. Linear layers, the classifier among them, stay dense. A filter that is gone
     contributes nothing: bias, BatchNorm scale and shift that would still speak for it are pruned
-    too (pipeline.structure.channels.silenced).
+    too (pipeline.structure.channels.silenced). What no graph can follow, such as a BatchNorm that
+    is called twice, keeps its parameters.
 
     Args:
         checkpoint: the parent; it is not changed.
