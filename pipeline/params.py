@@ -23,6 +23,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Sparsity = Annotated[float, Field(gt=0, lt=1)]  # the fraction of the weights that is pruned
 
 
+# What may stand beside prune.structure = filters: what weights have by default, or what it is.
+_FILTERS = [("magnitude", "global"), ("magnitude", "uniform")]
+
+
 class Section(BaseModel):
     """A group of keys; unknown keys and wrong types are errors."""
 
@@ -70,8 +74,13 @@ class Pretrain(Section):
 
 
 class Prune(Section):
-    """What ranks the weights, and how the sparsity is spread over the layers."""
+    """What ranks the weights, and how the sparsity is spread over the layers.
 
+    ``structure`` filters prunes whole filters by their L2 norm, each layer alike; there is nothing
+    else to choose then.
+    """
+
+    structure: Literal["weights", "filters"] = "weights"
     criterion: str = "magnitude"
     allocation: str = "global"
 
@@ -167,6 +176,12 @@ class Experiment(Section):
         if not self.network.name.startswith("torchvision."):
             known = [*modules("models"), "torchvision.NAME"]
             _choice("network.name", self.network.name, known)
+        own = (self.prune.criterion, self.prune.allocation)
+        if self.prune.structure == "filters" and own not in _FILTERS:
+            raise UserError(
+                f"prune.structure is filters, which ranks by L2 norm, each layer alike, but "
+                f"prune asks for {' and '.join(own)}: leave criterion and allocation as they were"
+            )
         self.retrain_values()
         return self
 

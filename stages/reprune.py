@@ -7,22 +7,18 @@ from pipeline.checkpoint import sparsity
 from pipeline.cli import publish, run
 from pipeline.data.base import load
 from pipeline.model_folder import network, read, write
-from pipeline.prune.apply import prune
 from pipeline.prune.parameters import prunable
 from pipeline.prune.reprune import AVERAGES, superpose
-from pipeline.prune.rules import allocation
+from pipeline.pruning_flags import add_pruning_flags, pruned
 from pipeline.train.device import pick
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)
 parser.add_argument("--runs", type=Path, nargs="+", required=True)
-parser.add_argument("--sparsity", type=float, required=True, help="fraction of the weights")
-parser.add_argument("--criterion", required=True)
-parser.add_argument("--allocation", required=True)
-parser.add_argument("--seed", type=int, help="of an allocation that draws at random")
 parser.add_argument("--average", default="cia", choices=AVERAGES)
 parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
 parser.add_argument("--out", type=Path, required=True)
+add_pruning_flags(parser)
 
 
 def main(flags: argparse.Namespace) -> None:
@@ -32,16 +28,9 @@ def main(flags: argparse.Namespace) -> None:
     model = network(runs[0])
     names = prunable(model)
     average = superpose(runs, names, flags.average)
-    pruned, _ = prune(
-        average,
-        names,
-        flags.sparsity,
-        flags.criterion,
-        allocation(flags.allocation, flags.seed),
-        parameters=[name for name, _ in model.named_parameters()],
-    )
+    found, _ = pruned(average, model, flags)
     with publish(flags.out) as folder:
-        write(folder, pruned, data, device, sparsity_of_mean=sparsity(average, names))
+        write(folder, found, data, device, sparsity_of_mean=sparsity(average, names))
 
 
 if __name__ == "__main__":

@@ -189,6 +189,20 @@ def test_training_depends_on_no_pruning_merging_or_reporting():
         assert not [file for file in closure(f"stages.{script}") if file.startswith(rooms)]
 
 
+def test_filters_are_pruned_by_a_flag_and_removed_at_the_end():
+    own = load(ROOT / "params.yaml").prune.model_dump()
+    of = plan(methods=ALL, phases=2, seeds=[0], prune=own | {"structure": "filters"})
+    pruning = [node for node in of.nodes.values() if node.script in {"prune", "reprune"}]
+    assert pruning
+    for node in pruning:
+        assert node.arguments["structure"] == "filters"
+        assert not {"criterion", "allocation"} & node.arguments.keys()
+        assert not [m for m in node.modules if m.startswith("pipeline.prune")]
+    removed = {of.nodes[row.shrink].arguments["model"] for row in of.rows if row.shrink}
+    assert removed == {f"artifacts/{row.model}" for row in of.rows if row.phase == 2}
+    assert not [node for node in plan().nodes.values() if "structure" in node.arguments]
+
+
 def test_methods_are_listed_with_a_line_each():
     assert set(methods()) >= set(FAMILY)
     assert all(len(line) > 20 for line in methods().values())

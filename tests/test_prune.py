@@ -22,7 +22,7 @@ from pipeline.prune.apply import prune
 from pipeline.prune.ladder import sparsities
 from pipeline.prune.parameters import prunable
 from pipeline.prune.reprune import AVERAGES, superpose
-from pipeline.soup import uniform
+from pipeline.soup.uniform import average as uniform
 
 SHAPES = st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple)
 TINY, HUGE = 1e-45, 3e38  # a subnormal, and near overflow

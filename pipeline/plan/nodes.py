@@ -42,6 +42,7 @@ class Row:
     evaluate: str
     compare: str | None
     robustness: str | None
+    shrink: str | None = None  # where its filters are removed
 
 
 @dataclass(frozen=True)

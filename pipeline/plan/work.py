@@ -75,9 +75,8 @@ class Work(Ledger):
             "parent": artifact(parent),
             "phase": phase,
             "sparsity": self.sparsity(phase),
-            "criterion": own.criterion,
-            "allocation": own.allocation,
-            "seed": derive(self.seed, "prune", phase) if own.allocation in SEEDED else None,
+            **_rule(own),
+            "seed": self._pruning_seed(phase),
         }
         modules = (*_pruning(own), *self._network())
         lineage = "" if parent == self.pretrain() else self.lineage
@@ -131,9 +130,8 @@ class Work(Ledger):
             "data": artifact(self.data()),
             "runs": [artifact(name) for name in runs],
             "sparsity": self.sparsity(phase),
-            "criterion": own.criterion,
-            "allocation": own.allocation,
-            "seed": derive(self.seed, "prune", phase) if own.allocation in SEEDED else None,
+            **_rule(own),
+            "seed": self._pruning_seed(phase),
             "average": average,
         }
         modules = (*_pruning(own), *self._learning())
@@ -158,6 +156,7 @@ class Work(Ledger):
                 evaluate=evaluate,
                 compare=self.compare(model, candidates, phase) if candidates else None,
                 robustness=self._robustness(f"{short}-ood", model, phase),
+                shrink=self._shrink(f"{short}-shrink", model, phase),
             )
         )
 
@@ -173,6 +172,13 @@ class Work(Ledger):
 
     def _short(self, model: str) -> str:
         return model.removeprefix(f"{self.name()}-")
+
+    def _shrink(self, short: str, model: str, phase: int) -> str | None:
+        """Remove the filters that the last phase's network lacks, and measure what that saves."""
+        if self.settings.prune.structure == "weights" or phase != self.settings.phases:
+            return None
+        flags = {"data": artifact(self.data()), "model": artifact(model)}
+        return self.add(short, "shrink", flags, modules=self._network(), phase=phase)
 
     def _robustness(self, short: str, model: str, phase: int) -> str | None:
         own = self.settings.evaluate
@@ -231,12 +237,26 @@ class Work(Ledger):
         name = self.settings.network.name
         return () if name.startswith("torchvision.") else (f"pipeline.models.{name}",)
 
+    def _pruning_seed(self, phase: int) -> int | None:
+        """Return the seed of an allocation that draws at random."""
+        random = self.settings.prune.allocation in SEEDED
+        return derive(self.seed, "prune", phase) if random else None
+
     def _learning(self) -> tuple[str, ...]:
         """Return the modules of the network and of what it learns."""
         return (*self._network(), f"pipeline.tasks.{self.settings.task}")
 
 
-def _pruning(prune: Prune) -> tuple[str, str]:
+def _rule(prune: Prune) -> dict[str, str]:
+    """Return the flags that say what is pruned and how it is ranked."""
+    if prune.structure == "filters":
+        return {"structure": "filters"}
+    return {"criterion": prune.criterion, "allocation": prune.allocation}
+
+
+def _pruning(prune: Prune) -> tuple[str, ...]:
     """Return the modules of the criterion and the allocation."""
+    if prune.structure == "filters":
+        return ()
     criterion = module_name("criteria", prune.criterion)
     return criterion, module_name("allocations", prune.allocation)

@@ -13,6 +13,7 @@ from pipeline.report.results import (
     EVALUATED,
     KEY,
     ROLES,
+    SHRUNK,
     TABLES,
     Results,
 )
@@ -34,6 +35,7 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
         key: dict[str, Any] = dict(zip(KEY, (row.method, row.phase, row.seed), strict=True))
         evaluated = source.metrics(row.evaluate)
         robust = source.metrics(row.robustness)
+        shrunk = source.metrics(row.shrink)
         rows.append(
             key
             | {"sparsity": _sparsity(row, evaluated), "model": row.model}
@@ -42,22 +44,25 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
             | _worst_group(evaluated)
             | _flat(source.metrics(row.compare))
             | _robustness(robust)
+            | _shrunk(shrunk)
         )
         candidates = [source.metrics(name) for name in row.candidates]
         _extend(tables["candidates"], key, _candidates(candidates))
         _extend(tables["layers"], key, _layers(evaluated))
         _extend(tables["groups"], key, _groups(evaluated))
         _extend(tables["corruptions"], key, _corruptions(robust))
+        _extend(tables["filters"], key, _filters(shrunk))
     for name, node in plan.nodes.items():
         source.note(name)
         place = {"node": name, "phase": int(node.labels.get("phase", 0))}
         if not node.study:
             _extend(tables["training"], place, source.history(name))
+    columns = [*COLUMNS, *(SHRUNK if any(row.shrink for row in plan.rows) else [])]
     return Results(
         params=plan.params,
         planned=_planned(plan),
         missing=sorted(source.missing),
-        rows=pd.DataFrame(rows, columns=COLUMNS),
+        rows=pd.DataFrame(rows, columns=columns),
         tables={name: pd.DataFrame(tables[name], columns=TABLES[name]) for name in TABLES},
     )
 
@@ -96,6 +101,26 @@ def _robustness(robust: dict[str, Any]) -> dict[str, Any]:
         "ood_accuracy_19": robust.get("mean_19"),
         "ood_synthetic": robust.get("synthetic"),
     }
+
+
+def _shrunk(shrunk: dict[str, Any]) -> dict[str, Any]:
+    """Return the size of the network without its pruned filters, and how much faster it is."""
+    if not shrunk:
+        return {}
+    flat = {
+        "parameters_removed": shrunk["parameters"]["removed"],
+        "bytes_removed": shrunk["bytes"]["removed"],
+        "macs_speedup": shrunk["macs"]["dense"] / shrunk["macs"]["removed"],
+    }
+    for batch, found in shrunk["latency"].items():
+        size = batch.removeprefix("batch_")
+        flat |= {f"latency_{name}_ms_{size}": found[f"{name}_ms"] for name in ("masked", "removed")}
+        flat[f"measured_speedup_{size}"] = found["speedup"]
+    return flat
+
+
+def _filters(shrunk: dict[str, Any]) -> Records:
+    return [{"layer": layer, **found} for layer, found in shrunk.get("filters", {}).items()]
 
 
 def _candidates(metrics: list[dict[str, Any]]) -> Records:

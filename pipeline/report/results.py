@@ -30,6 +30,17 @@ COMPARED = [
     "angle_mean_degrees",
 ]
 ROBUST = ["ood_accuracy_15", "ood_accuracy_19", "ood_synthetic"]
+SHRUNK = [
+    "parameters_removed",
+    "bytes_removed",
+    "macs_speedup",
+    "latency_masked_ms_1",
+    "latency_removed_ms_1",
+    "measured_speedup_1",
+    "latency_masked_ms_64",
+    "latency_removed_ms_64",
+    "measured_speedup_64",
+]
 COLUMNS = [
     *KEY,
     "sparsity",
@@ -47,6 +58,7 @@ TABLES = {
     "layers": [*KEY, "layer", "sparsity"],
     "groups": [*KEY, "set", "group", "n", "recall", "low", "high"],
     "corruptions": [*KEY, "corruption", "severity", "accuracy"],
+    "filters": [*KEY, "layer", "kept", "filters"],
     "training": ["node", "phase", "epoch", "loss", "accuracy", "val_accuracy", "learning_rate"],
 }
 
@@ -94,6 +106,11 @@ class Results:
             record = {str(name): value for name, value in row.items()}
             found.setdefault((record["method"], record["phase"]), {})[record["seed"]] = record
         return found
+
+    @property
+    def shrunk(self) -> bool:
+        """Whether networks of which filters were removed are among the results."""
+        return not self.tables["filters"].empty
 
     def at_end(self, table: str) -> pd.DataFrame:
         """Return the part of a table that is about the last phase and the dense network."""

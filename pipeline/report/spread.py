@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy import special
 
-from pipeline.report.results import Results
+from pipeline.report.results import SHRUNK, Results
 
 MEASURES = [
     "test_accuracy",
@@ -27,6 +27,7 @@ MEASURES = [
     "l2_mean",
     "angle_mean_degrees",
     "taken",
+    *SHRUNK,
 ]
 
 
@@ -93,7 +94,7 @@ def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Differ
 def by_seed(results: Results, method: str, phase: int, measure: str) -> dict[int, float]:
     """Return one measure of a method and phase for every seed that has it."""
     cells = results.cells.get((method, phase), {})
-    found = {seed: record[measure] for seed, record in cells.items()}
+    found = {seed: record.get(measure) for seed, record in cells.items()}
     return {seed: float(value) for seed, value in found.items() if not pd.isna(value)}
 
 

@@ -12,7 +12,7 @@ from pipeline.report.figures import accuracy, candidates, corruptions, groups, l
 from pipeline.report.headline import headline
 from pipeline.report.page import page
 from pipeline.report.read import read
-from pipeline.report.results import KEY, Results
+from pipeline.report.results import KEY, TABLES, Results
 from pipeline.report.spread import summary
 from pipeline.report.write_studies import write_studies
 
@@ -23,6 +23,8 @@ DRAWN = {
     "groups": groups.draw,
     "layers": layers.draw,
 }
+
+ALWAYS = set(TABLES) - {"filters"}  # only networks whose filters were removed have that one
 
 
 def write(
@@ -54,5 +56,5 @@ def _files(results: Results) -> dict[str, pd.DataFrame]:
         "results": rows,
         "results_summary": summary(results),
         "accuracy": rows.dropna(subset=["test_accuracy"])[[*KEY, "sparsity", "test_accuracy"]],
-        **results.tables,
+        **{name: table for name, table in results.tables.items() if name in ALWAYS or len(table)},
     }
