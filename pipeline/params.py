@@ -85,6 +85,17 @@ class Retrain(Section):
     grids: dict[Literal["weight_decay", "epochs", "learning_rate"], list[Positive]] = {}
 
 
+class Swa(Section):
+    """Where methods with SWA start to average, as a fraction of a retraining, and sms_swa's rate.
+
+    Without a start imp_swa averages every epoch and sms_swa those of the last half; without a
+    rate sms_swa settles at half of pretraining's.
+    """
+
+    start: Annotated[float, Field(ge=0, lt=1)] | None = None
+    learning_rate: Positive | None = None
+
+
 class Evaluate(Section):
     """What is measured beyond the test accuracy."""
 
@@ -117,6 +128,7 @@ class Experiment(Section):
     pretrain: Pretrain
     prune: Prune = Prune()
     retrain: Retrain
+    swa: Swa = Swa()
     evaluate: Evaluate = Evaluate()
     paper: Paper | None = None
 

@@ -80,8 +80,13 @@ class Work(Ledger):
         name = joined(lineage, f"p{phase}", branch, "prune")
         return self.add(name, "prune", flags, modules=modules, phase=phase)
 
-    def retrain(self, pruned: str, phase: int, candidate: int = 0, times: int = 1) -> str:
-        """Return candidate ``candidate`` of a pruned network, retrained ``times`` as long."""
+    def retrain(
+        self, pruned: str, phase: int, candidate: int = 0, times: int = 1, **more: Any
+    ) -> str:
+        """Return candidate ``candidate`` of a pruned network, retrained ``times`` as long.
+
+        With ``more`` flags of the stage the network is this method's alone, phase 1's too.
+        """
         own = self.settings
         epochs, decay, schedule, peak = self._candidate(candidate)
         seed_of = candidate if own.retrain.vary == "seed" else 0
@@ -94,8 +99,9 @@ class Work(Ledger):
             "learning_rate": peak,
             "seed": derive(self.seed, "retrain", phase, seed_of),
             **self._training(decay),
+            **more,
         }
-        shared = times == 1 and self.plan.nodes[pruned].inputs == (self.pretrain(),)
+        shared = times == 1 and not more and self.plan.nodes[pruned].inputs == (self.pretrain(),)
         name = joined("" if shared else self.lineage, f"p{phase}", f"c{candidate}")
         modules = self._network()
         return self.add(name, "retrain", flags, modules=modules, phase=phase, candidate=candidate)

@@ -55,8 +55,11 @@ def label(method: str, m: int) -> str:
         "imp": "IMP",
         "imp_mx": f"IMP {m}\N{MULTIPLICATION SIGN} longer",
         "imp_reprune": "IMP-RePrune",
+        "imp_align": "IMP-RePrune (aligned)",
+        "imp_swa": "IMP + SWA",
+        "sms_swa": "SMS of SWA means",
     }
-    if method.startswith("sms_"):
+    if method.startswith("sms_") and method not in known:
         return f"SMS {method.removeprefix('sms_').replace('_', ' ')}"
     return known.get(method, method.replace("_", " "))
 
