@@ -7,7 +7,7 @@ is the only description of what may be set.
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,6 +20,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Sparsity = Annotated[float, Field(gt=0, lt=1)]  # the fraction of the weights that is pruned
 
 
 class Section(BaseModel):
@@ -104,6 +105,9 @@ class Evaluate(Section):
     groups: bool = True
 
 
+Grid = TypeVar("Grid", bound=Section)
+
+
 class Paper(Section):
     """The rows of the paper's tables that stand beside ours."""
 
@@ -130,6 +134,8 @@ class Experiment(Section):
     retrain: Retrain
     swa: Swa = Swa()
     evaluate: Evaluate = Evaluate()
+    studies: list[str] = []
+    study: dict[str, dict[str, Any]] = {}  # other grids for studies, by name
     paper: Paper | None = None
 
     @model_validator(mode="after")
@@ -137,8 +143,12 @@ class Experiment(Section):
         _distinct("seeds", self.seeds)
         _distinct("methods", self.methods)
         _distinct("merge", self.merge)
+        _distinct("studies", self.studies)
         for method in self.methods:
             _choice("methods", method, modules("plan/methods"))
+        for key, named in (("studies", self.studies), ("study", self.study)):
+            for study in named:
+                _choice(key, study, modules("plan/studies"))
         _choice("data.name", self.data.name, modules("data"))
         _choice("prune.criterion", self.prune.criterion, modules("prune/criteria"))
         _choice("prune.allocation", self.prune.allocation, modules("prune/allocations"))
@@ -154,17 +164,35 @@ class Experiment(Section):
         Raises:
             UserError: a value is impossible.
         """
-        changes: dict[str, Any] = {}
+        changed = self.model_dump()
         for key, value in values.items():
             *sections, last = key.split(".")
-            target = changes
+            target = changed
             for section in sections:
-                target = target.setdefault(section, {})
+                target = target[section]
             target[last] = value
         try:
-            return self.model_validate(_merge(self.model_dump(), changes))
+            return self.model_validate(changed)
         except ValidationError as error:
-            raise UserError(_sentence(error, changes, "the study")) from None
+            raise UserError(_sentence(error, changed, "the study")) from None
+
+    def grid(self, study: str, kind: type[Grid]) -> Grid:
+        """Return what ``study`` varies: the defaults of ``kind`` and over them ``study.NAME``.
+
+        Raises:
+            UserError: naming the key, its value and what is allowed.
+        """
+        own = {key: value for key, value in self.study.get(study, {}).items() if value is not None}
+        _refuse_unknown(own, kind, "params.yaml", f"study.{study}.")
+        try:
+            return kind.model_validate(own)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in (study, *first["loc"]))
+            need = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            raise UserError(
+                f"params.yaml: study.{key} is {first['input']!r}, but must be {need}"
+            ) from None
 
     def retrain_values(self) -> list[float]:
         """Return what ``retrain.vary`` is for candidates 1, 2, ...

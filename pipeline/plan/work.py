@@ -5,7 +5,8 @@ pruning is one stage however many methods start from it (pipeline/plan/ledger.py
 """
 
 from collections.abc import Sequence
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 from pipeline.params import Prune
 from pipeline.plan.ledger import Ledger, joined
@@ -18,11 +19,13 @@ from pipeline.seeds import derive
 class Work(Ledger):
     """One seed's share of a growing plan, written phase by phase."""
 
-    def vary(self, variant: str, values: dict[str, Any]) -> "Work":
+    def vary(self, variant: str, values: dict[str, Any]) -> Self:
         """Return a vocabulary for other settings; ``variant`` marks the stages they change."""
-        settings = self.settings.changed(values)
-        same = settings == self.settings
-        return Work(self.plan, self.seed, settings, self.variant if same else variant)
+        other = copy(self)
+        other.settings = self.settings.changed(values)
+        other.variant = self.variant if other.settings == self.settings else variant
+        other.start("dense")
+        return other
 
     @property
     def phases(self) -> range:
@@ -132,18 +135,10 @@ class Work(Ledger):
 
     def report(self, phase: int, model: str, candidates: Sequence[str] = ()) -> None:
         """Measure ``model`` as the method's result of ``phase``, beside its ``candidates``."""
-        data, short = artifact(self.data()), model.removeprefix(f"{self.name()}-")
+        data, short = artifact(self.data()), self._short(model)
         flags = {"data": data, "model": artifact(model), "groups": self.settings.evaluate.groups}
         network = self._network()
         evaluate = self.add(f"{short}-eval", "evaluate", flags, modules=network, phase=phase)
-        compare = None
-        if candidates:
-            flags = {
-                "data": data,
-                "candidates": [artifact(name) for name in candidates],
-                "soup": artifact(model),
-            }
-            compare = self.add(f"{short}-compare", "compare", flags, modules=network, phase=phase)
         self.plan.rows.append(
             Row(
                 method=self.method,
@@ -153,10 +148,23 @@ class Work(Ledger):
                 model=model,
                 candidates=tuple(candidates),
                 evaluate=evaluate,
-                compare=compare,
+                compare=self.compare(model, candidates, phase) if candidates else None,
                 robustness=self._robustness(f"{short}-ood", model, phase),
             )
         )
+
+    def compare(self, model: str, candidates: Sequence[str], phase: int) -> str:
+        """Set ``model`` beside the ``candidates`` it is made of: the best, distances, ensemble."""
+        flags = {
+            "data": artifact(self.data()),
+            "candidates": [artifact(name) for name in candidates],
+            "soup": artifact(model),
+        }
+        short = f"{self._short(model)}-compare"
+        return self.add(short, "compare", flags, modules=self._network(), phase=phase)
+
+    def _short(self, model: str) -> str:
+        return model.removeprefix(f"{self.name()}-")
 
     def _robustness(self, short: str, model: str, phase: int) -> str | None:
         own = self.settings.evaluate

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 # Okabe & Ito (2008): eight colours that colour-blind readers tell apart; yellow is too light
 # for lines on paper.
-_COLOURS = {
+COLOURS = {
     "black": "#000000",
     "blue": "#0072B2",
     "orange": "#E69F00",
@@ -26,18 +26,18 @@ class Look:
 
 
 _LOOKS = {
-    "dense": Look(_COLOURS["black"], "D", ":"),
-    "sms_uniform": Look(_COLOURS["blue"], "o", "-"),
-    "sms_greedy": Look(_COLOURS["orange"], "s", "-"),
-    "imp": Look(_COLOURS["green"], "^", "--"),
-    "imp_mx": Look(_COLOURS["vermilion"], "v", "--"),
-    "imp_reprune": Look(_COLOURS["purple"], "P", "-.", 1.3),
+    "dense": Look(COLOURS["black"], "D", ":"),
+    "sms_uniform": Look(COLOURS["blue"], "o", "-"),
+    "sms_greedy": Look(COLOURS["orange"], "s", "-"),
+    "imp": Look(COLOURS["green"], "^", "--"),
+    "imp_mx": Look(COLOURS["vermilion"], "v", "--"),
+    "imp_reprune": Look(COLOURS["purple"], "P", "-.", 1.3),
 }
 _SPARE = [
-    Look(_COLOURS["sky"], "X", "--", 1.2),
-    Look(_COLOURS["black"], "<", "--"),
-    Look(_COLOURS["blue"], ">", "-."),
-    Look(_COLOURS["vermilion"], "h", "-."),
+    Look(COLOURS["sky"], "X", "--", 1.2),
+    Look(COLOURS["black"], "<", "--"),
+    Look(COLOURS["blue"], ">", "-."),
+    Look(COLOURS["vermilion"], "h", "-."),
 ]
 
 
@@ -72,3 +72,8 @@ def percent(fraction: float, digits: int = 2) -> str:
 def sparsity(fraction: float) -> str:
     """Return a sparsity as percent with as many decimals as it needs, two at most: ``98 %``."""
     return f"{100 * fraction:.2f}".rstrip("0").rstrip(".") + " %"
+
+
+def short(number: float) -> str:
+    """Return a sparsity for an axis: percent without the sign and without idle zeros, ``99.5``."""
+    return sparsity(number).removesuffix(" %")

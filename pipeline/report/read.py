@@ -49,7 +49,8 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
     for name, node in plan.nodes.items():
         source.note(name)
         place = {"node": name, "phase": int(node.labels.get("phase", 0))}
-        _extend(tables["training"], place, source.history(name))
+        if not node.study:
+            _extend(tables["training"], place, source.history(name))
     return Results(
         params=plan.params,
         planned=_planned(plan),

@@ -122,5 +122,9 @@ def percents(spreads: Sequence[Spread]) -> tuple[list[float], list[float]]:
 
 def seeds_note(results: Results) -> str:
     """Return what the error bars are, for an axis label."""
-    n = len(results.params.seeds)
-    return "one seed" if n == 1 else f"mean and standard deviation of {n} seeds"
+    return error_bars(len(results.params.seeds))
+
+
+def error_bars(seeds: int) -> str:
+    """Return what the error bars of so many seeds are."""
+    return "one seed" if seeds == 1 else f"mean and standard deviation of {seeds} seeds"
