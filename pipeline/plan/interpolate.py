@@ -2,18 +2,26 @@
 
 from collections.abc import Sequence
 
+from pipeline.errors import UserError
 from pipeline.plan.ledger import joined
 from pipeline.plan.nodes import artifact
 from pipeline.plan.work import Work
 
 
-def interpolate(work: Work, models: Sequence[str], phase: int, place: str = "") -> str:
-    """Return the losses and barriers on the ways between all pairs of ``models``.
+def interpolate(work: Work, models: Sequence[str], phase: int, points: int = 11) -> str:
+    """Return the losses and barriers at ``points`` of the ways between all pairs of ``models``.
 
-    ``place`` names them where a method has several sets in one phase.
+    Raises:
+        UserError: there is but one model.
     """
-    flags = {"data": artifact(work.data()), "models": [artifact(name) for name in models]}
-    name = joined(work.method, f"p{phase}", place, "interpolate")
+    if len(models) < 2:
+        raise UserError("m is 1, but ways lead from network to network: set m to 2 or more")
+    flags = {
+        "data": artifact(work.data()),
+        "models": [artifact(name) for name in models],
+        "points": points,
+    }
+    name = joined(work.method, f"p{phase}", "interpolate")
     network = work.settings.network.name
     modules = () if network.startswith("torchvision.") else (f"pipeline.models.{network}",)
     return work.add(name, "interpolate", flags, modules=modules, phase=phase)
