@@ -209,13 +209,9 @@ class Experiment(Section):
                 )
             return []
         values = self.retrain.values or self.retrain.grids.get(vary, [])
-        own = {
-            "weight_decay": self.pretrain.weight_decay,
-            "epochs": self.retrain.epochs,
-            "learning_rate": self.pretrain.learning_rate,
-        }[vary]
         if vary == "epochs" and any(value != int(value) for value in values):
             raise UserError(f"retrain.values is {values}, but epochs are whole numbers")
+        own = self.retrain_value(vary)
         others = [value for value in values if value != own]
         if len(others) < self.m - 1:
             raise UserError(
@@ -223,6 +219,14 @@ class Experiment(Section):
                 f"m = {self.m} needs {self.m - 1}: list more values or lower m"
             )
         return others[: self.m - 1]
+
+    def retrain_value(self, vary: str) -> float:
+        """Return the recipe's own setting of what ``retrain.vary`` may name, but for the seed."""
+        return {
+            "weight_decay": self.pretrain.weight_decay,
+            "epochs": self.retrain.epochs,
+            "learning_rate": self.pretrain.learning_rate,
+        }[vary]
 
 
 def load(path: Path) -> Experiment:

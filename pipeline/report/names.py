@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 # Okabe & Ito (2008): eight colours that colour-blind readers tell apart; yellow is too light
 # for lines on paper.
-COLOURS = {
+_COLOURS = {
     "black": "#000000",
     "blue": "#0072B2",
     "orange": "#E69F00",
@@ -26,18 +26,18 @@ class Look:
 
 
 _LOOKS = {
-    "dense": Look(COLOURS["black"], "D", ":"),
-    "sms_uniform": Look(COLOURS["blue"], "o", "-"),
-    "sms_greedy": Look(COLOURS["orange"], "s", "-"),
-    "imp": Look(COLOURS["green"], "^", "--"),
-    "imp_mx": Look(COLOURS["vermilion"], "v", "--"),
-    "imp_reprune": Look(COLOURS["purple"], "P", "-.", 1.3),
+    "dense": Look(_COLOURS["black"], "D", ":"),
+    "sms_uniform": Look(_COLOURS["blue"], "o", "-"),
+    "sms_greedy": Look(_COLOURS["orange"], "s", "-"),
+    "imp": Look(_COLOURS["green"], "^", "--"),
+    "imp_mx": Look(_COLOURS["vermilion"], "v", "--"),
+    "imp_reprune": Look(_COLOURS["purple"], "P", "-.", 1.3),
 }
 _SPARE = [
-    Look(COLOURS["sky"], "X", "--", 1.2),
-    Look(COLOURS["black"], "<", "--"),
-    Look(COLOURS["blue"], ">", "-."),
-    Look(COLOURS["vermilion"], "h", "-."),
+    Look(_COLOURS["sky"], "X", "--", 1.2),
+    Look(_COLOURS["black"], "<", "--"),
+    Look(_COLOURS["blue"], ">", "-."),
+    Look(_COLOURS["vermilion"], "h", "-."),
 ]
 
 
@@ -77,3 +77,15 @@ def sparsity(fraction: float) -> str:
 def short(number: float) -> str:
     """Return a sparsity for an axis: percent without the sign and without idle zeros, ``99.5``."""
     return sparsity(number).removesuffix(" %")
+
+
+# For series that are no methods; colour, marker and line each tell them apart.
+SERIES = [
+    Look(_COLOURS["blue"], "o", "-"),
+    Look(_COLOURS["vermilion"], "s", "--"),
+    Look(_COLOURS["green"], "^", "-."),
+    Look(_COLOURS["purple"], "D", ":"),
+    Look(_COLOURS["black"], "v", "--"),
+    Look(_COLOURS["sky"], "P", "-", 1.2),
+    Look(_COLOURS["orange"], "X", "-.", 1.2),
+]

@@ -139,5 +139,9 @@ def groups(rows: pd.DataFrame, *by: str) -> Iterator[tuple[dict[str, Any], pd.Da
 
 def settings(rows: pd.DataFrame) -> str:
     """Return schedule and epochs of a configuration: ``ALLR, 10 epochs``."""
-    epochs = int(rows["epochs"].iloc[0])
-    return f"{rows['schedule'].iloc[0]}, {epochs} {'epoch' if epochs == 1 else 'epochs'}"
+    return f"{rows['schedule'].iloc[0]}, {plural(int(rows['epochs'].iloc[0]))}"
+
+
+def plural(epochs: int) -> str:
+    """Return ``1 epoch`` or ``10 epochs``."""
+    return f"{epochs} {'epoch' if epochs == 1 else 'epochs'}"

@@ -4,7 +4,7 @@ A study plans the same stages as the methods do and shares every one that they p
 measures are points, not rows of the report: each says which values tell it apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from pipeline.params import Grid
@@ -19,7 +19,6 @@ _KEYS = {
     "sparsity": ("phases", "target_sparsity"),
     "schedule": ("retrain.schedule",),
     "epochs": ("retrain.epochs",),
-    "vary": ("retrain.vary",),
 }
 
 
@@ -39,16 +38,20 @@ class Study(Work):
     def at(self, **values: Any) -> Self:
         """Return the study at other ``values``, which its points carry from here on.
 
-        Known are m, phases, sparsity (as one shot), schedule, epochs and vary. A stage's name
+        Known are m, phases, sparsity (as one shot), schedule and epochs. A stage's name
         says only what differs from params.yaml, in one order, so that studies that meet share it.
         """
         changes: dict[str, Any] = {}
         for name, value in values.items():
             settings = (1, value) if name == "sparsity" else (value,)
             changes |= dict(zip(_KEYS[name], settings, strict=True))
+        return self.changed(changes, **values)
+
+    def changed(self, changes: dict[str, Any], **values: Any) -> Self:
+        """Return the study with ``changes`` by key, and ``values`` that its points carry."""
         other = self.vary("", changes)
-        other.variant = _variant(other)
         other.values = {**self.values, **values}
+        other.variant = _variant(other)
         return other
 
     def one_shot(self, sparsity: float) -> Self:
@@ -66,13 +69,28 @@ class Study(Work):
 
         Every network's folder holds its accuracies, so a point costs no stage of its own.
         """
-        nodes = {}
-        if self.distances and len(candidates) > 1:
-            nodes["compare"] = self.compare(model, candidates, phase)
-        self.point(phase, model, candidates, **nodes)
+        wanted = self.distances and len(candidates) > 1
+        compare = self.compare(model, candidates, phase) if wanted else None
+        self.point(phase, model, candidates, compare=compare)
 
-    def point(self, phase: int, model: str, candidates: Sequence[str] = (), **nodes: str) -> None:
-        """Record ``model``, and further ``nodes`` with metrics by what they measure."""
+    def corrupted(self, model: str, phase: int) -> str | None:
+        """Measure ``model`` on corrupted images, if params.yaml wants all models measured."""
+        if self.settings.evaluate.corruptions != "all":
+            return None
+        return self._robustness(f"{self._short(model)}-ood", model, phase)
+
+    def aside(self, method: Callable[[Self], None]) -> list[Point]:
+        """Plan ``method`` and return its points, which the study does not count as its own."""
+        start = len(self.plan.points)
+        method(self)
+        found = self.plan.points[start:]
+        del self.plan.points[start:]
+        return found
+
+    def point(
+        self, phase: int, model: str, candidates: Sequence[str] = (), **nodes: str | None
+    ) -> None:
+        """Record ``model``, and further ``nodes`` with metrics by what they measure, if any."""
         self.plan.points.append(
             Point(
                 study=self.study,
@@ -82,7 +100,7 @@ class Study(Work):
                 phase=phase,
                 model=model,
                 candidates=tuple(candidates),
-                nodes=nodes,
+                nodes={role: node for role, node in nodes.items() if node is not None},
             )
         )
 
@@ -92,7 +110,7 @@ def _variant(study: Study) -> str:
     here, there = study.settings, study.plan.params
     retrain, other = here.retrain, there.retrain
     parts = []
-    if here.m != there.m:
+    if "m" in study.values and here.m != there.m:  # else no stage depends on it
         parts.append(f"m{here.m}")
     if (here.phases, here.target_sparsity) != (there.phases, there.target_sparsity):
         if here.phases == 1:

@@ -5,20 +5,12 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
+from pipeline.report import names
 from pipeline.report.figures import style
-from pipeline.report.names import COLOURS, Look
+from pipeline.report.names import Look
 from pipeline.report.spread import Spread
 
-# For series that are no methods; colour, marker and line each tell them apart.
-SERIES = [
-    Look(COLOURS["blue"], "o", "-"),
-    Look(COLOURS["vermilion"], "s", "--"),
-    Look(COLOURS["green"], "^", "-."),
-    Look(COLOURS["purple"], "D", ":"),
-    Look(COLOURS["black"], "v", "--"),
-    Look(COLOURS["sky"], "P", "-", 1.2),
-    Look(COLOURS["orange"], "X", "-.", 1.2),
-]
+SERIES = names.SERIES
 
 
 @dataclass(frozen=True)
@@ -31,9 +23,9 @@ class Line:
 
 
 def draw(
-    axes: Axes, lines: Sequence[Line], places: Sequence[float], names: Sequence[str], scale: float
+    axes: Axes, lines: Sequence[Line], places: Sequence[float], labels: Sequence[str], scale: float
 ) -> None:
-    """Draw ``lines``, their values times ``scale``, at evenly spaced ``places`` with ``names``."""
+    """Draw ``lines``, their values times ``scale``, at evenly spaced ``places`` with ``labels``."""
     for i, line in enumerate(lines):
         found = [(x, line.points.get(place)) for x, place in enumerate(places)]
         shown = [(x, point) for x, point in found if point is not None]
@@ -52,7 +44,7 @@ def draw(
             label=line.name,
             zorder=3,
         )
-    axes.set_xticks(range(len(places)), names)
+    axes.set_xticks(range(len(places)), labels)
     axes.set_xlim(-0.4, len(places) - 0.6)
     axes.grid(axis="y")
 

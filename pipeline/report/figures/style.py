@@ -74,6 +74,16 @@ def new(
     return figure, list(axes.flat)
 
 
+def mosaic(height: float, rows: Sequence[Sequence[str]]) -> tuple[Figure, dict[str, Axes]]:
+    """Return a figure of `WIDTH` x ``height`` inches whose panels lie as their names in ``rows``.
+
+    A name in several places is one large panel, and ``.`` leaves a place empty.
+    """
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplot_mosaic([list(row) for row in rows])
+
+
 def empty(sentence: str) -> Figure:
     """Return a figure that says why there is nothing to see."""
     figure, (axes,) = new(1.2)

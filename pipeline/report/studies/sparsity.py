@@ -61,7 +61,7 @@ def draw(study: Study, rows: pd.DataFrame) -> Figure:
     left.set_ylabel("soup minus best candidate (points)")
     right.set_ylabel("L2 distance of two candidates")
     for axes in (left, right):
-        axes.legend(loc="best")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, columnspacing=1.0)
     figure.supxlabel(f"sparsity (%), one shot; {style.error_bars(study.seeds)}", fontsize=9)
     return figure
 
