@@ -8,6 +8,7 @@ from pipeline.cli import publish, run
 from pipeline.model_folder import MODEL, network, read
 from pipeline.prune.apply import prune
 from pipeline.prune.parameters import prunable
+from pipeline.prune.rules import allocation
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--parent", type=Path, required=True)
@@ -15,6 +16,7 @@ parser.add_argument("--phase", type=int, required=True)
 parser.add_argument("--sparsity", type=float, required=True, help="fraction of the weights")
 parser.add_argument("--criterion", required=True)
 parser.add_argument("--allocation", required=True)
+parser.add_argument("--seed", type=int, help="of an allocation that draws at random")
 parser.add_argument("--out", type=Path, required=True)
 
 
@@ -27,7 +29,7 @@ def main(flags: argparse.Namespace) -> None:
         prunable(model),
         flags.sparsity,
         flags.criterion,
-        flags.allocation,
+        allocation(flags.allocation, flags.seed),
         parameters=[name for name, _ in model.named_parameters()],
     )
     pruned.meta["phase"] = flags.phase

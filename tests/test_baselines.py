@@ -121,6 +121,9 @@ def test_an_aligned_run_computes_what_the_run_does(project):
         assert not checkpoint.state[name][~mask].any()
     found = metrics(project, "s0-imp_align-p2-run1")
     assert found["agreement_after"] >= found["agreement_before"]
+    average = metrics(project, "s0-imp_align-p2")
+    assert average["sparsity_of_mean_unaligned"] == pytest.approx(found["sparsity_of_mean_before"])
+    assert average["sparsity_of_mean"] == pytest.approx(found["sparsity_of_mean_after"])
 
 
 @pytest.mark.slow
@@ -136,7 +139,9 @@ def test_the_studies_have_numbers_and_pages(project):
         assert 0 <= float(row["lost_sparsity"]) < float(row["sparsity"])
     lost = {(r["dense"], r["method"], r["phase"]): float(r["lost_sparsity"]) for r in averages}
     assert lost["one", "imp_reprune", "1"] == pytest.approx(0, abs=1e-4), "phase 1 shares its mask"
-    assert lost["own", "imp_align", "1"] < lost["own", "imp_reprune", "1"]
+    assert lost["own", "imp_reprune", "1"] > 0.1, "other dense networks share no mask"
+    strangers = metrics(project, "s0-own_dense-imp_align-p1-run1")
+    assert strangers["agreement_after"] > strangers["agreement_before"]
     for study in ("interpolation", "alignment"):
         page = (project.root / "reports" / "studies" / f"{study}.md").read_text()
         assert "Missing" not in page

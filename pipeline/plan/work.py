@@ -12,7 +12,7 @@ from pipeline.params import Prune
 from pipeline.plan.ledger import Ledger, joined
 from pipeline.plan.nodes import Row, artifact
 from pipeline.prune.ladder import sparsities
-from pipeline.prune.rules import module_name
+from pipeline.prune.rules import SEEDED, module_name
 from pipeline.seeds import derive
 
 
@@ -76,6 +76,7 @@ class Work(Ledger):
             "sparsity": self.sparsity(phase),
             "criterion": own.criterion,
             "allocation": own.allocation,
+            "seed": derive(self.seed, "prune", phase) if own.allocation in SEEDED else None,
         }
         modules = (*_pruning(own), *self._network())
         lineage = "" if parent == self.pretrain() else self.lineage
@@ -119,8 +120,17 @@ class Work(Ledger):
         name = joined(self.method, f"p{phase}")
         return self.add(name, "merge", flags, modules=self._network(), phase=phase)
 
-    def reprune(self, runs: Sequence[str], phase: int) -> str:
-        """Return the average of ``runs``, whose masks differ, pruned to the phase's sparsity."""
+    def reprune(
+        self,
+        runs: Sequence[str],
+        phase: int,
+        average: str | None = None,
+        unaligned: Sequence[str] = (),
+    ) -> str:
+        """Return the average of ``runs``, whose masks differ, pruned to the phase's sparsity.
+
+        Of runs whose channels were matched the ``unaligned`` ones are measured beside them.
+        """
         own = self.settings.prune
         flags = {
             "data": artifact(self.data()),
@@ -128,6 +138,9 @@ class Work(Ledger):
             "sparsity": self.sparsity(phase),
             "criterion": own.criterion,
             "allocation": own.allocation,
+            "seed": derive(self.seed, "prune", phase) if own.allocation in SEEDED else None,
+            "average": average,
+            "unaligned": [artifact(name) for name in unaligned],
         }
         modules = (*_pruning(own), *self._network())
         name = joined(self.method, f"p{phase}")

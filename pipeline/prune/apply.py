@@ -18,7 +18,7 @@ def prune(
     names: Sequence[str],
     sparsity: float,
     criterion: str = "magnitude",
-    allocation: str = "global",
+    allocation: "str | rules.Allocation" = "global",
     *,
     parameters: Iterable[str],
 ) -> tuple[Checkpoint, dict[str, Any]]:
@@ -31,7 +31,7 @@ def prune(
         names: the prunable weights in model order (pipeline.prune.parameters.prunable).
         sparsity: s, fraction of the prunable weights pruned afterwards, in [0, 1).
         criterion: a name in pipeline/prune/criteria.
-        allocation: a name in pipeline/prune/allocations.
+        allocation: a name in pipeline/prune/allocations, or the function (rules.allocation).
         parameters: the names of all parameters of the model, buffers left out.
 
     Returns:
@@ -53,7 +53,8 @@ def prune(
         for name, weight in weights.items()
     }
     scores = rules.load("criteria", criterion).scores(weights)
-    masks = rules.load("allocations", allocation).masks(scores, sparsity, alive)
+    allocate = rules.allocation(allocation) if isinstance(allocation, str) else allocation
+    masks = allocate(scores, sparsity, alive)
 
     kept = {name: int(mask.count_nonzero()) for name, mask in masks.items()}
     if not any(kept.values()):

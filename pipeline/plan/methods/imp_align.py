@@ -12,4 +12,4 @@ def plan(work: Work) -> None:
     phase = work.settings.phases
     others = enumerate(runs[1:], start=1)
     aligned = [runs[0], *(align(work, runs[0], run, phase, number) for number, run in others)]
-    work.report(phase, work.reprune(aligned, phase), candidates=aligned)
+    work.report(phase, work.reprune(aligned, phase, unaligned=runs), candidates=aligned)

@@ -46,12 +46,12 @@ def _measure(work: Study, planners: list[Study], dense: str) -> None:
             runs[j] = planner.retrain(pruned, phase, candidate=candidate)
         work.values = {"dense": dense, "sparsity": work.sparsity(phase)}
         work.start("imp_reprune")
-        _point(work, runs, phase)
+        _point(work, work.reprune(runs, phase), runs, phase)
         work.start("imp_align")
         others = enumerate(runs[1:], start=1)
-        _point(work, [runs[0], *(align(work, runs[0], run, phase, j) for j, run in others)], phase)
+        matched = [runs[0], *(align(work, runs[0], run, phase, j) for j, run in others)]
+        _point(work, work.reprune(matched, phase, unaligned=runs), matched, phase)
 
 
-def _point(work: Study, runs: list[str], phase: int) -> None:
-    ways = interpolate(work, runs, phase)
-    work.point(phase, work.reprune(runs, phase), runs, interpolate=ways)
+def _point(work: Study, average: str, runs: list[str], phase: int) -> None:
+    work.point(phase, average, runs, interpolate=interpolate(work, runs, phase))
