@@ -10,11 +10,14 @@ import yaml
 
 from pipeline.checkpoint import load, load_tensors
 from pipeline.params import load as load_params
-from pipeline.plan.build import build
+from pipeline.plan.build import build, studies
 from pipeline.plan.nodes import Plan
+from pipeline.report.studies import alignment, interpolation, swa
+from pipeline.report.study import Study, read
 from tests.project import Project, ran
 
 ROOT = Path(__file__).parent.parent
+OVER = ("mean", "max")  # of the pairs
 
 
 def plan(method: str, **values: object) -> Plan:
@@ -59,6 +62,68 @@ def test_imp_align_trains_nothing_that_imp_reprune_does_not():
     assert kinds.count("align") == 2
     (row,) = (row for row in aligned.rows if row.method == "imp_align")
     assert row.candidates == ("s0-imp-p3-c0", "s0-imp_align-p3-run1", "s0-imp_align-p3-run2")
+
+
+# ---- pages of studies
+
+
+def left(folder: Path, node: str, **metrics: object) -> None:
+    (folder / node).mkdir(parents=True, exist_ok=True)
+    (folder / node / "metrics.json").write_text(json.dumps(metrics))
+
+
+def measured(of: Plan, folder: Path, name: str) -> Study:
+    return read(of, name, studies()[name], folder)
+
+
+def test_alignment_says_what_averaging_loses(tmp_path):
+    """Means of 90 and 94 % sparsity from runs of 95 %: 5 points lost, and 1 with matching."""
+    grid = {"alignment": {"own_dense": False}}
+    of = plan("imp", phases=1, target_sparsity=0.95, studies=["alignment"], study=grid)
+    found = {"imp_reprune": (0.90, 0.8), "imp_align": (0.94, 0.85)}
+    for point in of.points:
+        mean, accuracy = found[point.method]
+        left(tmp_path, point.model, sparsity_of_mean=mean, test_accuracy=accuracy)
+        left(tmp_path, point.nodes["interpolate"], test_error_barrier_mean=0.125)
+        for run, own in zip(point.candidates, (0.91, 0.92, 0.93), strict=True):
+            left(tmp_path, run, test_accuracy=own)
+    study = measured(of, tmp_path, "alignment")
+    rows = alignment.tabulate(study)
+    assert rows["lost_sparsity"].tolist() == pytest.approx([0.05, 0.01])
+    text = alignment.text(study, rows)
+    plain = "| 95 % | one dense network | as they are | 90.00 | 5.00 | 12.50 | 80.00 | 92.00 |"
+    matched = "| 95 % | one dense network | matched | 94.00 | 1.00 | 12.50 | 85.00 | 92.00 |"
+    assert plain in text
+    assert matched in text
+
+
+def test_interpolation_has_a_line_for_each_set_of_networks(tmp_path):
+    of = plan("imp", phases=1, target_sparsity=0.9, studies=["interpolation"])
+    losses = {f"{split}_loss_barrier_{k}": 0.25 for split in ("train", "val", "test") for k in OVER}
+    errors = {"test_error_barrier_mean": 0.01, "test_error_barrier_max": 0.03}
+    for point in of.points:
+        left(tmp_path, point.nodes["interpolate"], **losses, **errors)
+    study = measured(of, tmp_path, "interpolation")
+    text = interpolation.text(study, interpolation.tabulate(study))
+    numbers = "| 0.250 | 0.250 | 0.250 | 0.250 | 0.250 | 0.250 | 1.00 | 3.00 |"
+    assert f"| 90 % | IMP runs {numbers}" in text
+    assert f"| 90 % | SMS candidates {numbers}" in text
+
+
+def test_swa_takes_the_difference_seed_by_seed_after_the_last_phase(tmp_path):
+    """IMP+SWA 91 and 90, IMP 90 and 92 %: differences of 1 and -2 points, hence -0.5 ± 2.12."""
+    grid = {"swa": {"schedules": ["LLR"]}}
+    of = plan("imp", phases=2, seeds=[0, 1], studies=["swa"], study=grid)
+    found = {("imp", 0): 0.9, ("imp", 1): 0.92, ("imp_swa", 0): 0.91, ("imp_swa", 1): 0.9}
+    for point in of.points:
+        accuracy = found[point.method, point.seed] if point.phase == 2 else 0.5
+        left(tmp_path, point.model, test_accuracy=accuracy, val_accuracy=accuracy)
+    study = measured(of, tmp_path, "swa")
+    text = swa.text(study, swa.tabulate(study))
+    assert "| LLR | 91.00 ± 1.41 | 90.50 ± 0.71 | -0.50 ± 2.12 |" in text
+
+
+# ---- everything end to end
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def label(method: str, m: int) -> str:
         "imp_cia": "IMP-RePrune (CIA)",
         "imp_caa": "IMP-RePrune (CAA)",
         "imp_align": "IMP-RePrune (aligned)",
-        "imp_swa": "IMP + SWA",
+        "imp_swa": "IMP+SWA",
         "sms_swa": "SMS of SWA means",
     }
     if method.startswith("sms_") and method not in known:

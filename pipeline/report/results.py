@@ -29,12 +29,14 @@ COMPARED = [
     "l2_max",
     "angle_mean_degrees",
 ]
+AVERAGED = ["sparsity_of_mean", "sparsity_of_mean_unaligned"]  # before re-pruning
 ROBUST = ["ood_accuracy_15", "ood_accuracy_19", "ood_synthetic"]
 COLUMNS = [
     *KEY,
     "sparsity",
     *EVALUATED,
     "stored_bytes",
+    *AVERAGED,
     "worst_group",
     *COMPARED,
     *ROBUST,

@@ -39,7 +39,7 @@ def _record(measured: Measured) -> dict[str, object]:
         "test_accuracy": model.get("test_accuracy"),
         "test_error_barrier_mean": measured.nodes["interpolate"].get("test_error_barrier_mean"),
     }
-    if model:
+    if "sparsity_of_mean" in model:
         own = model["sparsity_of_mean"]
         record |= {"sparsity_of_mean": own, "lost_sparsity": point.values["sparsity"] - own}
     if all(measured.candidates):
