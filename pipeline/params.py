@@ -97,8 +97,27 @@ class Swa(Section):
     learning_rate: Positive | None = None
 
 
+class During(Section):
+    """How the methods that prune during training do it.
+
+    ``epochs``, null: those of pretraining, is the budget of one training; BIMP spends
+    ``dense_share`` of it before its phases. ``copies_from``: the share of the training after which
+    SMS's copies may begin. ``from_dense``: GSM and LC start from the dense network.
+    """
+
+    epochs: Count | None = None
+    pruning_steps: Count = 9
+    copies_from: Annotated[float, Field(ge=0, lt=1)] = 0.55
+    dense_share: Annotated[float, Field(gt=0, lt=1)] = 0.67
+    from_dense: bool = False
+    refresh: Count = 16  # iterations between DPF's masks
+    penalty: NotNegative = 1e-3  # LC's, in the first epoch
+    alpha: NotNegative = 1e-6  # DST's regulariser
+    initial: float = -5.0  # STR's threshold before the sigmoid
+
+
 class Evaluate(Section):
-    """What is measured beyond the test accuracy."""
+    """What is measured beyond the score on the test set; corruptions are for classifiers."""
 
     corruptions: Literal["none", "final", "all"] = "final"
     corruptions_path: str | None = None
@@ -120,12 +139,13 @@ class Experiment(Section):
 
     recipe: str
     about: str
+    task: str = "classification"
     seeds: Annotated[list[Seed], Field(min_length=1)]
     m: Annotated[int, Field(ge=1, le=100)]
     phases: Annotated[int, Field(ge=1, le=100)]
     target_sparsity: Annotated[float, Field(gt=0, lt=1)]
     methods: Annotated[list[str], Field(min_length=1)]
-    merge: Annotated[list[Literal["uniform", "greedy"]], Field(min_length=1)]
+    merge: Annotated[list[str], Field(min_length=1)]
     data: Data
     network: Network
     augmentation: Augmentation
@@ -133,6 +153,7 @@ class Experiment(Section):
     prune: Prune = Prune()
     retrain: Retrain
     swa: Swa = Swa()
+    during: During = During()
     evaluate: Evaluate = Evaluate()
     studies: list[str] = []
     study: dict[str, dict[str, Any]] = {}  # other grids for studies, by name
@@ -146,6 +167,9 @@ class Experiment(Section):
         _distinct("studies", self.studies)
         for method in self.methods:
             _choice("methods", method, modules("plan/methods"))
+        _choice("task", self.task, modules("tasks"))
+        for rule in self.merge:
+            _choice("merge", rule, modules("soup"))
         for key, named in (("studies", self.studies), ("study", self.study)):
             for study in named:
                 _choice(key, study, modules("plan/studies"))

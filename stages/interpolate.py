@@ -1,4 +1,4 @@
-"""Walk straight from network to network: losses and accuracies on the way, and the barriers."""
+"""Walk straight from network to network: losses and errors on the way, and the barriers."""
 
 import argparse
 from itertools import combinations
@@ -13,9 +13,9 @@ from pipeline.checkpoint import Checkpoint, write_json
 from pipeline.cli import publish, run
 from pipeline.data.base import Dataset, Split, load
 from pipeline.errors import UserError
-from pipeline.evaluate.metrics import accuracy, loss
 from pipeline.interpolate import barrier, between, grid
-from pipeline.model_folder import calibrated, predict, read
+from pipeline.model_folder import calibrated, read
+from pipeline.tasks.base import load as load_task
 from pipeline.train.device import pick
 
 Measures = dict[str, dict[str, float]]
@@ -60,15 +60,15 @@ def _some(split: Split, count: int) -> Split:
 def _measure(
     model: Checkpoint, data: Dataset, splits: dict[str, Split], device: torch.device
 ) -> Measures:
-    """Return loss and error on every split, with BatchNorm re-estimated at this point."""
-    network = calibrated(model, data, device)[0]
-    logits = {name: predict(network, data, split) for name, split in splits.items()}
-    return {
-        name: {
-            "loss": loss(logits[name], split.labels),
-            "error": 1 - accuracy(logits[name], split.labels),
-        }
+    """Return loss and error, 1 - score, on every split, with BatchNorm re-estimated here."""
+    network, task = calibrated(model, data, device)[0], load_task(data.task)
+    found = {
+        name: task.measure(task.predict(network, data, split), split, data)
         for name, split in splits.items()
+    }
+    return {
+        name: {"loss": numbers["loss"], "error": 1 - numbers[task.metric]}
+        for name, numbers in found.items()
     }
 
 

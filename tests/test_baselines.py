@@ -177,7 +177,7 @@ def test_swa_candidates_settle_at_their_rate(project):
 def test_an_aligned_run_computes_what_the_run_does(project):
     folder = project.root / "artifacts"
     one, other = (
-        load_tensors(folder / name / "logits.safetensors")["test"]
+        load_tensors(folder / name / "predictions.safetensors")["test"]
         for name in ("s0-imp-p2-c1", "s0-imp_align-p2-run1")
     )
     assert torch.allclose(one, other, atol=1e-3)

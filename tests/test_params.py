@@ -74,7 +74,7 @@ def test_seeds_take_the_place_of_seed(tmp_path):
         ("recipe", "mnist", ["recipe", "'mnist'", "digits"]),
         ("methods", ["smss"], ["methods", "'smss'", "imp_mx", "sms"]),
         ("methods", ["sms", "sms"], ["methods", "twice"]),
-        ("merge", ["median"], ["merge.0", "'median'", "'uniform' or 'greedy'"]),
+        ("merge", ["median"], ["merge", "'median'", "distilled, greedy, learned"]),
         ("prune__criterion", "magnitud", ["prune.criterion", "'magnitud'", "magnitude"]),
         ("prune__allocation", "globl", ["prune.allocation", "'globl'", "global", "uniform"]),
         ("retrain__schedule", "STEP", ["retrain.schedule", "'STEP'", "ALLR"]),

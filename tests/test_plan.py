@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.params import Experiment, load
+from pipeline.params import Experiment, load, modules
 from pipeline.plan import graph
 from pipeline.plan.build import build, methods
 from pipeline.plan.imports import closure
@@ -85,7 +85,7 @@ def test_candidates_differ_in_what_varies_and_nothing_else():
     m=st.integers(1, 6),
     phases=st.integers(1, 4),
     methods=st.sets(st.sampled_from(FAMILY), min_size=1),
-    merge=st.sets(st.sampled_from(["uniform", "greedy"]), min_size=1),
+    merge=st.sets(st.sampled_from(modules("soup")), min_size=1),
     seeds=st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
 )
 def test_laws_of_every_plan(m, phases, methods, merge, seeds):
@@ -102,6 +102,37 @@ def test_laws_of_every_plan(m, phases, methods, merge, seeds):
     reached = {name for node in of.nodes.values() for name in node.inputs}
     ends = {n.script for n in of.nodes.values() if n.name not in reached}
     assert ends <= {"evaluate", "compare", "robustness", "prepare"}, "nothing is trained for nobody"
+
+
+def test_a_merge_is_told_what_its_rule_asks_for_and_watches_that_rule_only():
+    of = plan(methods=["sms"], merge=modules("soup"), phases=2, seeds=[0])
+    asked = {"distilled": {"dense", "seed"}, "learned": {"seed"}}
+    asked |= {"model_stock": {"parent"}, "wise": {"parent"}}
+    own = {"distilled": ["learned"], "greedy": ["uniform"], "model_stock": ["uniform"]}
+    own["wise"] = ["uniform"]
+    for rule in modules("soup"):
+        node = of.nodes[f"s0-sms_{rule}-p2"]
+        given = {"data", "candidates", "rule"} | asked.get(rule, set())
+        assert node.arguments.keys() == given
+        files = {f"pipeline/soup/{name}.py" for name in ["base", "build", rule, *own.get(rule, [])]}
+        assert {f for f in graph.dependencies(node) if f.startswith("pipeline/soup/")} == files
+    assert of.nodes["s0-sms_wise-p1"].arguments["parent"] == "artifacts/s0-p1-prune"
+    assert of.nodes["s0-sms_wise-p2"].arguments["parent"] == "artifacts/s0-sms_wise-p2-prune"
+    assert of.nodes["s0-sms_distilled-p2"].arguments["dense"] == "artifacts/s0-dense"
+    seeds = {of.nodes[f"s0-sms_learned-p{phase}"].arguments["seed"] for phase in (1, 2)}
+    assert len(seeds) == 2
+
+
+def test_the_same_candidates_merged_by_every_rule_need_only_names():
+    of = plan(methods=["sms"], merge=["uniform"], phases=1, seeds=[0])
+    before = set(of.nodes)
+    work = Work(of, 0)
+    work.start("sms_uniform")
+    candidates = [f"s0-p1-c{j}" for j in range(3)]
+    for rule in modules("soup"):
+        work.merge(candidates, 1, rule, name=f"p1-by_{rule}")
+    others = {f"s0-p1-by_{rule}" for rule in modules("soup")} - {"s0-p1-by_uniform"}
+    assert set(of.nodes) - before == others, "the method's own soup is found again"
 
 
 @given(order=st.permutations(ALL))

@@ -12,6 +12,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from pipeline.evaluate.corruptions.constants import NAMES_15, NAMES_19
 from pipeline.evaluate.cost import macs
 from pipeline.evaluate.robustness import mean_corruption_error
 from pipeline.models.build import build as network_of
-from pipeline.params import RECIPES, Experiment
+from pipeline.params import RECIPES, Experiment, modules
 from pipeline.plan.build import build
 from pipeline.plan.nodes import Plan, Row
 from pipeline.report import paper
@@ -41,6 +42,10 @@ BASE = {
     "dense": [0.970],
     "sms_uniform": [0.972, 0.968, 0.951],
     "sms_greedy": [0.971, 0.967, 0.948],
+    "sms_learned": [0.972, 0.969, 0.950],
+    "sms_distilled": [0.973, 0.969, 0.952],
+    "sms_model_stock": [0.970, 0.965, 0.945],
+    "sms_wise": [0.972, 0.967, 0.949],
     "imp": [0.966, 0.958, 0.932],
     "imp_mx": [0.967, 0.961, 0.938],
     "imp_reprune": [0.0, 0.0, 0.905],
@@ -485,7 +490,7 @@ def test_families_hold_the_19_corruptions():
 def test_layers_are_sorted_from_input_to_output(name: str):
     """Against the order in which the network calls them."""
     network = network_of(name, classes=10)
-    called = list(macs(network, (3, 32, 32)))
+    called = list(macs(network, torch.zeros(1, 3, 32, 32)))
     assert sorted(called, key=depth)[0] == called[0]
     assert sorted(called, key=depth)[-1] == called[-1]
     convolutions = [layer for layer in called if "shortcut" not in layer]
@@ -532,6 +537,7 @@ def unseen(figure: Figure) -> set[Text]:
     ("changes", "change"),
     [
         ({"phases": 1, "methods": ["sms"], "merge": ["greedy"]}, None),
+        ({"merge": modules("soup")}, None),
         pytest.param(
             {"phases": 10, "seeds": [0, 1], "target_sparsity": 0.995},
             crowd,

@@ -371,12 +371,19 @@ def test_paper_numbers_stand_where_the_experiment_is_the_papers(tmp_path: Path):
     assert l2_distances(wrn)[0.9] == 29.17
     assert l2_distances(experiment("cifar100_wrn20", m=3)) == {}
     assert l2_distances(experiment("digits", m=5)) == {}
-    imagenet = experiment("digits", paper={"dataset": "ImageNet", "arch": "ResNet-50"})
+    table_1 = {"phases": 3, "target_sparsity": 0.9, "retrain": {"epochs": 10, "schedule": "ALLR"}}
+    table_1 |= {"paper": {"dataset": "ImageNet", "arch": "ResNet-50"}}
+    imagenet = experiment(**table_1)
     rows = published(imagenet, "more_phases")
     found = reference(rows[(rows["m"] == 10) & (rows["method"] == "IMP with m phases")])
     assert found is not None
     assert (found.mean, found.std, found.table) == (74.70, 0.02, 16)
-    assert published(wrn, "more_phases").empty
+    for other in (
+        wrn,
+        experiment(**table_1 | {"phases": 2}),
+        experiment(**table_1 | {"paper": None}),
+    ):
+        assert published(other, "more_phases").empty
     grid = {"sparsity": {"sparsities": [0.9]}}
     of = build(experiment("cifar100_wrn20", m=5, studies=["sparsity"], study=grid))
     everywhere(of, tmp_path)

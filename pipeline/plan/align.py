@@ -15,6 +15,5 @@ def align(work: Work, reference: str, run: str, phase: int, number: int) -> str:
         "seed": derive(work.seed, "align", phase, number),
     }
     name = joined(work.method, f"p{phase}", f"run{number}")
-    network = work.settings.network.name
-    modules = () if network.startswith("torchvision.") else (f"pipeline.models.{network}",)
+    modules = work._learning()
     return work.add(name, "align", flags, modules=modules, phase=phase, candidate=number)

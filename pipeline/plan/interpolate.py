@@ -22,6 +22,4 @@ def interpolate(work: Work, models: Sequence[str], phase: int, points: int = 11)
         "points": points,
     }
     name = joined(work.method, f"p{phase}", "interpolate")
-    network = work.settings.network.name
-    modules = () if network.startswith("torchvision.") else (f"pipeline.models.{network}",)
-    return work.add(name, "interpolate", flags, modules=modules, phase=phase)
+    return work.add(name, "interpolate", flags, modules=work._learning(), phase=phase)

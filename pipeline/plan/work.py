@@ -14,6 +14,7 @@ from pipeline.plan.nodes import Row, artifact
 from pipeline.prune.ladder import sparsities
 from pipeline.prune.rules import SEEDED, module_name
 from pipeline.seeds import derive
+from pipeline.soup import build as rules
 
 
 class Work(Ledger):
@@ -65,7 +66,7 @@ class Work(Ledger):
             **self._training(s.weight_decay),
         }
         files = (own.network.weights,) if own.network.weights else ()
-        return self.add("dense", "pretrain", flags, files=files, modules=self._network())
+        return self.add("dense", "pretrain", flags, files=files, modules=self._learning())
 
     def prune(self, parent: str, phase: int, run: int | None = None) -> str:
         """Return ``parent`` pruned to the sparsity of ``phase``."""
@@ -107,18 +108,27 @@ class Work(Ledger):
         }
         shared = times == 1 and not more and self.plan.nodes[pruned].inputs == (self.pretrain(),)
         name = joined("" if shared else self.lineage, f"p{phase}", f"c{candidate}")
-        modules = self._network()
+        modules = self._learning()
         return self.add(name, "retrain", flags, modules=modules, phase=phase, candidate=candidate)
 
-    def merge(self, candidates: Sequence[str], phase: int, rule: str) -> str:
-        """Return the soup of ``candidates``, which share one mask, by ``rule``."""
+    def merge(self, candidates: Sequence[str], phase: int, rule: str, name: str = "") -> str:
+        """Return the soup of ``candidates``, which share one mask, by ``rule``.
+
+        It is the method's own of this phase; of several of one phase, all but one need a ``name``.
+        """
+        asked = rules.asks(rule)
+        learns = "loss" in asked or "distillation" in asked
         flags = {
             "data": artifact(self.data()),
-            "candidates": [artifact(name) for name in candidates],
+            "candidates": [artifact(each) for each in candidates],
             "rule": rule,
+            "parent": self._parent(candidates[0]) if "parent" in asked else None,
+            "dense": artifact(self.pretrain()) if "distillation" in asked else None,
+            "seed": derive(self.seed, "merge", phase) if learns else None,
         }
-        name = joined(self.method, f"p{phase}")
-        return self.add(name, "merge", flags, modules=self._network(), phase=phase)
+        modules = (rules.module_name(rule), *self._learning())
+        name = name or joined(self.method, f"p{phase}")
+        return self.add(name, "merge", flags, modules=modules, phase=phase)
 
     def reprune(
         self,
@@ -142,7 +152,7 @@ class Work(Ledger):
             "average": average,
             "unaligned": [artifact(name) for name in unaligned],
         }
-        modules = (*_pruning(own), *self._network())
+        modules = (*_pruning(own), *self._learning())
         name = joined(self.method, f"p{phase}")
         return self.add(name, "reprune", flags, modules=modules, phase=phase)
 
@@ -150,8 +160,9 @@ class Work(Ledger):
         """Measure ``model`` as the method's result of ``phase``, beside its ``candidates``."""
         data, short = artifact(self.data()), self._short(model)
         flags = {"data": data, "model": artifact(model), "groups": self.settings.evaluate.groups}
-        network = self._network()
-        evaluate = self.add(f"{short}-eval", "evaluate", flags, modules=network, phase=phase)
+        summary = f"pipeline.evaluate.{self.settings.task}"
+        modules = (*self._learning(), summary)
+        evaluate = self.add(f"{short}-eval", "evaluate", flags, modules=modules, phase=phase)
         self.plan.rows.append(
             Row(
                 method=self.method,
@@ -174,7 +185,7 @@ class Work(Ledger):
             "soup": artifact(model),
         }
         short = f"{self._short(model)}-compare"
-        return self.add(short, "compare", flags, modules=self._network(), phase=phase)
+        return self.add(short, "compare", flags, modules=self._learning(), phase=phase)
 
     def _short(self, model: str) -> str:
         return model.removeprefix(f"{self.name()}-")
@@ -182,6 +193,8 @@ class Work(Ledger):
     def _robustness(self, short: str, model: str, phase: int) -> str | None:
         own = self.settings.evaluate
         last = phase in (0, self.settings.phases)
+        if self.settings.task != "classification":
+            return None
         if own.corruptions == "none" or (own.corruptions == "final" and not last):
             return None
         data = artifact(self.data())
@@ -197,6 +210,10 @@ class Work(Ledger):
             modules=self._network(),
             phase=phase,
         )
+
+    def _parent(self, candidate: str) -> str:
+        """Return the folder of the pruned model that ``candidate`` was retrained from."""
+        return str(self.plan.nodes[candidate].arguments["parent"])
 
     def _candidate(self, candidate: int) -> tuple[int, float, str, float | None]:
         """Return epochs, weight decay, schedule and peak learning rate of a candidate."""
@@ -229,6 +246,10 @@ class Work(Ledger):
     def _network(self) -> tuple[str, ...]:
         name = self.settings.network.name
         return () if name.startswith("torchvision.") else (f"pipeline.models.{name}",)
+
+    def _learning(self) -> tuple[str, ...]:
+        """Return the modules of the network and of what it learns."""
+        return (*self._network(), f"pipeline.tasks.{self.settings.task}")
 
 
 def _pruning(prune: Prune) -> tuple[str, str]:

@@ -14,6 +14,8 @@ _COLOURS = {
     "sky": "#56B4E9",
 }
 
+_DURING = {"bimp", "gmp", "dpf", "gsm", "lc", "dnw", "dst", "str"}  # pruning during training
+
 
 @dataclass(frozen=True)
 class Look:
@@ -29,6 +31,10 @@ _LOOKS = {
     "dense": Look(_COLOURS["black"], "D", ":"),
     "sms_uniform": Look(_COLOURS["blue"], "o", "-"),
     "sms_greedy": Look(_COLOURS["orange"], "s", "-"),
+    "sms_learned": Look(_COLOURS["sky"], "X", "-", 1.2),
+    "sms_distilled": Look(_COLOURS["green"], "h", "-", 1.2),
+    "sms_model_stock": Look(_COLOURS["purple"], "<", "-"),
+    "sms_wise": Look(_COLOURS["vermilion"], "*", "-", 1.4),
     "imp": Look(_COLOURS["green"], "^", "--"),
     "imp_mx": Look(_COLOURS["vermilion"], "v", "--"),
     "imp_reprune": Look(_COLOURS["purple"], "P", "-.", 1.3),
@@ -39,6 +45,8 @@ _SPARE = [
     Look(_COLOURS["blue"], ">", "-."),
     Look(_COLOURS["vermilion"], "h", "-."),
 ]
+
+_RULES = {"model_stock": "Model Stock", "wise": "WiSE"}  # as their papers write them
 
 
 def looks(methods: list[str]) -> dict[str, Look]:
@@ -63,7 +71,10 @@ def label(method: str, m: int) -> str:
         "sms_swa": "SMS of SWA means",
     }
     if method.startswith("sms_") and method not in known:
-        return f"SMS {method.removeprefix('sms_').replace('_', ' ')}"
+        rule = method.removeprefix("sms_")
+        return f"SMS {_RULES.get(rule, rule.replace('_', ' '))}"
+    if method.removesuffix("_sms") in _DURING:
+        return method.upper().replace("_", " + ")
     return known.get(method, method.replace("_", " "))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.plan.nodes import Plan
+from pipeline.plan.nodes import Plan, Row
 from pipeline.report.results import (
     AVERAGED,
     COLUMNS,
@@ -18,6 +18,8 @@ from pipeline.report.results import (
     Results,
 )
 from pipeline.report.source import Records, Source
+
+ROUNDING = 1e-3  # whole weights, layer by layer, in the smallest networks
 
 
 def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
@@ -36,7 +38,7 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
         model = source.metrics(row.model)
         rows.append(
             key
-            | {"sparsity": row.sparsity, "model": row.model}
+            | {"sparsity": _sparsity(row, evaluated), "model": row.model}
             | {name: evaluated[name] for name in EVALUATED if name in evaluated}
             | source.size(row.model)
             | {name: model[name] for name in AVERAGED if name in model}
@@ -67,6 +69,12 @@ def _planned(plan: Plan) -> list[tuple[str, int, float]]:
     """Return method, phase and sparsity of all rows: dense first, then the soups."""
     found = dict.fromkeys((row.method, row.phase, row.sparsity) for row in plan.rows)
     return sorted(found, key=lambda row: (row[0] != "dense", not row[0].startswith("sms_")))
+
+
+def _sparsity(row: Row, evaluated: dict[str, Any]) -> float:
+    """Return the planned sparsity, or the measured one where a method cannot be told (DST, STR)."""
+    found: float = evaluated.get("sparsity", row.sparsity)
+    return row.sparsity if abs(found - row.sparsity) < ROUNDING else found
 
 
 def _extend(records: Records, key: dict[str, Any], more: Records) -> None:

@@ -126,7 +126,7 @@ def best(rows: pd.DataFrame, by: Sequence[str], over: Sequence[str]) -> pd.DataF
     return pd.concat(chosen) if chosen else rows.iloc[:0]
 
 
-def over_places(rows: pd.DataFrame, column: str, measure: str) -> dict[float, Spread | None]:
+def over_places(rows: pd.DataFrame, column: str, measure: str) -> dict[Any, Spread | None]:
     """Return `over_seeds` of ``measure`` for each value of ``column``."""
     return {values[column]: over_seeds(own, measure) for values, own in groups(rows, column)}
 

@@ -15,7 +15,7 @@ class Grid(Section):
     """How many candidates vary in what; a recipe's grid may have fewer values."""
 
     sparsity: Sparsity = 0.9
-    candidates: Annotated[int, Field(ge=2, le=100)] = 8
+    candidates: Annotated[int, Field(ge=2, le=12)] = 8
     vary: list[Vary] = Field(["seed", "weight_decay", "epochs", "learning_rate"])
 
 
@@ -58,7 +58,7 @@ def _average_pairs(base: Study, vary: Vary, values: list[float]) -> None:
 def _values(own: Experiment, vary: Vary) -> list[float]:
     """Return what the candidates may have: the recipe's own setting, then its grid's others."""
     if vary == "seed":
-        return list(range(100))
+        return list(range(12))
     values = own.retrain.grids.get(vary, [])
     if own.retrain.vary == vary and own.retrain.values:
         values = own.retrain.values

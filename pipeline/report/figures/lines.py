@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -19,11 +20,11 @@ class Line:
 
     name: str
     look: Look
-    points: Mapping[float, Spread | None]
+    points: Mapping[Any, Spread | None]
 
 
 def draw(
-    axes: Axes, lines: Sequence[Line], places: Sequence[float], labels: Sequence[str], scale: float
+    axes: Axes, lines: Sequence[Line], places: Sequence[Any], labels: Sequence[str], scale: float
 ) -> None:
     """Draw ``lines``, their values times ``scale``, at evenly spaced ``places`` with ``labels``."""
     for i, line in enumerate(lines):

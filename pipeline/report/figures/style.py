@@ -61,17 +61,25 @@ def new(
     panels: int = 1,
     *,
     stacked: bool = False,
+    columns: int = 0,
     share_y: bool = True,
     ratios: Sequence[float] | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `WIDTH` x ``height`` inches with panels side by side, or stacked."""
+    """Return a figure of `WIDTH` x ``height`` inches with panels side by side, or stacked.
+
+    ``columns`` is how many stand side by side; the rest follow below.
+    """
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     if stacked:
         axes = figure.subplots(panels, 1, squeeze=False, sharey=share_y, height_ratios=ratios)
     else:
-        axes = figure.subplots(1, panels, squeeze=False, sharey=share_y, width_ratios=ratios)
-    return figure, list(axes.flat)
+        columns = columns or panels
+        rows = math.ceil(panels / columns)
+        axes = figure.subplots(rows, columns, squeeze=False, sharey=share_y, width_ratios=ratios)
+    for unused in axes.flat[panels:]:
+        unused.remove()
+    return figure, list(axes.flat[:panels])
 
 
 def mosaic(height: float, rows: Sequence[Sequence[str]]) -> tuple[Figure, dict[str, Axes]]:
