@@ -95,6 +95,17 @@ class Retrain(Section):
     grids: dict[Literal["weight_decay", "epochs", "learning_rate"], list[Positive]] = {}
 
 
+class Swa(Section):
+    """Where methods with SWA start to average, as a fraction of a retraining, and sms_swa's rate.
+
+    Without a start imp_swa averages every epoch and sms_swa those of the last half; without a
+    rate sms_swa settles at half of pretraining's.
+    """
+
+    start: Annotated[float, Field(ge=0, lt=1)] | None = None
+    learning_rate: Positive | None = None
+
+
 class During(Section):
     """How the methods that prune during training do it.
 
@@ -150,6 +161,7 @@ class Experiment(Section):
     pretrain: Pretrain
     prune: Prune = Prune()
     retrain: Retrain
+    swa: Swa = Swa()
     during: During = During()
     evaluate: Evaluate = Evaluate()
     studies: list[str] = []

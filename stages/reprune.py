@@ -16,6 +16,7 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)
 parser.add_argument("--runs", type=Path, nargs="+", required=True)
 parser.add_argument("--average", default="cia", choices=AVERAGES)
+parser.add_argument("--unaligned", type=Path, nargs="*", help="the runs before, for comparison")
 parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
 parser.add_argument("--out", type=Path, required=True)
 add_pruning_flags(parser)
@@ -29,8 +30,12 @@ def main(flags: argparse.Namespace) -> None:
     names = prunable(model)
     average = superpose(runs, names, flags.average)
     found, _ = pruned(average, model, flags)
+    numbers = {"sparsity_of_mean": sparsity(average, names)}
+    if flags.unaligned:
+        before = superpose([read(folder) for folder in flags.unaligned], names, flags.average)
+        numbers["sparsity_of_mean_unaligned"] = sparsity(before, names)
     with publish(flags.out) as folder:
-        write(folder, found, data, device, sparsity_of_mean=sparsity(average, names))
+        write(folder, found, data, device, **numbers)
 
 
 if __name__ == "__main__":

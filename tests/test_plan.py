@@ -19,7 +19,7 @@ from pipeline.plan.work import Work
 
 ROOT = Path(__file__).parent.parent
 ALL = ["imp", "imp_mx", "imp_reprune", "sms"]
-FAMILY = ["imp_caa", "imp_cia", "imp_phases", *ALL]
+FAMILY = ["imp_align", "imp_caa", "imp_cia", "imp_phases", "imp_swa", "sms_swa", *ALL]
 
 
 def plan(**changes: object) -> Plan:

@@ -23,7 +23,10 @@ from pipeline.report.write_studies import write_studies
 from tests.project import PARAMS, Project, ran
 
 ROOT = Path(__file__).parent.parent
-ALL = ["length", "merging", "more_phases", "pairs", "schedule", "sparsity"]
+ALL = [
+    *("alignment", "interpolation", "length", "merging", "more_phases", "pairs", "schedule"),
+    *("sparsity", "swa"),
+]
 SMALL = {
     "length": {"sparsities": [0.9], "epochs": [1, 3]},
     "merging": {"rules": ["uniform", "greedy"]},
@@ -31,6 +34,7 @@ SMALL = {
     "pairs": {"candidates": 3},
     "schedule": {"sparsities": [0.9, 0.95], "schedules": ["LLR", "ALLR"], "epochs": [1, 2]},
     "sparsity": {"sparsities": [0.8, 0.9]},
+    "swa": {"schedules": ["LLR", "ALLR"]},
 }
 
 
@@ -70,6 +74,16 @@ def test_studies_are_listed_with_a_line_each():
         ("more_phases", {"prune": 6 + 1, "retrain": 6 + 2}),
         # greedy on the uniform soup's candidates; the uniform soup is there
         ("merging", {"merge": 1, "compare": 1}),
+        # IMP by LLR, and IMP+SWA by both; phase 1's pruning is everybody's
+        ("swa", {"prune": 3, "retrain": 3 * 2}),
+        # per phase IMP's runs and SMS's candidates, which in phase 1 are the same
+        ("interpolation", {"prune": 2, "retrain": 2, "interpolate": 3}),
+        # two more runs of the one dense network's, and two of dense networks of their own
+        (
+            "alignment",
+            {"pretrain": 2, "prune": 2 + 4, "retrain": 2 + 4}
+            | {"align": 2 * 4, "reprune": 2 * 4, "interpolate": 2 * 4},
+        ),
     ],
 )
 def test_a_study_adds_what_no_method_has_and_nothing_else(study: str, counts: dict[str, int]):
@@ -180,9 +194,9 @@ def test_grids_of_cifar_100_are_the_papers():
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("studies: [pears]", "studies is 'pears', but must be one of length, merging, "),
+        ("studies: [pears]", "studies is 'pears', but must be one of alignment, "),
         ("studies: [pairs, pairs]", "studies is ['pairs', 'pairs'], but names one of them twice"),
-        ("study: {pears: {}}", "study is 'pears', but must be one of length, merging, "),
+        ("study: {pears: {}}", "study is 'pears', but must be one of alignment, "),
         (
             "studies: [pairs]\nstudy: {pairs: {sparsity: 1.5}}",
             "params.yaml: study.pairs.sparsity is 1.5, but must be less than 1",
@@ -231,7 +245,8 @@ def everywhere(of: Plan, artifacts: Path) -> None:
     for name, node in of.nodes.items():
         high = 0.9 + (len(name) % 7) / 200 + (0.01 if node.script == "merge" else 0)
         leave(artifacts, name, test_accuracy=high, val_accuracy=high, l2_mean=3.0, l2_max=4.0,
-              ensemble={"test_accuracy": 0.95}, taken=[0, 1], mean_19=high - 0.2)  # fmt: skip
+              ensemble={"test_accuracy": 0.95}, taken=[0, 1], mean_19=high - 0.2,
+              sparsity_of_mean=0.5, test_error_barrier_mean=0.1)  # fmt: skip
 
 
 def test_the_best_candidate_is_chosen_on_validation(tmp_path: Path):

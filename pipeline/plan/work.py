@@ -84,8 +84,13 @@ class Work(Ledger):
         name = joined(lineage, f"p{phase}", branch, "prune")
         return self.add(name, "prune", flags, modules=modules, phase=phase)
 
-    def retrain(self, pruned: str, phase: int, candidate: int = 0, times: int = 1) -> str:
-        """Return candidate ``candidate`` of a pruned network, retrained ``times`` as long."""
+    def retrain(
+        self, pruned: str, phase: int, candidate: int = 0, times: int = 1, **more: Any
+    ) -> str:
+        """Return candidate ``candidate`` of a pruned network, retrained ``times`` as long.
+
+        With ``more`` flags of the stage the network is this method's alone, phase 1's too.
+        """
         own = self.settings
         epochs, decay, schedule, peak = self._candidate(candidate)
         seed_of = candidate if own.retrain.vary == "seed" else 0
@@ -98,8 +103,9 @@ class Work(Ledger):
             "learning_rate": peak,
             "seed": derive(self.seed, "retrain", phase, seed_of),
             **self._training(decay),
+            **more,
         }
-        shared = times == 1 and self.plan.nodes[pruned].inputs == (self.pretrain(),)
+        shared = times == 1 and not more and self.plan.nodes[pruned].inputs == (self.pretrain(),)
         name = joined("" if shared else self.lineage, f"p{phase}", f"c{candidate}")
         modules = self._learning()
         return self.add(name, "retrain", flags, modules=modules, phase=phase, candidate=candidate)
@@ -123,8 +129,17 @@ class Work(Ledger):
         name = name or joined(self.method, f"p{phase}")
         return self.add(name, "merge", flags, modules=modules, phase=phase)
 
-    def reprune(self, runs: Sequence[str], phase: int, average: str | None = None) -> str:
-        """Return the average of ``runs``, whose masks differ, pruned to the phase's sparsity."""
+    def reprune(
+        self,
+        runs: Sequence[str],
+        phase: int,
+        average: str | None = None,
+        unaligned: Sequence[str] = (),
+    ) -> str:
+        """Return the average of ``runs``, whose masks differ, pruned to the phase's sparsity.
+
+        Of runs whose channels were matched the ``unaligned`` ones are measured beside them.
+        """
         own = self.settings.prune
         flags = {
             "data": artifact(self.data()),
@@ -133,6 +148,7 @@ class Work(Ledger):
             **_rule(own),
             "seed": self._pruning_seed(phase),
             "average": average,
+            "unaligned": [artifact(name) for name in unaligned],
         }
         modules = (*_pruning(own), *self._learning())
         name = joined(self.method, f"p{phase}")

@@ -66,8 +66,11 @@ def label(method: str, m: int) -> str:
         "imp_reprune": "IMP-RePrune",
         "imp_cia": "IMP-RePrune (CIA)",
         "imp_caa": "IMP-RePrune (CAA)",
+        "imp_align": "IMP-RePrune (aligned)",
+        "imp_swa": "IMP+SWA",
+        "sms_swa": "SMS of SWA means",
     }
-    if method.startswith("sms_"):
+    if method.startswith("sms_") and method not in known:
         rule = method.removeprefix("sms_")
         return f"SMS {_RULES.get(rule, rule.replace('_', ' '))}"
     if method.removesuffix("_sms") in _DURING:

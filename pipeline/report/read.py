@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.plan.nodes import Plan, Row
 from pipeline.report.results import (
+    AVERAGED,
     COLUMNS,
     COMPARED,
     EVALUATED,
@@ -36,11 +37,13 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
         evaluated = source.metrics(row.evaluate)
         robust = source.metrics(row.robustness)
         shrunk = source.metrics(row.shrink)
+        model = source.metrics(row.model)
         rows.append(
             key
             | {"sparsity": _sparsity(row, evaluated), "model": row.model}
             | {name: evaluated[name] for name in EVALUATED if name in evaluated}
             | source.size(row.model)
+            | {name: model[name] for name in AVERAGED if name in model}
             | _worst_group(evaluated)
             | _flat(source.metrics(row.compare))
             | _robustness(robust)

@@ -29,6 +29,7 @@ COMPARED = [
     "l2_max",
     "angle_mean_degrees",
 ]
+AVERAGED = ["sparsity_of_mean", "sparsity_of_mean_unaligned"]  # before re-pruning
 ROBUST = ["ood_accuracy_15", "ood_accuracy_19", "ood_synthetic"]
 SHRUNK = [
     "parameters_removed",
@@ -46,6 +47,7 @@ COLUMNS = [
     "sparsity",
     *EVALUATED,
     "stored_bytes",
+    *AVERAGED,
     "worst_group",
     *COMPARED,
     *ROBUST,

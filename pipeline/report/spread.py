@@ -24,6 +24,8 @@ MEASURES = [
     "speedup",
     "nonzeros",
     "stored_bytes",
+    "sparsity_of_mean",
+    "sparsity_of_mean_unaligned",
     "l2_mean",
     "angle_mean_degrees",
     "taken",
