@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from pipeline.average import check
 from pipeline.checkpoint import Checkpoint, load_tensors, read_json
 from pipeline.data.base import Dataset
 from pipeline.errors import UserError
@@ -78,6 +79,7 @@ class MergeInputs:
         return self._objective(stored["val"].softmax(1))
 
     def _objective(self, targets: Tensor) -> Objective:
+        check(self.candidates)
         own = [load_tensors(folder / "logits.safetensors")["val"] for folder in self.folders]
         model = network(self.candidates[0]).to(self.device)
         ends = [
