@@ -1,4 +1,4 @@
-"""The project's command line: ``python -m pipeline run | plan | report | recipes | methods``."""
+"""The project's command line: ``python -m pipeline run | plan | report | recipes | ...``."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import params
 from pipeline.errors import UserError
-from pipeline.plan.build import methods
+from pipeline.plan.build import methods, studies
 from pipeline.soup import build as rules
 from pipeline.track.tracker import tracking
 
@@ -23,6 +23,7 @@ def main() -> None:
         "report": ("write reports/ from what is in artifacts/", _report),
         "recipes": ("list the recipes", lambda: _list(params.recipes())),
         "methods": ("list the methods and the merge rules", _methods),
+        "studies": ("list the studies", lambda: _list(studies())),
     }
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
     choices = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -1,6 +1,6 @@
 """What a merge rule may ask for by the name of its argument; each is made when it is asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from pipeline.average import check
 from pipeline.checkpoint import Checkpoint, load_tensors, read_json
 from pipeline.data.base import Dataset
 from pipeline.errors import UserError
-from pipeline.model_folder import accuracy, calibrated, network, read
+from pipeline.model_folder import PREDICTIONS, calibrated, network, read
 from pipeline.seeds import derive
 from pipeline.soup.base import Objective
+from pipeline.tasks.base import load as load_task
 from pipeline.train.normalise import normaliser
 from pipeline.train.slopes import slopes
 
@@ -47,15 +48,16 @@ class MergeInputs:
         self.folder_of = {"parent": parent, "dense": dense}
         self.seed = seed
         self.candidates = [read(folder) for folder in folders]
+        self.task = load_task(data.task)
 
     @cached_property
-    def val_accuracies(self) -> list[float]:
-        """Each candidate's validation accuracy."""
-        return [read_json(folder / "metrics.json")["val_accuracy"] for folder in self.folders]
+    def scores(self) -> list[float]:
+        """Each candidate's own score on the validation split."""
+        return self._measured(self.task.metric)
 
-    def accuracy(self, soup: Checkpoint) -> float:
-        """Return the validation accuracy of ``soup``, its BatchNorm re-estimated."""
-        return accuracy(self._logits(soup), self.data.val)
+    def score(self, soup: Checkpoint) -> float:
+        """Return the score of ``soup`` on the validation split, its BatchNorm re-estimated."""
+        return self._measure(soup)[self.task.metric]
 
     @cached_property
     def parent(self) -> Checkpoint:
@@ -70,17 +72,34 @@ class MergeInputs:
     @cached_property
     def loss(self) -> Objective:
         """The cross-entropy with the labels."""
-        return self._objective(self.data.val.labels)
+        return Objective(
+            alone=self._measured("loss"),
+            value=lambda soup: self._measure(soup)["loss"],
+            slopes=self._slopes(self.data.val.labels),
+        )
 
     @cached_property
     def distillation(self) -> Objective:
-        """The cross-entropy with the dense model's predictions."""
-        stored = load_tensors(self._folder("dense") / "logits.safetensors")
-        return self._objective(stored["val"].softmax(1))
+        """The cross-entropy with the dense model's predictions; of classifiers, who keep logits."""
+        if self.data.task != "classification":
+            raise UserError(
+                f"merge is distilled, which is for classification and not for {self.data.task}: "
+                "take it out of the list."
+            )
+        dense, *own = (
+            load_tensors(folder / PREDICTIONS)["val"]
+            for folder in (self._folder("dense"), *self.folders)
+        )
+        targets = dense.double().softmax(1)
+        return Objective(
+            alone=[_loss(logits, targets) for logits in own],
+            value=lambda soup: _loss(calibrated(soup, self.data, self.device)[1], targets),
+            slopes=self._slopes(targets.float()),
+        )
 
-    def _objective(self, targets: Tensor) -> Objective:
+    def _slopes(self, targets: Tensor) -> Callable[[Tensor, int], Tensor]:
+        """Return the loss's derivatives by the coefficients, as a function of them and the step."""
         check(self.candidates)
-        own = [load_tensors(folder / "logits.safetensors")["val"] for folder in self.folders]
         model = network(self.candidates[0]).to(self.device)
         ends = [
             [each.state[name].to(self.device) for name in self.parameters]
@@ -96,14 +115,14 @@ class MergeInputs:
             inputs = normalise(torch.cat(images).to(self.device))
             return slopes(model, ends, weights, inputs, targets[drawn[0]].to(self.device))
 
-        return Objective(
-            alone=[_loss(logits, targets) for logits in own],
-            value=lambda soup: _loss(self._logits(soup), targets),
-            slopes=of_batch,
-        )
+        return of_batch
 
-    def _logits(self, soup: Checkpoint) -> Tensor:
-        return calibrated(soup, self.data, self.device)[1]
+    def _measured(self, name: str) -> list[float]:
+        return [read_json(folder / "metrics.json")[f"val_{name}"] for folder in self.folders]
+
+    def _measure(self, soup: Checkpoint) -> dict[str, float]:
+        predictions = calibrated(soup, self.data, self.device)[1]
+        return self.task.measure(predictions, self.data.val, self.data)
 
     def _folder(self, flag: str) -> Path:
         found = self.folder_of[flag]
@@ -113,5 +132,4 @@ class MergeInputs:
 
 
 def _loss(logits: Tensor, targets: Tensor) -> float:
-    wanted = targets.double() if targets.is_floating_point() else targets
-    return float(cross_entropy(logits.double(), wanted))
+    return float(cross_entropy(logits.double(), targets))

@@ -7,7 +7,7 @@ is the only description of what may be set.
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,6 +20,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Sparsity = Annotated[float, Field(gt=0, lt=1)]  # the fraction of the weights that is pruned
 
 
 class Section(BaseModel):
@@ -85,12 +86,34 @@ class Retrain(Section):
     grids: dict[Literal["weight_decay", "epochs", "learning_rate"], list[Positive]] = {}
 
 
+class During(Section):
+    """How the methods that prune during training do it.
+
+    ``epochs``, null: those of pretraining, is the budget of one training; BIMP spends
+    ``dense_share`` of it before its phases. ``copies_from``: the share of the training after which
+    SMS's copies may begin. ``from_dense``: GSM and LC start from the dense network.
+    """
+
+    epochs: Count | None = None
+    pruning_steps: Count = 9
+    copies_from: Annotated[float, Field(ge=0, lt=1)] = 0.55
+    dense_share: Annotated[float, Field(gt=0, lt=1)] = 0.67
+    from_dense: bool = False
+    refresh: Count = 16  # iterations between DPF's masks
+    penalty: NotNegative = 1e-3  # LC's, in the first epoch
+    alpha: NotNegative = 1e-6  # DST's regulariser
+    initial: float = -5.0  # STR's threshold before the sigmoid
+
+
 class Evaluate(Section):
-    """What is measured beyond the test accuracy."""
+    """What is measured beyond the score on the test set; corruptions are for classifiers."""
 
     corruptions: Literal["none", "final", "all"] = "final"
     corruptions_path: str | None = None
     groups: bool = True
+
+
+Grid = TypeVar("Grid", bound=Section)
 
 
 class Paper(Section):
@@ -105,6 +128,7 @@ class Experiment(Section):
 
     recipe: str
     about: str
+    task: str = "classification"
     seeds: Annotated[list[Seed], Field(min_length=1)]
     m: Annotated[int, Field(ge=1, le=100)]
     phases: Annotated[int, Field(ge=1, le=100)]
@@ -117,7 +141,10 @@ class Experiment(Section):
     pretrain: Pretrain
     prune: Prune = Prune()
     retrain: Retrain
+    during: During = During()
     evaluate: Evaluate = Evaluate()
+    studies: list[str] = []
+    study: dict[str, dict[str, Any]] = {}  # other grids for studies, by name
     paper: Paper | None = None
 
     @model_validator(mode="after")
@@ -125,10 +152,15 @@ class Experiment(Section):
         _distinct("seeds", self.seeds)
         _distinct("methods", self.methods)
         _distinct("merge", self.merge)
+        _distinct("studies", self.studies)
         for method in self.methods:
             _choice("methods", method, modules("plan/methods"))
+        _choice("task", self.task, modules("tasks"))
         for rule in self.merge:
             _choice("merge", rule, modules("soup"))
+        for key, named in (("studies", self.studies), ("study", self.study)):
+            for study in named:
+                _choice(key, study, modules("plan/studies"))
         _choice("data.name", self.data.name, modules("data"))
         _choice("prune.criterion", self.prune.criterion, modules("prune/criteria"))
         _choice("prune.allocation", self.prune.allocation, modules("prune/allocations"))
@@ -144,17 +176,35 @@ class Experiment(Section):
         Raises:
             UserError: a value is impossible.
         """
-        changes: dict[str, Any] = {}
+        changed = self.model_dump()
         for key, value in values.items():
             *sections, last = key.split(".")
-            target = changes
+            target = changed
             for section in sections:
-                target = target.setdefault(section, {})
+                target = target[section]
             target[last] = value
         try:
-            return self.model_validate(_merge(self.model_dump(), changes))
+            return self.model_validate(changed)
         except ValidationError as error:
-            raise UserError(_sentence(error, changes, "the study")) from None
+            raise UserError(_sentence(error, changed, "the study")) from None
+
+    def grid(self, study: str, kind: type[Grid]) -> Grid:
+        """Return what ``study`` varies: the defaults of ``kind`` and over them ``study.NAME``.
+
+        Raises:
+            UserError: naming the key, its value and what is allowed.
+        """
+        own = {key: value for key, value in self.study.get(study, {}).items() if value is not None}
+        _refuse_unknown(own, kind, "params.yaml", f"study.{study}.")
+        try:
+            return kind.model_validate(own)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in (study, *first["loc"]))
+            need = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            raise UserError(
+                f"params.yaml: study.{key} is {first['input']!r}, but must be {need}"
+            ) from None
 
     def retrain_values(self) -> list[float]:
         """Return what ``retrain.vary`` is for candidates 1, 2, ...
@@ -171,13 +221,9 @@ class Experiment(Section):
                 )
             return []
         values = self.retrain.values or self.retrain.grids.get(vary, [])
-        own = {
-            "weight_decay": self.pretrain.weight_decay,
-            "epochs": self.retrain.epochs,
-            "learning_rate": self.pretrain.learning_rate,
-        }[vary]
         if vary == "epochs" and any(value != int(value) for value in values):
             raise UserError(f"retrain.values is {values}, but epochs are whole numbers")
+        own = self.retrain_value(vary)
         others = [value for value in values if value != own]
         if len(others) < self.m - 1:
             raise UserError(
@@ -185,6 +231,14 @@ class Experiment(Section):
                 f"m = {self.m} needs {self.m - 1}: list more values or lower m"
             )
         return others[: self.m - 1]
+
+    def retrain_value(self, vary: str) -> float:
+        """Return the recipe's own setting of what ``retrain.vary`` may name, but for the seed."""
+        return {
+            "weight_decay": self.pretrain.weight_decay,
+            "epochs": self.retrain.epochs,
+            "learning_rate": self.pretrain.learning_rate,
+        }[vary]
 
 
 def load(path: Path) -> Experiment:

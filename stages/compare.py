@@ -8,8 +8,9 @@ from pipeline.checkpoint import load_tensors, read_json, write_json
 from pipeline.cli import publish, run
 from pipeline.data.base import load
 from pipeline.evaluate.distance import distances
-from pipeline.evaluate.metrics import accuracy, ensemble
-from pipeline.model_folder import network, read
+from pipeline.model_folder import PREDICTIONS, network, read
+from pipeline.tasks.base import load as load_task
+from pipeline.tasks.base import score
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)
@@ -21,16 +22,23 @@ parser.add_argument("--out", type=Path, required=True)
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
     data = load(flags.data)
-    splits = {"val": data.val.labels, "test": data.test.labels}
-    logits = [load_tensors(folder / "logits.safetensors") for folder in flags.candidates]
-    own = [{split: accuracy(one[split], splits[split]) for split in splits} for one in logits]
+    task, splits = load_task(data.task), {"val": data.val, "test": data.test}
+    kept = [load_tensors(folder / PREDICTIONS) for folder in flags.candidates]
+    own = [{name: score(task, one[name], splits[name], data) for name in splits} for one in kept]
     best = max(range(len(own)), key=lambda number: own[number]["val"])
-    both = {split: ensemble([one[split] for one in logits]) for split in splits}
+    both = {name: task.ensemble([one[name] for one in kept]) for name in splits}
+    together = {
+        name: score(task, predictions, splits[name], data)
+        for name, predictions in both.items()
+        if predictions is not None
+    }
     merged = flags.soup / "merge.json"
     metrics = {
-        "best_candidate": {"candidate": best, **_named(own[best])},
-        "mean_candidate": _named({split: fmean(one[split] for one in own) for split in splits}),
-        "ensemble": _named({split: accuracy(both[split], splits[split]) for split in splits}),
+        "best_candidate": {"candidate": best, **_named(own[best], task.metric)},
+        "mean_candidate": _named(
+            {name: fmean(one[name] for one in own) for name in splits}, task.metric
+        ),
+        "ensemble": _named(together, task.metric),
         "taken": read_json(merged)["taken"] if merged.exists() else list(range(len(own))),
     }
     if len(flags.candidates) > 1:
@@ -41,8 +49,8 @@ def main(flags: argparse.Namespace) -> None:
         write_json(folder / "metrics.json", metrics)
 
 
-def _named(by_split: dict[str, float]) -> dict[str, float]:
-    return {f"{split}_accuracy": value for split, value in by_split.items()}
+def _named(by_split: dict[str, float], metric: str) -> dict[str, float]:
+    return {f"{split}_{metric}": value for split, value in by_split.items()}
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""Measure one network: accuracy, calibration, groups, and what its sparsity could save."""
+"""Measure one network: all that its task knows of, and what its sparsity could save."""
 
 import argparse
+from importlib import import_module
 from pathlib import Path
 
 from pipeline.checkpoint import load_tensors, write_json
 from pipeline.cli import publish, run
 from pipeline.data.base import load
 from pipeline.evaluate.cost import cost
-from pipeline.evaluate.metrics import accuracy, loss, summary
-from pipeline.model_folder import network, read
+from pipeline.model_folder import PREDICTIONS, network, read
+from pipeline.tasks.base import load as load_task
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)
@@ -20,15 +21,15 @@ parser.add_argument("--out", type=Path, required=True)
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
     data, checkpoint = load(flags.data), read(flags.model)
-    logits = load_tensors(flags.model / "logits.safetensors")
-    named = {name: (group.ids, group.names) for name, group in data.groups.items()}
-    sets = {name: named[name] for name in named.keys() - {"classes"}}  # `summary` has the classes
+    task, kept = load_task(data.task), load_tensors(flags.model / PREDICTIONS)
+    summary = import_module(f"pipeline.evaluate.{data.task}").summary
+    val = task.measure(kept["val"], data.val, data)
     metrics = {
-        "val_accuracy": accuracy(logits["val"], data.val.labels),
-        "val_loss": loss(logits["val"], data.val.labels),
+        "metric": task.metric,
+        **{f"val_{name}": value for name, value in val.items()},
         "sparsity": checkpoint.meta["sparsity"],
-        **summary(logits["test"], data.test.labels, data.classes, sets if flags.groups else None),
-        **cost(network(checkpoint), checkpoint.masks, tuple(data.test.images.shape[1:])),
+        **summary(kept["test"], data.test, data, groups=flags.groups),
+        **cost(network(checkpoint), checkpoint.masks, data.test.images[:1]),
     }
     with publish(flags.out) as folder:
         write_json(folder / "metrics.json", metrics)

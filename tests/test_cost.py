@@ -25,7 +25,7 @@ from pipeline.evaluate.cost import cost, macs
     ids=repr,
 )
 def test_macs_of_one_layer(layer, shape, expected):
-    assert macs(nn.Sequential(layer), shape) == {"0": expected}
+    assert macs(nn.Sequential(layer), torch.zeros(1, *shape)) == {"0": expected}
 
 
 class Twice(nn.Module):
@@ -43,14 +43,14 @@ class Twice(nn.Module):
 
 def test_a_layer_called_twice_counts_both_sizes_and_an_idle_one_none():
     once = 4 * 4 * 9
-    assert macs(Twice(), (4, 8, 8)) == {"conv": once * (64 + 16), "head": 8}
+    assert macs(Twice(), torch.zeros(1, 4, 8, 8)) == {"conv": once * (64 + 16), "head": 8}
 
 
 def test_the_count_leaves_the_network_as_it_was():
     model = Twice().train()
     model.head.eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    macs(model, (4, 8, 8))
+    macs(model, torch.zeros(1, 4, 8, 8))
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert model.training
     assert model.norm.training
@@ -61,7 +61,7 @@ def test_the_count_leaves_the_network_as_it_was():
 def test_a_failed_pass_takes_its_hooks_away():
     model = Twice()
     with pytest.raises(RuntimeError):
-        macs(model, (3, 8, 8))
+        macs(model, torch.zeros(1, 3, 8, 8))
     assert not any(module._forward_hooks for module in model.modules())
 
 
@@ -72,7 +72,7 @@ def test_speedup_weighs_each_layer_s_macs_by_what_is_kept():
     conv, linear = torch.zeros(2, 1, 3, 3, dtype=torch.bool), torch.ones(3, 32, dtype=torch.bool)
     conv.view(-1)[:6] = True  # a third of 18
     linear[0, :24] = False  # 24 of 96
-    found = cost(model, {"0.weight": conv, "3.weight": linear}, (1, 4, 4))
+    found = cost(model, {"0.weight": conv, "3.weight": linear}, torch.zeros(1, 1, 4, 4))
     dense = 2 * 16 * 9, 3 * 32
     sparse = dense[0] * 6 / 18 + dense[1] * 72 / 96
     assert found["macs"] == sum(dense)
@@ -85,7 +85,7 @@ def test_speedup_weighs_each_layer_s_macs_by_what_is_kept():
 
 
 def test_a_dense_network_is_as_fast_as_itself():
-    found = cost(Twice(), {}, (4, 8, 8))
+    found = cost(Twice(), {}, torch.zeros(1, 4, 8, 8))
     assert found["speedup"] == 1
     assert found["nonzeros"] == found["parameters"]
     assert [layer["sparsity"] for layer in found["layers"].values()] == [0, 0]
@@ -96,11 +96,11 @@ def test_sparsity_in_a_large_image_saves_more_than_in_a_small_one():
         nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)
     )
     masks = {"0.weight": torch.tensor([True, False, False, False]).view(4, 1, 1, 1)}
-    found = [cost(model, masks, (1, side, side))["speedup"] for side in (1, 4, 64)]
+    found = [cost(model, masks, torch.zeros(1, 1, side, side))["speedup"] for side in (1, 4, 64)]
     assert found == pytest.approx([20 / 17, 80 / 32, (4 * 64**2 + 16) / (64**2 + 16)])
 
 
 def test_a_network_without_weights_is_refused():
     model = nn.Sequential(nn.Linear(2, 2))
     with pytest.raises(UserError, match="target_sparsity"):
-        cost(model, {"0.weight": torch.zeros(2, 2, dtype=torch.bool)}, (2,))
+        cost(model, {"0.weight": torch.zeros(2, 2, dtype=torch.bool)}, torch.zeros(1, 2))

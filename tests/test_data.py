@@ -48,7 +48,7 @@ def numbered_split(count: int) -> Split:
     ("images", "labels"),
     [
         (torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64)),
-        (torch.zeros(2, 1, 4, 5, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)),
+        (torch.zeros(2, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)),
         (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2)),
         (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64)),
     ],
@@ -187,12 +187,12 @@ def test_files_of_something_else_are_refused(tmp_path):
 
 
 def test_read_knows_the_files_of_the_folder():
-    assert build.names() == ["cifar10", "cifar100", "digits", "image_folder"]
+    assert set(build.names()) >= {"cifar10", "cifar100", "digits", "image_folder"}
 
 
 @pytest.mark.parametrize("name", ["mnist", "base", "build", "formats", "../models/wrn20", ""])
 def test_read_refuses_other_names(name):
-    with pytest.raises(UserError, match="choose of cifar10, cifar100, digits, image_folder"):
+    with pytest.raises(UserError, match=r"choose of .*cifar10, cifar100, digits, image_folder"):
         read(name)
 
 

@@ -54,7 +54,7 @@ def inputs(folders, data, **more) -> MergeInputs:
 def test_a_candidate_scores_as_a_soup_what_it_scored_alone(folders, data):
     given = inputs(folders, data, dense=folders[3])
     for i, each in enumerate(given.candidates):
-        assert given.accuracy(each) == given.val_accuracies[i]
+        assert given.score(each) == given.scores[i]
         for objective in (given.loss, given.distillation):
             assert objective.value(each) == pytest.approx(objective.alone[i], rel=1e-5)
         assert given.loss.alone[i] == pytest.approx(
@@ -64,7 +64,7 @@ def test_a_candidate_scores_as_a_soup_what_it_scored_alone(folders, data):
 
 def test_distillation_is_the_divergence_from_the_dense_model_up_to_its_entropy(folders, data):
     given = inputs(folders, data, dense=folders[3])
-    stored = [load_tensors(folder / "logits.safetensors")["val"] for folder in folders]
+    stored = [load_tensors(folder / "predictions.safetensors")["val"] for folder in folders]
     dense = stored[3].softmax(1)
     entropy = cross_entropy(stored[3], dense)
     for alone, own in zip(given.distillation.alone, stored[:2], strict=True):

@@ -9,16 +9,18 @@ from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, recall_score
 
+from pipeline.data.base import Dataset, Groups, Split
 from pipeline.errors import UserError
+from pipeline.evaluate.classification import calibration_error, summary
 from pipeline.evaluate.groups import group_recall, interval
-from pipeline.evaluate.metrics import (
-    accuracy,
-    calibration_error,
-    ensemble,
-    hits,
-    loss,
-    summary,
-)
+from pipeline.evaluate.metrics import accuracy, ensemble, hits, loss
+
+
+def summed_up(logits, labels, groups=None):
+    """Return the summary of four classes a to d."""
+    split = Split(torch.zeros(len(labels), 1, 1, 1, dtype=torch.uint8), labels)
+    data = Dataset(split, split, split, tuple("abcd"), torch.zeros(1), torch.ones(1), groups or {})
+    return summary(logits, split, data)
 
 
 @st.composite
@@ -35,7 +37,7 @@ def predictions(draw, classes=4):
 def test_accuracy_loss_and_recalls_are_those_of_scikit_learn(case):
     logits, labels = case
     y, predicted = labels.numpy(), logits.numpy().argmax(1)
-    found = summary(logits, labels, ["a", "b", "c", "d"])
+    found = summed_up(logits, labels)
     recalls = recall_score(y, predicted, average=None)
     assert found["test_accuracy"] == pytest.approx(accuracy_score(y, predicted), abs=1e-12)
     assert found["test_macro_accuracy"] == pytest.approx(balanced_accuracy_score(y, predicted))
@@ -103,7 +105,7 @@ def test_group_recall_by_hand():
 def test_groups_weighted_by_size_give_the_accuracy_back(case):
     logits, labels = case
     ids = torch.arange(len(labels)) % 3
-    found = summary(logits, labels, list("abcd"), {"thirds": (ids, ["x", "y", "z"])})
+    found = summed_up(logits, labels, {"thirds": Groups(("x", "y", "z"), ids)})
     groups = found["groups"]["thirds"]["groups"].values()
     mean = sum(g["recall"] * g["n"] for g in groups) / sum(g["n"] for g in groups)
     assert mean == pytest.approx(found["test_accuracy"])

@@ -196,7 +196,7 @@ def test_training_depends_on_no_pruning_merging_or_reporting():
 
 
 def test_methods_are_listed_with_a_line_each():
-    assert set(methods()) == set(ALL)
+    assert set(methods()) >= set(ALL)
     assert all(len(line) > 20 for line in methods().values())
 
 

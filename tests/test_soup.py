@@ -34,7 +34,7 @@ def candidate(values: np.ndarray | Sequence[float], batches: int = 3) -> Checkpo
 
 
 def point(*values: float) -> Checkpoint:
-    """Return a model of few weights, whose validation accuracy a test can make up."""
+    """Return a model of few weights, whose validation score a test can make up."""
     return Checkpoint({"w": torch.tensor(values)}, {}, {})
 
 
@@ -69,8 +69,8 @@ def merged(rule: str, candidates: Sequence[Checkpoint], parent: Checkpoint) -> S
         lambda at, _: sums * (at @ sums).sign(),
     )
     given = {
-        "val_accuracies": [score(each) for each in candidates],
-        "accuracy": score,
+        "scores": [score(each) for each in candidates],
+        "score": score,
         "loss": objective,
         "distillation": objective,
         "parent": parent,
@@ -164,8 +164,8 @@ def merged_bare(rule: str, candidates: Sequence[Checkpoint], parent: Checkpoint)
     """Merge by a rule that should refuse before it measures anything."""
     objective = Objective([0.0] * len(candidates), never, lambda *_: torch.tensor(never()))
     given = {
-        "val_accuracies": [0.0] * len(candidates),
-        "accuracy": never,
+        "scores": [0.0] * len(candidates),
+        "score": never,
         "loss": objective,
         "distillation": objective,
         "parent": parent,
@@ -239,21 +239,21 @@ class TestGreedy:
         candidates = [point(-0.4), point(0.9), point(0.2), point(-0.95), point(0.35)]
         soup = greedy.merge(
             candidates,
-            val_accuracies=[1 - abs(each.state["w"].item()) for each in candidates],
-            accuracy=lambda tried: 1 - abs(tried.state["w"].item()),
+            scores=[1 - abs(each.state["w"].item()) for each in candidates],
+            score=lambda tried: 1 - abs(tried.state["w"].item()),
         )
         assert [trial["candidate"] for trial in soup.trials] == [2, 4, 0, 1, 3]
         assert [trial["accepted"] for trial in soup.trials] == [True, False, True, False, False]
         assert soup.taken == (0, 2)
         assert soup.weights == (0.5, 0.0, 0.5, 0.0, 0.0)
         assert soup.checkpoint.state["w"].item() == pytest.approx(-0.1)
-        assert soup.trials[2]["val_accuracy"] == pytest.approx(0.9)
+        assert soup.trials[2]["val_score"] == pytest.approx(0.9)
         assert soup.why.startswith("2 of 5 candidates")
 
     def test_equal_accuracies_go_by_number_and_equal_scores_are_taken(self) -> None:
         candidates = [point(float(number)) for number in range(4)]
         own = [0.5, 0.7, 0.5, 0.7]
-        soup = greedy.merge(candidates, val_accuracies=own, accuracy=lambda _: 0.7)
+        soup = greedy.merge(candidates, scores=own, score=lambda _: 0.7)
         assert [trial["candidate"] for trial in soup.trials] == [1, 3, 0, 2]
         assert soup.taken == (0, 1, 2, 3)
         assert soup.checkpoint.state["w"].item() == 1.5
@@ -267,9 +267,9 @@ class TestGreedy:
 
         candidates = [point(value) for value in values]
         alone = [score(each) for each in candidates]
-        soup = greedy.merge(candidates, val_accuracies=alone, accuracy=score)
+        soup = greedy.merge(candidates, scores=alone, score=score)
         assert score(soup.checkpoint) >= max(alone)
-        accepted = [trial["val_accuracy"] for trial in soup.trials if trial["accepted"]]
+        accepted = [trial["val_score"] for trial in soup.trials if trial["accepted"]]
         assert score(soup.checkpoint) == max(accepted)
 
     @given(numbers, st.integers(0, 99))
@@ -277,7 +277,7 @@ class TestGreedy:
         random = np.random.default_rng(seed)
         candidates = [point(value) for value in values]
         own = list(random.random(len(values)))
-        soup = greedy.merge(candidates, val_accuracies=own, accuracy=lambda _: random.random())
+        soup = greedy.merge(candidates, scores=own, score=lambda _: random.random())
         accepted = [trial["candidate"] for trial in soup.trials if trial["accepted"]]
         assert soup.taken == tuple(sorted(accepted))
         expected = np.mean([values[number] for number in sorted(accepted)])
@@ -285,12 +285,12 @@ class TestGreedy:
         assert sorted(trial["candidate"] for trial in soup.trials) == list(range(len(values)))
 
     def test_one_candidate_needs_no_score(self) -> None:
-        soup = greedy.merge([point(1.0)], val_accuracies=[0.4], accuracy=never)
-        assert soup.trials == ({"candidate": 0, "val_accuracy": 0.4, "accepted": True},)
+        soup = greedy.merge([point(1.0)], scores=[0.4], score=never)
+        assert soup.trials == ({"candidate": 0, "val_score": 0.4, "accepted": True},)
 
-    def test_one_accuracy_a_candidate(self) -> None:
-        with pytest.raises(ValueError, match="2 accuracies for 1 candidates"):
-            greedy.merge([point(1.0)], val_accuracies=[0.1, 0.2], accuracy=never)
+    def test_one_score_a_candidate(self) -> None:
+        with pytest.raises(ValueError, match="2 scores for 1 candidates"):
+            greedy.merge([point(1.0)], scores=[0.1, 0.2], score=never)
 
 
 class TestLearned:
@@ -431,7 +431,7 @@ class TestWise:
         soup = wise.merge(
             [point(2.0), point(4.0)],
             parent=point(1.0),
-            accuracy=lambda model: -abs(model.state["w"].item() - target),
+            score=lambda model: -abs(model.state["w"].item() - target),
         )
         assert soup.checkpoint.state["w"].item() == pytest.approx(1 + 2 * a)
         assert soup.weights == pytest.approx((a / 2, a / 2))
@@ -442,7 +442,7 @@ class TestWise:
     @given(groups, weights)
     def test_a_1_is_the_uniform_soup_and_equally_good_points_give_it(self, values, start) -> None:
         models = [candidate(each) for each in values]
-        soup = wise.merge(models, parent=candidate(start), accuracy=lambda _: 0.5)
+        soup = wise.merge(models, parent=candidate(start), score=lambda _: 0.5)
         mean = uniform.merge(models).checkpoint
         assert soup.anchor == 0.0
         for name, tensor in mean.state.items():

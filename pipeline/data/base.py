@@ -1,4 +1,4 @@
-"""Images in memory: the types that all data sets share, and the files they are kept in."""
+"""Examples in memory: the types that all data sets share, and the files they are kept in."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,20 +10,30 @@ from torch import Tensor
 from pipeline.checkpoint import load_tensors, read_json, save_tensors, write_json
 from pipeline.errors import UserError
 
+IGNORE = -100  # a label that does not count: what torch.nn.functional.cross_entropy leaves out
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Square images, uint8 [N, C, S, S] in 0..255, and their labels, int64 [N] in 0..K-1."""
+    """Examples and what is to be learned of each.
+
+    Attributes: images, uint8 [N, C, H, W] in 0..255, or token ids, int64 [N, ...]; labels, int64
+    [N] in 0..K-1, or one a pixel [N, H, W] or token [N, L], where `IGNORE` does not count.
+    """
 
     images: Tensor
     labels: Tensor
 
     def __post_init__(self) -> None:
-        count, _, height, width = self.images.shape
-        if self.images.dtype != torch.uint8 or height != width:
-            raise ValueError(f"images must be uint8 [N, C, S, S], not {self.images.shape}")
-        if self.labels.dtype != torch.int64 or self.labels.shape != (count,):
-            raise ValueError(f"labels must be int64 [{count}], not {self.labels.shape}")
+        pixels = self.images.dtype == torch.uint8 and self.images.ndim == 4
+        if not pixels and self.images.dtype != torch.int64:
+            raise ValueError(
+                f"images must be uint8 [N, C, H, W] or token ids, not {self.images.dtype} "
+                f"{tuple(self.images.shape)}"
+            )
+        count = len(self.images)
+        if self.labels.dtype != torch.int64 or self.labels.shape[:1] != (count,):
+            raise ValueError(f"labels must be int64 [{count}, ...], not {self.labels.shape}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -43,18 +53,25 @@ class Groups:
 
 @dataclass(frozen=True, eq=False)
 class RawData:
-    """What a data set's file returns; without a ``val``, one is split off ``train``."""
+    """What a data set's file returns; without a ``val``, one is split off ``train``.
+
+    ``task`` is the file of pipeline/tasks that says what is learned.
+    """
 
     train: Split
     test: Split
     classes: tuple[str, ...]
     groups: Mapping[str, Groups] = field(default_factory=dict)
     val: Split | None = None
+    task: str = "classification"
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Data ready for training; ``mean`` and ``std``, float32 [C], are of images / 255."""
+    """Data ready for training; ``mean`` and ``std``, float32 [C], are of images / 255.
+
+    They are empty where the examples are token ids.
+    """
 
     train: Split
     val: Split
@@ -64,6 +81,7 @@ class Dataset:
     std: Tensor
     groups: dict[str, Groups]
     name: str = "unnamed"
+    task: str = "classification"
 
 
 def fixed_size(name: str, size: int | None, own: int) -> None:
@@ -81,12 +99,11 @@ def save(dataset: Dataset, folder: Path) -> None:
         save_tensors(folder / f"{part}.safetensors", tensors)
     ids = {name: groups.ids for name, groups in dataset.groups.items()}
     save_tensors(folder / "groups.safetensors", ids)
-    _, channels, size, _ = dataset.train.images.shape
     meta = {
         "name": dataset.name,
         "classes": list(dataset.classes),
-        "channels": channels,
-        "size": size,
+        "shape": list(dataset.train.images.shape[1:]),
+        "task": dataset.task,
         "mean": dataset.mean.tolist(),
         "std": dataset.std.tolist(),
         "groups": {name: list(groups.names) for name, groups in dataset.groups.items()},
@@ -114,6 +131,7 @@ def load(folder: Path) -> Dataset:
             std=torch.tensor(meta["std"]),
             groups={name: Groups(tuple(of), ids[name]) for name, of in meta["groups"].items()},
             name=meta["name"],
+            task=meta["task"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder} holds no data set ({error!r}): make it anew") from error

@@ -95,12 +95,18 @@ def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 def prepare(name: str, raw: RawData, *, seed: int) -> Dataset:
     """Return ``raw`` as the data set ``name``: validation split off, statistics taken.
 
-    The statistics see the training split only. The classes themselves are always a group set.
+    The statistics see the training split only. Where an example has one label, the classes
+    themselves are a group set.
     """
     if raw.val is None:
         train, val = split_validation(raw.train, seed=seed)
     else:
         train, val = raw.train, raw.val
-    mean, std = statistics(train.images)
-    groups = {"classes": Groups(raw.classes, raw.test.labels), **raw.groups}
-    return Dataset(train, val, raw.test, raw.classes, mean, std, groups, name)
+    if train.images.dtype == torch.uint8:
+        mean, std = statistics(train.images)
+    else:
+        mean = std = torch.empty(0)
+    groups = dict(raw.groups)
+    if raw.test.labels.ndim == 1:
+        groups = {"classes": Groups(raw.classes, raw.test.labels), **groups}
+    return Dataset(train, val, raw.test, raw.classes, mean, std, groups, name, raw.task)

@@ -17,7 +17,7 @@ def _macs(layer: nn.Module, output: Tensor) -> int:
     return output.numel() * prod(layer.get_parameter("weight").shape[1:])
 
 
-def macs(model: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
+def macs(model: nn.Module, example: Tensor) -> dict[str, int]:
     """Return the multiply-accumulates of each Conv and Linear layer for one example.
 
     A convolution does N_out * (C_in / groups) * prod(kernel) with N_out output values, a Linear
@@ -27,7 +27,7 @@ def macs(model: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
 
     Args:
         model: the network; it is left as it was, buffers and mode included.
-        shape: of one example, [C, H, W].
+        example: one stored example, uint8 [1, C, H, W] or token ids; its values do not matter.
 
     Returns:
         Multiply-accumulates by layer name, in the order of the first call.
@@ -45,7 +45,7 @@ def macs(model: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
     model.eval()
     try:
         with torch.no_grad():
-            model(torch.zeros(1, *shape, device=next(model.parameters()).device))
+            model(example.float() if example.dtype == torch.uint8 else example)
     finally:
         for hook in hooks:
             hook.remove()
@@ -68,7 +68,7 @@ def kept_fractions(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, f
     }
 
 
-def cost(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[int, ...]) -> dict[str, Any]:
+def cost(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor) -> dict[str, Any]:
     """Return the network's size and its theoretical speed-up.
 
     speedup = sum_l MACs_l / sum_l MACs_l * kept_l, with kept_l layer l's fraction of kept weights.
@@ -76,7 +76,7 @@ def cost(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[int, ...]) 
     Args:
         model: the network.
         masks: bool, True where a weight is kept, by parameter name.
-        shape: of one example, [C, H, W].
+        example: as of `macs`.
 
     Returns:
         ``parameters``, ``nonzeros`` (parameters that no mask prunes), ``macs``, ``sparse_macs``,
@@ -87,7 +87,7 @@ def cost(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[int, ...]) 
 
     Source: paper, Appendix A.2.
     """
-    dense, kept = macs(model, shape), kept_fractions(model, masks)
+    dense, kept = macs(model, example), kept_fractions(model, masks)
     sparse = sum(count * kept[name] for name, count in dense.items())
     if sparse == 0:
         raise UserError("every weight is pruned, so there is no network: lower target_sparsity.")

@@ -21,6 +21,7 @@ class Node:
     modules: tuple[str, ...] = ()  # modules that the script imports by name at run time
     labels: dict[str, str] = field(default_factory=dict)  # kind, seed, phase, candidate, methods
     lineage: str = ""  # the section of the graph it is listed under
+    study: str = ""  # the study that asked for it, where no method did
 
     @property
     def out(self) -> str:
@@ -44,12 +45,27 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Point:
+    """One measurement of a study: a network, the values that tell it apart, and where it lies."""
+
+    study: str
+    seed: int
+    values: dict[str, Any]  # what the study varied: {"sparsity": 0.9, "epochs": 5}
+    method: str
+    phase: int
+    model: str
+    candidates: tuple[str, ...]  # what the model was averaged from
+    nodes: dict[str, str]  # further stages with metrics, by what they measure
+
+
+@dataclass(frozen=True)
 class Plan:
     """The whole graph of an experiment, in an order in which every input comes first."""
 
     params: Experiment
     nodes: dict[str, Node] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
+    points: list[Point] = field(default_factory=list)
     sections: dict[str, str] = field(default_factory=dict)  # lineage -> what its stages are
 
     def find(self, script: str, arguments: dict[str, Any]) -> Node | None:

@@ -5,7 +5,8 @@ pruning is one stage however many methods start from it (pipeline/plan/ledger.py
 """
 
 from collections.abc import Sequence
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 from pipeline.errors import UserError
 from pipeline.params import Prune
@@ -20,11 +21,13 @@ from pipeline.soup import build as rules
 class Work(Ledger):
     """One seed's share of a growing plan, written phase by phase."""
 
-    def vary(self, variant: str, values: dict[str, Any]) -> "Work":
+    def vary(self, variant: str, values: dict[str, Any]) -> Self:
         """Return a vocabulary for other settings; ``variant`` marks the stages they change."""
-        settings = self.settings.changed(values)
-        same = settings == self.settings
-        return Work(self.plan, self.seed, settings, self.variant if same else variant)
+        other = copy(self)
+        other.settings = self.settings.changed(values)
+        other.variant = self.variant if other.settings == self.settings else variant
+        other.start("dense")
+        return other
 
     @property
     def phases(self) -> range:
@@ -64,7 +67,7 @@ class Work(Ledger):
             **self._training(s.weight_decay),
         }
         files = (own.network.weights,) if own.network.weights else ()
-        return self.add("dense", "pretrain", flags, files=files, modules=self._network())
+        return self.add("dense", "pretrain", flags, files=files, modules=self._learning())
 
     def prune(self, parent: str, phase: int, run: int | None = None) -> str:
         """Return ``parent`` pruned to the sparsity of ``phase``."""
@@ -99,7 +102,7 @@ class Work(Ledger):
         }
         shared = times == 1 and self.plan.nodes[pruned].inputs == (self.pretrain(),)
         name = joined("" if shared else self.lineage, f"p{phase}", f"c{candidate}")
-        modules = self._network()
+        modules = self._learning()
         return self.add(name, "retrain", flags, modules=modules, phase=phase, candidate=candidate)
 
     def merge(self, candidates: Sequence[str], phase: int, rule: str, name: str = "") -> str:
@@ -117,7 +120,7 @@ class Work(Ledger):
             "dense": artifact(self.pretrain()) if "distillation" in asked else None,
             "seed": derive(self.seed, "merge", phase) if learns else None,
         }
-        modules = (rules.module_name(rule), *self._network())
+        modules = (rules.module_name(rule), *self._learning())
         name = name or joined(self.method, f"p{phase}")
         return self.add(name, "merge", flags, modules=modules, phase=phase)
 
@@ -131,24 +134,17 @@ class Work(Ledger):
             "criterion": own.criterion,
             "allocation": own.allocation,
         }
-        modules = (*_pruning(own), *self._network())
+        modules = (*_pruning(own), *self._learning())
         name = joined(self.method, f"p{phase}")
         return self.add(name, "reprune", flags, modules=modules, phase=phase)
 
     def report(self, phase: int, model: str, candidates: Sequence[str] = ()) -> None:
         """Measure ``model`` as the method's result of ``phase``, beside its ``candidates``."""
-        data, short = artifact(self.data()), model.removeprefix(f"{self.name()}-")
+        data, short = artifact(self.data()), self._short(model)
         flags = {"data": data, "model": artifact(model), "groups": self.settings.evaluate.groups}
-        network = self._network()
-        evaluate = self.add(f"{short}-eval", "evaluate", flags, modules=network, phase=phase)
-        compare = None
-        if candidates:
-            flags = {
-                "data": data,
-                "candidates": [artifact(name) for name in candidates],
-                "soup": artifact(model),
-            }
-            compare = self.add(f"{short}-compare", "compare", flags, modules=network, phase=phase)
+        summary = f"pipeline.evaluate.{self.settings.task}"
+        modules = (*self._learning(), summary)
+        evaluate = self.add(f"{short}-eval", "evaluate", flags, modules=modules, phase=phase)
         self.plan.rows.append(
             Row(
                 method=self.method,
@@ -158,14 +154,29 @@ class Work(Ledger):
                 model=model,
                 candidates=tuple(candidates),
                 evaluate=evaluate,
-                compare=compare,
+                compare=self.compare(model, candidates, phase) if candidates else None,
                 robustness=self._robustness(f"{short}-ood", model, phase),
             )
         )
 
+    def compare(self, model: str, candidates: Sequence[str], phase: int) -> str:
+        """Set ``model`` beside the ``candidates`` it is made of: the best, distances, ensemble."""
+        flags = {
+            "data": artifact(self.data()),
+            "candidates": [artifact(name) for name in candidates],
+            "soup": artifact(model),
+        }
+        short = f"{self._short(model)}-compare"
+        return self.add(short, "compare", flags, modules=self._learning(), phase=phase)
+
+    def _short(self, model: str) -> str:
+        return model.removeprefix(f"{self.name()}-")
+
     def _robustness(self, short: str, model: str, phase: int) -> str | None:
         own = self.settings.evaluate
         last = phase in (0, self.settings.phases)
+        if self.settings.task != "classification":
+            return None
         if own.corruptions == "none" or (own.corruptions == "final" and not last):
             return None
         data = artifact(self.data())
@@ -223,6 +234,10 @@ class Work(Ledger):
     def _network(self) -> tuple[str, ...]:
         name = self.settings.network.name
         return () if name.startswith("torchvision.") else (f"pipeline.models.{name}",)
+
+    def _learning(self) -> tuple[str, ...]:
+        """Return the modules of the network and of what it learns."""
+        return (*self._network(), f"pipeline.tasks.{self.settings.task}")
 
 
 def _pruning(prune: Prune) -> tuple[str, str]:

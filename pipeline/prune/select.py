@@ -76,9 +76,8 @@ def _rank(keys: Iterable[Tensor], k: int) -> tuple[int, int]:
 
 def _bin(keys: Iterable[Tensor], part: Callable[[Tensor], Tensor], k: int) -> tuple[int, int]:
     """Return the bin of ``part`` that holds the k-th smallest, and its rank within that bin."""
-    counts = torch.zeros(BINS, dtype=torch.int64)
-    for key in keys:
-        counts += torch.bincount(part(key).view(-1), minlength=BINS)
-    below = counts.cumsum(0)
+    counts = [torch.bincount(part(key).view(-1), minlength=BINS) for key in keys]
+    total = torch.stack(counts).sum(0)  # on the device of the keys
+    below = total.cumsum(0)
     index = int(torch.searchsorted(below, k))
-    return index, k - int(below[index] - counts[index])
+    return index, k - int(below[index] - total[index])

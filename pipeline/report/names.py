@@ -14,6 +14,8 @@ _COLOURS = {
     "sky": "#56B4E9",
 }
 
+_DURING = {"bimp", "gmp", "dpf", "gsm", "lc", "dnw", "dst", "str"}  # pruning during training
+
 
 @dataclass(frozen=True)
 class Look:
@@ -65,6 +67,8 @@ def label(method: str, m: int) -> str:
     if method.startswith("sms_"):
         rule = method.removeprefix("sms_")
         return f"SMS {_RULES.get(rule, rule.replace('_', ' '))}"
+    if method.removesuffix("_sms") in _DURING:
+        return method.upper().replace("_", " + ")
     return known.get(method, method.replace("_", " "))
 
 
@@ -76,3 +80,20 @@ def percent(fraction: float, digits: int = 2) -> str:
 def sparsity(fraction: float) -> str:
     """Return a sparsity as percent with as many decimals as it needs, two at most: ``98 %``."""
     return f"{100 * fraction:.2f}".rstrip("0").rstrip(".") + " %"
+
+
+def short(number: float) -> str:
+    """Return a sparsity for an axis: percent without the sign and without idle zeros, ``99.5``."""
+    return sparsity(number).removesuffix(" %")
+
+
+# For series that are no methods; colour, marker and line each tell them apart.
+SERIES = [
+    Look(_COLOURS["blue"], "o", "-"),
+    Look(_COLOURS["vermilion"], "s", "--"),
+    Look(_COLOURS["green"], "^", "-."),
+    Look(_COLOURS["purple"], "D", ":"),
+    Look(_COLOURS["black"], "v", "--"),
+    Look(_COLOURS["sky"], "P", "-", 1.2),
+    Look(_COLOURS["orange"], "X", "-.", 1.2),
+]

@@ -1,5 +1,6 @@
 """results.md: what came out, on one page."""
 
+from pipeline.plan.build import studies
 from pipeline.report import beside_paper, sections, verdict
 from pipeline.report.names import sparsity
 from pipeline.report.results import Results
@@ -31,6 +32,7 @@ def page(results: Results) -> str:
         "The last phase": sections.last(results) + _image("layers"),
         "Corrupted images": sections.corruptions(results) + _image("corruptions"),
         "Groups": sections.groups(results) + _image("groups"),
+        "Studies": _studies(results),
         "Missing": _missing(results),
         "Files": FILES,
     }
@@ -51,6 +53,13 @@ def _head(results: Results) -> str:
         f"{p.prune.criterion} pruning, {p.prune.allocation}; retraining by {p.retrain.schedule} "
         f"with {p.retrain.epochs} epochs a phase; network {p.network.name}, pretrained for "
         f"{p.pretrain.epochs} epochs. Seeds {', '.join(map(str, p.seeds))} ({spread_note}).\n"
+    )
+
+
+def _studies(results: Results) -> str:
+    about = studies() if results.params.studies else {}
+    return "".join(
+        f"- [{name}](studies/{name}.md): {about[name]}\n" for name in sorted(results.params.studies)
     )
 
 

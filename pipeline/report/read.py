@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.plan.nodes import Plan
+from pipeline.plan.nodes import Plan, Row
 from pipeline.report.results import (
     COLUMNS,
     COMPARED,
@@ -17,6 +17,8 @@ from pipeline.report.results import (
     Results,
 )
 from pipeline.report.source import Records, Source
+
+ROUNDING = 1e-3  # whole weights, layer by layer, in the smallest networks
 
 
 def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
@@ -34,7 +36,7 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
         robust = source.metrics(row.robustness)
         rows.append(
             key
-            | {"sparsity": row.sparsity, "model": row.model}
+            | {"sparsity": _sparsity(row, evaluated), "model": row.model}
             | {name: evaluated[name] for name in EVALUATED if name in evaluated}
             | source.size(row.model)
             | _worst_group(evaluated)
@@ -49,7 +51,8 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
     for name, node in plan.nodes.items():
         source.note(name)
         place = {"node": name, "phase": int(node.labels.get("phase", 0))}
-        _extend(tables["training"], place, source.history(name))
+        if not node.study:
+            _extend(tables["training"], place, source.history(name))
     return Results(
         params=plan.params,
         planned=_planned(plan),
@@ -63,6 +66,12 @@ def _planned(plan: Plan) -> list[tuple[str, int, float]]:
     """Return method, phase and sparsity of all rows: dense first, then the soups."""
     found = dict.fromkeys((row.method, row.phase, row.sparsity) for row in plan.rows)
     return sorted(found, key=lambda row: (row[0] != "dense", not row[0].startswith("sms_")))
+
+
+def _sparsity(row: Row, evaluated: dict[str, Any]) -> float:
+    """Return the planned sparsity, or the measured one where a method cannot be told (DST, STR)."""
+    found: float = evaluated.get("sparsity", row.sparsity)
+    return row.sparsity if abs(found - row.sparsity) < ROUNDING else found
 
 
 def _extend(records: Records, key: dict[str, Any], more: Records) -> None:

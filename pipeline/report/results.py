@@ -84,7 +84,7 @@ class Results:
     @property
     def soups(self) -> list[str]:
         """The methods that are averages of candidates which share one mask."""
-        return [method for method in self.methods if method.startswith("sms_")]
+        return [m for m in self.methods if m.startswith("sms_") or m.endswith("_sms")]
 
     @cached_property
     def cells(self) -> dict[tuple[str, int], dict[int, dict[str, Any]]]:

@@ -102,10 +102,17 @@ def over_seeds(results: Results, method: str, phase: int, measure: str) -> Sprea
     return spread(list(by_seed(results, method, phase, measure).values()))
 
 
+def reached(results: Results, method: str, phase: int) -> float:
+    """Return the mean sparsity of a method after a phase: the planned one, or what came out."""
+    found = over_seeds(results, method, phase, "sparsity")
+    return results.phases[phase] if found is None else found.mean
+
+
 def summary(results: Results) -> pd.DataFrame:
     """Return every measure of every method and phase over the seeds, one a row."""
     records = []
-    for method, phase, sparsity in results.planned:
+    for method, phase, planned in results.planned:
+        sparsity = reached(results, method, phase) if phase else planned
         for measure in MEASURES:
             found = over_seeds(results, method, phase, measure)
             if found is not None:

@@ -14,6 +14,7 @@ from pipeline.report.page import page
 from pipeline.report.read import read
 from pipeline.report.results import KEY, Results
 from pipeline.report.spread import summary
+from pipeline.report.write_studies import write_studies
 
 DRAWN = {
     "accuracy": accuracy.draw,
@@ -41,6 +42,7 @@ def write(
         for name, draw in DRAWN.items():
             style.save(draw(results), folder / "figures" / f"{name}.png")
     (folder / "results.md").write_text(page(results), encoding="utf-8")
+    write_studies(plan, artifacts, folder / "studies", without)
     metrics = headline(results)
     write_json(folder / "metrics.json", metrics)
     return metrics

@@ -14,9 +14,9 @@ def merge(
     candidates: Sequence[Checkpoint],
     *,
     parent: Checkpoint,
-    accuracy: Callable[[Checkpoint], float],
+    score: Callable[[Checkpoint], float],
 ) -> Soup:
-    """Return the point with the best validation accuracy between pruned parent and UniformSoup.
+    """Return the point with the best validation score between pruned parent and UniformSoup.
 
         theta = (1 - a) theta_parent + a (theta_1 + ... + theta_m) / m,   a = 1, 0.9, ..., 0
 
@@ -26,7 +26,7 @@ def merge(
     Args:
         candidates: retrained from ``parent``.
         parent: the model that was retrained.
-        accuracy: the validation accuracy of a model, its BatchNorm re-estimated first.
+        score: a model's on the validation split, its BatchNorm re-estimated first.
 
     Raises:
         UserError: as `uniform.merge`, or a parent that does not fit.
@@ -36,11 +36,11 @@ def merge(
     check(candidates)
     check_parent(parent, candidates[0])
     ends, m = [average(candidates), parent], len(candidates)
-    trials = [{"a": a, "val_accuracy": accuracy(mixture(ends, [a, 1 - a]))} for a in GRID]
-    best = max(trials, key=lambda trial: trial["val_accuracy"])  # the first of equals
+    trials = [{"a": a, "val_score": score(mixture(ends, [a, 1 - a]))} for a in GRID]
+    best = max(trials, key=lambda trial: trial["val_score"])  # the first of equals
     a = best["a"]
     why = (
         f"a = {a:g} of the way from the pruned parent to the mean of all {m} candidates: of "
-        f"{len(GRID)} points the best validation accuracy, {best['val_accuracy']:.4f}"
+        f"{len(GRID)} points the best validation score, {best['val_score']:.4f}"
     )
     return Soup(mixture(ends, [a, 1 - a]), (a / m,) * m, why, tuple(trials), anchor=1 - a)

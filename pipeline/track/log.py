@@ -104,7 +104,7 @@ class Log:
     def dataset(self, folder: str, digest: str) -> None:
         """Log the data set as an input of the parent run."""
         meta = _read(Path(folder) / "meta.json", {})
-        profile = {"classes": len(meta.get("classes", [])), "size": meta.get("size")}
+        profile = {"classes": len(meta.get("classes", [])), "shape": meta.get("shape")}
         dataset = Dataset(
             name=str(meta.get("name", "data")),
             digest=digest.removesuffix(".dir"),

@@ -36,8 +36,11 @@ class Augmentation:
         angles = self.rotation * (2 * torch.rand(count, 1, generator=generator) - 1)
         return torch.cat([offsets.double(), flips.double(), angles.double()], dim=1)
 
-    def apply(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Return ``images``, uint8 [B, C, H, W], as ``draws`` of `draw` say, on their device."""
+    def apply(self, images: Tensor, draws: Tensor, fill: int = 0) -> Tensor:
+        """Return ``images``, integers [B, C, H, W], as ``draws`` of `draw` say, on their device.
+
+        What was outside of the image is ``fill``.
+        """
         if self == Augmentation():
             return images
         batch, channels, height, width = images.shape
@@ -53,9 +56,9 @@ class Augmentation:
         shift = border - self.crop_padding
         source = (rows + down + shift) * (width + 2 * border) + (columns + right + shift)
         if inside is not None:
-            source = source * inside  # pixel 0 is of the border, so it is black
+            source = source * inside  # pixel 0 is of the border, so it is filled
         index = source.long().view(batch, 1, -1).expand(-1, channels, -1)
-        pixels = pad(images, (border,) * 4).flatten(2).gather(2, index)
+        pixels = pad(images, (border,) * 4, value=fill).flatten(2).gather(2, index)
         return pixels.view(images.shape)
 
 

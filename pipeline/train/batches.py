@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pipeline.data.base import IGNORE
 from pipeline.seeds import derive
 from pipeline.train.augment import Augmentation
 from pipeline.train.normalise import normaliser
@@ -49,12 +50,19 @@ class Batches:
         return steps_per_epoch(len(self.labels), self.size)
 
     def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield one epoch's batches: float32 [B, C, H, W] channels last, and int64 [B]."""
+        """Yield one epoch's batches: float32 [B, C, H, W] channels last, and int64 [B, ...].
+
+        A map of labels, one a pixel, is moved as its image is.
+        """
         count, device = len(self.labels), self.labels.device
         order = torch.randperm(count, generator=self.order).to(device)
         draws = self.augmentation.draw(count, self.draws).to(device)
         for step in range(len(self)):
             batch = slice(step * self.size, (step + 1) * self.size)
             rows = order[batch]
-            images = self.augmentation.apply(self.images[rows], draws[batch])
-            yield self.normalise(images), self.labels[rows]
+            images, labels = self.images[rows], self.labels[rows]
+            if images.ndim == 4:
+                images = self.augmentation.apply(images, draws[batch])
+            if labels.ndim == 3:
+                labels = self.augmentation.apply(labels[:, None], draws[batch], IGNORE)[:, 0]
+            yield self.normalise(images), labels

@@ -16,7 +16,7 @@ from pipeline.seeds import derive
 from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches, steps_per_epoch
 from pipeline.train.memory import keep_freed_memory
-from pipeline.train.predict import logits
+from pipeline.train.predict import share_right
 
 if TYPE_CHECKING:
     from pipeline.data.base import Dataset
@@ -79,9 +79,11 @@ def train(  # noqa: PLR0913
     """Train ``model`` in place, one step a learning rate, and return one row an epoch.
 
     A row has the epoch (from 1), loss and accuracy (means over its training examples, as seen),
-    val_accuracy and learning_rate (of its last step). Weights masked False are +0.0 from the start
-    and after every step. Equal seeds give equal bits (on one machine, with one number of threads);
-    the order of the data, augmentation and dropout have a stream of randomness each.
+    val_accuracy and learning_rate (of its last step); accuracy is the share of the positions that
+    count at which the label scores highest (pipeline/tasks/base.py). Weights masked False are +0.0
+    from the start and after every step. Equal seeds give equal bits (on one machine, with one
+    number of threads); the order of the data, augmentation and dropout have a stream of randomness
+    each.
 
     Arguments: masks, bool, True = kept, by parameter name; device, where the model is left.
     Raises: UserError when the training diverges.
@@ -99,26 +101,28 @@ def train(  # noqa: PLR0913
     for epoch, start in enumerate(range(0, len(learning_rates), len(batches)), start=1):
         rates = learning_rates[start : start + len(batches)]
         model.train()
-        loss, hits = torch.zeros(2, dtype=torch.float64, device=device)
+        loss, hits, counted = torch.zeros(3, dtype=torch.float64, device=device)
         for step, (rate, (images, labels)) in enumerate(
             zip(rates, batches.epoch(), strict=False), start=start + 1
         ):
             step_loss, scores = take_step(images, labels, rate, step)
             loss += step_loss
             hits += (scores.argmax(1) == labels).sum()
+            counted += (labels >= 0).sum()
             for hook in hooks:
                 hook.on_step_end(model, step)
         for hook in hooks:
             hook.on_epoch_end(model, epoch)
-        scores = logits(model, data.val.images, data.mean, data.std)
         row = {
             "epoch": epoch,
             "loss": loss.item() / len(rates),
-            "accuracy": hits.item() / (len(rates) * batches.size),
-            "val_accuracy": (scores.argmax(1).cpu() == data.val.labels).double().mean().item(),
+            "accuracy": hits.item() / counted.item(),
+            "val_accuracy": share_right(
+                model, data.val.images, data.val.labels, data.mean, data.std
+            ),
             "learning_rate": rates[-1],
         }
-        if not (math.isfinite(row["loss"]) and scores.isfinite().all()):
+        if not (math.isfinite(row["loss"]) and math.isfinite(row["val_accuracy"])):
             raise UserError(
                 f"training diverged in epoch {epoch} (loss {row['loss']:g}) at learning rate "
                 f"{max(rates):g}: lower the learning rate, or set clip_norm"

@@ -9,11 +9,15 @@ from torch import Tensor
 def normaliser(mean: Tensor, std: Tensor, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Return the map x -> (x / 255 - mean) / std, from uint8 to float32 images, channels last.
 
+    Where ``mean`` is empty, examples are token ids, which go to the network as they are.
+
     It is computed as x * scale + shift with scale = 1 / (255 std), shift = -mean / std: one
     conversion and one pass, equal to the formula but for rounding (1e-6).
 
     Arguments: mean, std, float32 [C], of images / 255; device, where the images will be.
     """
+    if not len(mean):
+        return lambda tokens: tokens
     scale = (1 / (255 * std.double())).float().view(-1, 1, 1).to(device)
     shift = (-mean.double() / std.double()).float().view(-1, 1, 1).to(device)
 

@@ -1,5 +1,6 @@
-"""A network's logits on images, without a trace left in the network."""
+"""A network's outputs on examples, without a trace left in the network."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,8 +29,37 @@ def logits(
 
     Arguments: images, uint8 [N, C, H, W], on any device; mean, std, float32 [C], of images / 255.
     """
+    with evaluating(model), torch.inference_mode():
+        parts = list(outputs(model, images, mean, std, batch_size))
+    return torch.cat(parts)  # outside: a plain tensor, which autograd accepts as a constant
+
+
+def outputs(
+    model: nn.Module, images: Tensor, mean: Tensor, std: Tensor, batch_size: int = 256
+) -> Iterator[Tensor]:
+    """Yield the outputs of ``model``, as it is, batch by batch; arguments as of `logits`."""
     device = next(model.parameters()).device
     normalise = normaliser(mean, std, device)
+    for batch in torch.split(images, batch_size):
+        yield model(normalise(batch.to(device)))
+
+
+def share_right(
+    model: nn.Module, images: Tensor, labels: Tensor, mean: Tensor, std: Tensor
+) -> float:
+    """Return the share of the positions that count at which the label scores highest, or NaN.
+
+    NaN stands for a network that puts out NaN or infinity. Arguments: labels, int64 [N, ...],
+    negative where a position does not count; the others as of `logits`.
+    """
+    right = count = 0
     with evaluating(model), torch.inference_mode():
-        parts = [model(normalise(batch.to(device))) for batch in torch.split(images, batch_size)]
-    return torch.cat(parts)  # outside: a plain tensor, which autograd accepts as a constant
+        done = 0
+        for scores in outputs(model, images, mean, std):
+            own = labels[done : done + len(scores)].to(scores.device)
+            done += len(scores)
+            if not scores.isfinite().all():
+                return math.nan
+            right += int((scores.argmax(1) == own).sum())
+            count += int((own >= 0).sum())
+    return right / count

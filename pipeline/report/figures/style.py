@@ -82,6 +82,16 @@ def new(
     return figure, list(axes.flat[:panels])
 
 
+def mosaic(height: float, rows: Sequence[Sequence[str]]) -> tuple[Figure, dict[str, Axes]]:
+    """Return a figure of `WIDTH` x ``height`` inches whose panels lie as their names in ``rows``.
+
+    A name in several places is one large panel, and ``.`` leaves a place empty.
+    """
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplot_mosaic([list(row) for row in rows])
+
+
 def empty(sentence: str) -> Figure:
     """Return a figure that says why there is nothing to see."""
     figure, (axes,) = new(1.2)
@@ -130,5 +140,9 @@ def percents(spreads: Sequence[Spread]) -> tuple[list[float], list[float]]:
 
 def seeds_note(results: Results) -> str:
     """Return what the error bars are, for an axis label."""
-    n = len(results.params.seeds)
-    return "one seed" if n == 1 else f"mean and standard deviation of {n} seeds"
+    return error_bars(len(results.params.seeds))
+
+
+def error_bars(seeds: int) -> str:
+    """Return what the error bars of so many seeds are."""
+    return "one seed" if seeds == 1 else f"mean and standard deviation of {seeds} seeds"

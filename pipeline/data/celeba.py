@@ -1,0 +1,91 @@
+"""Celeb-A: faces labelled blond or not, in the four groups Male x Blond_Hair.
+
+The official files, in ROOT/celeba: img_align_celeba/NNNNNN.jpg, list_attr_celeba.txt (one row of
+40 attributes an image, 1 or -1) and list_eval_partition.txt (0 training, 1 validation, 2 test).
+Images may be a subset: those that are there are used, and each needs its row in both files.
+
+Source: Liu et al. 2015, Deep Learning Face Attributes in the Wild; paper, Appendix B.2.4.
+"""
+
+from pathlib import Path
+
+import torch
+
+from pipeline.data.base import Groups, RawData, Split
+from pipeline.data.formats.images import load_images
+from pipeline.errors import UserError
+
+TARGET, GROUP = "Blond_Hair", "Male"
+CLASSES = ("non-blond", "blond")
+GROUPS = ("female non-blond", "female blond", "male non-blond", "male blond")
+DEFAULT_SIZE = 64
+
+EXPECTED = (
+    "it should hold img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt of "
+    "CelebA (aligned and cropped images), from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, "
+    "which gives them for non-commercial research only; set data.path to the folder above celeba"
+)
+
+
+def read(root: Path | None, size: int | None) -> RawData:
+    """Return the faces under ``root``/celeba as RGB squares with ``size`` (64) pixels a side.
+
+    Raises:
+        UserError: a file or folder is absent or damaged, an image has no row, or a split is empty.
+    """
+    folder = (root or Path("data")) / "celeba"
+    attributes, names = _rows(folder / "list_attr_celeba.txt", header=True)
+    partition, _ = _rows(folder / "list_eval_partition.txt", header=False)
+    for name in (TARGET, GROUP):
+        if name not in names:
+            raise UserError(f"{folder / 'list_attr_celeba.txt'} has no column {name}: get it anew")
+    files = _images(folder / "img_align_celeba", attributes, partition)
+    splits, groups = {}, {}
+    for part, code in (("train", 0), ("val", 1), ("test", 2)):
+        own = [file for file in files if partition[file.name] == [code]]
+        if not own:
+            raise UserError(f"{folder} has no {part} image (partition {code}): add some")
+        rows = torch.tensor([attributes[file.name] for file in own]) > 0
+        blond, male = rows[:, names.index(TARGET)].long(), rows[:, names.index(GROUP)].long()
+        images = torch.from_numpy(load_images(own, size or DEFAULT_SIZE))
+        splits[part], groups[part] = Split(images, blond), 2 * male + blond
+    return RawData(
+        splits["train"],
+        splits["test"],
+        CLASSES,
+        groups={f"{GROUP} x {TARGET}": Groups(GROUPS, groups["test"])},
+        val=splits["val"],
+    )
+
+
+def _rows(path: Path, *, header: bool) -> tuple[dict[str, list[int]], list[str]]:
+    """Return the numbers of each image, by file name, and the names of the columns."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        raise UserError(f"{path} is missing: {EXPECTED}") from None
+    names = lines[1].split() if header and len(lines) > 1 else []
+    rows = {}
+    for number, line in enumerate(lines[2 if header else 0 :], start=3 if header else 1):
+        name, *values = line.split() or [""]
+        try:
+            rows[name] = [int(value) for value in values]
+        except ValueError:
+            raise UserError(
+                f"{path}, line {number}: {line[:40]!r} is no row: get it anew"
+            ) from None
+        if len(values) != (len(names) if header else 1):
+            raise UserError(f"{path}, line {number} has {len(values)} values: get it anew")
+    return rows, names
+
+
+def _images(
+    folder: Path, attributes: dict[str, list[int]], partition: dict[str, list[int]]
+) -> list[Path]:
+    files = sorted(folder.glob("*.jpg"))
+    if not files:
+        raise UserError(f"{folder} holds no .jpg images: {EXPECTED}")
+    for file in files:
+        if file.name not in attributes or file.name not in partition:
+            raise UserError(f"{file} has no row in both lists of {folder.parent}: get them anew")
+    return files

@@ -1,0 +1,45 @@
+"""What is learned: the loss, what is kept of a network's outputs, and what "better" means.
+
+A task is one file of this folder with a constant ``TASK``; the loop, pruning, merging, the graph
+and the report do not know which one runs. In every task a network scores K classes at each
+position of an example (one position in classification, a pixel in segmentation, a token in
+translation): outputs are float [B, K, ...], targets int64 [B, ...], and those that are
+`pipeline.data.base.IGNORE` are the positions that count neither in the loss nor in a metric.
+What is measured beyond that, in the evaluation of the test split, is the function ``summary`` of
+the file of the same name in pipeline/evaluate: training does not depend on it.
+"""
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from pipeline.data.base import Dataset, Split
+
+
+class Task(Protocol):
+    """One kind of problem."""
+
+    metric: str  # the score's name in every file: val_<metric>, test_<metric>; higher is better
+
+    def predict(self, model: nn.Module, data: "Dataset", split: "Split") -> Tensor:
+        """Return what `measure` needs to know of the outputs on ``split``, on the CPU."""
+
+    def measure(self, predictions: Tensor, split: "Split", data: "Dataset") -> dict[str, float]:
+        """Return the score of ``predictions`` under its name, and their ``loss``."""
+
+    def ensemble(self, predictions: Sequence[Tensor]) -> Tensor | None:
+        """Return the predictions of several networks together; None where that has no meaning."""
+
+
+def load(name: str) -> Task:
+    """Return the task ``name``, a file of this folder."""
+    task: Task = import_module(f"pipeline.tasks.{name}").TASK
+    return task
+
+
+def score(task: Task, predictions: Tensor, split: "Split", data: "Dataset") -> float:
+    """Return what "better" means, on one split."""
+    return task.measure(predictions, split, data)[task.metric]

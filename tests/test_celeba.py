@@ -1,0 +1,105 @@
+"""Celeb-A's official files: splits, labels and groups as they say; what is wrong is named."""
+
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.data import celeba
+from pipeline.data.build import prepare
+from pipeline.errors import UserError
+
+# name, partition, Male, Blond_Hair
+FACES = [
+    ("000001.jpg", 0, 1, -1),
+    ("000002.jpg", 0, -1, 1),
+    ("000003.jpg", 1, -1, -1),
+    ("000004.jpg", 2, 1, 1),
+    ("000005.jpg", 2, -1, -1),
+    ("000007.jpg", 2, 1, -1),
+    ("000008.jpg", 2, -1, 1),
+]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Write the official files for FACES, and one listed image that is not there."""
+    folder = tmp_path / "celeba"
+    (folder / "img_align_celeba").mkdir(parents=True)
+    for number, (name, *_) in enumerate(FACES):
+        pixels = np.full((218, 178, 3), 20 * number, np.uint8)
+        Image.fromarray(pixels).save(folder / "img_align_celeba" / name)
+    listed = [*FACES, ("000009.jpg", 0, 1, 1)]
+    rows = [f"{name} -1  {blond} {male:2d}" for name, _, male, blond in listed]
+    attributes = [str(len(listed)), "Bald Blond_Hair Male ", *rows]
+    (folder / "list_attr_celeba.txt").write_text("\n".join(attributes) + "\n")
+    partition = [f"{name} {part}" for name, part, *_ in listed]
+    (folder / "list_eval_partition.txt").write_text("\n".join(partition) + "\n")
+    return tmp_path
+
+
+def test_each_image_has_its_split_label_and_group(root):
+    raw = celeba.read(root, 16)
+    assert (len(raw.train), len(raw.val), len(raw.test)) == (2, 1, 4)
+    assert raw.train.images.shape == (2, 3, 16, 16)
+    assert [raw.classes[label] for label in raw.train.labels] == ["non-blond", "blond"]
+    groups = raw.groups["Male x Blond_Hair"]
+    named = [groups.names[group] for group in groups.ids]
+    assert named == ["male blond", "female non-blond", "male non-blond", "female blond"]
+    shades = raw.test.images.float().mean((1, 2, 3))
+    assert shades.tolist() == pytest.approx([60, 80, 100, 120], abs=3), "images keep their rows"
+
+
+def break_nothing_but(file: str, old: str, new: str, root: Path) -> None:
+    path = root / "celeba" / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "words"),
+    [
+        ("list_attr_celeba.txt", "Blond_Hair", "Blonde", "no column Blond_Hair"),
+        ("list_attr_celeba.txt", "000002.jpg -1", "000002.jpg", "line 4 has 2 values"),
+        ("list_attr_celeba.txt", "000002.jpg -1", "000002.jpg ?", "line 4"),
+        ("list_eval_partition.txt", "000004.jpg 2\n", "", "000004.jpg has no row"),
+        ("list_eval_partition.txt", "000003.jpg 1", "000003.jpg 0", "no val image"),
+    ],
+)
+def test_what_is_wrong_is_named(root, file, old, new, words):
+    break_nothing_but(file, old, new, root)
+    with pytest.raises(UserError, match=words):
+        celeba.read(root, 16)
+
+
+@pytest.mark.parametrize("file", ["list_attr_celeba.txt", "list_eval_partition.txt"])
+def test_missing_files_are_named_with_where_to_get_them(root, file):
+    (root / "celeba" / file).unlink()
+    with pytest.raises(UserError, match=rf"{file} is missing: .*non-commercial"):
+        celeba.read(root, 16)
+
+
+def test_missing_images_are_named_with_where_to_get_them(root):
+    for image in (root / "celeba" / "img_align_celeba").iterdir():
+        image.unlink()
+    with pytest.raises(UserError, match=r"img_align_celeba holds no \.jpg images"):
+        celeba.read(root, 16)
+
+
+@pytest.mark.slow
+def test_the_shared_faces(tmp_path):
+    shared = Path(os.environ.get("SMS_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    pack = shared / "celeba.tar.xz"
+    if not pack.is_file():
+        pytest.skip(f"{pack} is not here")
+    with tarfile.open(pack) as archive:
+        archive.extractall(tmp_path, filter="data")
+    data = prepare("celeba", celeba.read(tmp_path, None), seed=0)
+    assert data.train.images.shape[1:] == (3, 64, 64)
+    counts = data.groups["Male x Blond_Hair"].ids.bincount(minlength=4)
+    assert counts.sum() == len(data.test)
+    assert counts[3] == 24, "blond men are rare, and so few in the test split"

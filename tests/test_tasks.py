@@ -1,0 +1,98 @@
+"""Tasks: maps of labels go with their images, and what is to be ignored counts nowhere."""
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.data.base import IGNORE, Dataset, Split, load, save
+from pipeline.errors import UserError
+from pipeline.tasks.base import load as load_task
+from pipeline.tasks.base import score
+from pipeline.train.augment import Augmentation
+from pipeline.train.batches import Batches
+from pipeline.train.loop import Settings, train
+from pipeline.train.predict import share_right
+
+
+def pixels(count: int, height: int = 6, width: int = 8) -> Split:
+    """Images of random grey values, to be told apart pixel by pixel: the label is the value."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randint(1, 5, (count, 1, height, width), generator=generator)
+    return Split((40 * values).to(torch.uint8), values[:, 0])
+
+
+def dataset(split: Split) -> Dataset:
+    mean, std = torch.zeros(1), torch.ones(1)
+    return Dataset(split, split, split, tuple("abcde"), mean, std, {}, "pixels", "segmentation")
+
+
+def test_a_map_of_labels_is_moved_as_its_image_is():
+    data = dataset(pixels(16))
+    augmentation = Augmentation(crop_padding=2, flip=True, rotation=20.0)
+    cpu = torch.device("cpu")
+    for images, labels in Batches(data, 4, augmentation, seed=1, device=cpu).epoch():
+        values = (images[:, 0] * 255 / 40).round().long()
+        assert torch.equal(labels, torch.where(values == 0, IGNORE, values))
+        assert (labels == IGNORE).any(), "the border that was cropped in does not count"
+
+
+def test_only_what_counts_is_counted():
+    class Threes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.Parameter(torch.zeros(1))
+
+        def forward(self, images):
+            scores = torch.zeros(len(images), 5, *images.shape[2:])
+            scores[:, 3] = 1.0
+            return scores
+
+    labels = torch.tensor([[[3, 3, 1, IGNORE]]])
+    images = torch.zeros(1, 1, 1, 4, dtype=torch.uint8)
+    assert share_right(Threes(), images, labels, torch.zeros(1), torch.ones(1)) == pytest.approx(
+        2 / 3
+    )
+
+
+def test_the_loop_learns_a_label_a_pixel():
+    data = dataset(pixels(32))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 16, 1), nn.ReLU(), nn.Conv2d(16, 5, 1))
+    history = train(model, data, Settings(8, 0.0), [0.3] * 80, seed=0)
+    assert history[-1]["val_accuracy"] > 0.9 > history[0]["accuracy"]
+
+
+def test_the_loop_learns_from_token_ids():
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 5, (64, 7), generator=generator)
+    split = Split(tokens, (tokens + 1) % 5)
+    data = Dataset(split, split, split, tuple("abcde"), torch.empty(0), torch.empty(0), {})
+    torch.manual_seed(0)
+
+    class Next(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(5, 5)
+
+        def forward(self, tokens):
+            return self.table(tokens).transpose(1, 2)
+
+    history = train(Next(), data, Settings(8, 0.0), [1.0] * 80, seed=0)
+    assert history[-1]["val_accuracy"] == 1.0
+
+
+def test_a_data_set_keeps_its_task(tmp_path):
+    save(dataset(pixels(4)), tmp_path)
+    again = load(tmp_path)
+    assert again.task == "segmentation"
+    assert torch.equal(again.val.labels, pixels(4).labels)
+
+
+def test_classification_keeps_logits_and_is_better_when_more_are_right():
+    task = load_task("classification")
+    split = Split(torch.zeros(3, 1, 1, 1, dtype=torch.uint8), torch.tensor([0, 1, 1]))
+    kept = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+    assert task.metric == "accuracy"
+    assert score(task, kept, split, dataset(split)) == pytest.approx(2 / 3)
+    with pytest.raises(UserError, match="diverged"):
+        task.measure(kept * torch.nan, split, dataset(split))
