@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from pipeline.average import check
 from pipeline.checkpoint import Checkpoint, load_tensors, read_json
 from pipeline.data.base import Dataset
 from pipeline.errors import UserError
@@ -98,6 +99,7 @@ class MergeInputs:
 
     def _slopes(self, targets: Tensor) -> Callable[[Tensor, int], Tensor]:
         """Return the loss's derivatives by the coefficients, as a function of them and the step."""
+        check(self.candidates)
         model = network(self.candidates[0]).to(self.device)
         ends = [
             [each.state[name].to(self.device) for name in self.parameters]

@@ -121,6 +121,15 @@ def test_every_rule_merges_them_twice_alike_and_keeps_them_as_they_are(rule, fol
     network(one.checkpoint)
 
 
+@pytest.mark.parametrize("rule", rules.names())
+def test_every_rule_refuses_candidates_of_other_masks(rule, folders, data):
+    given = MergeInputs(folders[::3], data, CPU, parent=folders[2], dense=folders[3])
+    with pytest.raises(UserError, match="candidates 0 and 1 differ in the mask"):
+        rules.load(rule).merge(
+            given.candidates, **{name: getattr(given, name) for name in rules.asks(rule)}
+        )
+
+
 def test_a_model_that_was_not_given_is_asked_for(folders, data):
     given = inputs(folders, data)
     for name, flag in {"parent": "parent", "distillation": "dense"}.items():

@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.errors import UserError
 from pipeline.params import Experiment, load, modules
 from pipeline.plan import graph
 from pipeline.plan.build import build, methods
@@ -133,6 +134,12 @@ def test_the_same_candidates_merged_by_every_rule_need_only_names():
         work.merge(candidates, 1, rule, name=f"p1-by_{rule}")
     others = {f"s0-p1-by_{rule}" for rule in modules("soup")} - {"s0-p1-by_uniform"}
     assert set(of.nodes) - before == others, "the method's own soup is found again"
+
+
+def test_a_rule_that_needs_the_parent_is_refused_where_there_is_none():
+    of = plan(methods=["sms"], merge=["uniform"], phases=1, seeds=[0])
+    with pytest.raises(UserError, match="wise starts from the candidates' pruned parent"):
+        Work(of, 0).merge(["s0-dense"], 1, "wise")
 
 
 @given(order=st.permutations(ALL))

@@ -82,6 +82,7 @@ def merged(rule: str, candidates: Sequence[Checkpoint], parent: Checkpoint) -> S
 
 def test_rules_are_the_files_of_the_folder() -> None:
     assert build.names() == modules("soup") == RULES
+    assert all(line.endswith(").") for line in build.about().values()), "each names its source"
     with pytest.raises(UserError, match="merge is 'median': use one of distilled, greedy"):
         build.module_name("median")
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from copy import copy
 from typing import Any, Self
 
+from pipeline.errors import UserError
 from pipeline.params import Prune
 from pipeline.plan.ledger import Ledger, joined
 from pipeline.plan.nodes import Row, artifact
@@ -121,7 +122,7 @@ class Work(Ledger):
             "data": artifact(self.data()),
             "candidates": [artifact(each) for each in candidates],
             "rule": rule,
-            "parent": self._parent(candidates[0]) if "parent" in asked else None,
+            "parent": self._parent(candidates[0], rule) if "parent" in asked else None,
             "dense": artifact(self.pretrain()) if "distillation" in asked else None,
             "seed": derive(self.seed, "merge", phase) if learns else None,
         }
@@ -217,9 +218,15 @@ class Work(Ledger):
             phase=phase,
         )
 
-    def _parent(self, candidate: str) -> str:
+    def _parent(self, candidate: str, rule: str) -> str:
         """Return the folder of the pruned model that ``candidate`` was retrained from."""
-        return str(self.plan.nodes[candidate].arguments["parent"])
+        found = self.plan.nodes[candidate].arguments.get("parent")
+        if found is None:
+            raise UserError(
+                f"merge: {rule} starts from the candidates' pruned parent, but those of "
+                f"{self.method} have none: leave {rule} out"
+            )
+        return str(found)
 
     def _candidate(self, candidate: int) -> tuple[int, float, str, float | None]:
         """Return epochs, weight decay, schedule and peak learning rate of a candidate."""

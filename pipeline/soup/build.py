@@ -37,13 +37,22 @@ def module_name(name: str) -> str:
 
 def asks(name: str) -> list[str]:
     """Return what a rule's ``merge`` must be given, read off its file: planning needs no torch."""
-    file = FOLDER / f"{module_name(name).rpartition('.')[2]}.py"
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+    for node in _parsed(name).body:
         if isinstance(node, ast.FunctionDef) and node.name == "merge":
             return [argument.arg for argument in node.args.kwonlyargs]
-    raise AssertionError(f"{file} has no function merge")
+    raise AssertionError(f"{module_name(name)} has no function merge")
+
+
+def about() -> dict[str, str]:
+    """Return the first line of what each rule is, by name."""
+    return {name: (ast.get_docstring(_parsed(name)) or "").partition("\n")[0] for name in names()}
 
 
 def load(name: str) -> ModuleType:
     """Import the module behind ``name``."""
     return importlib.import_module(module_name(name))
+
+
+def _parsed(name: str) -> ast.Module:
+    file = FOLDER / f"{module_name(name).rpartition('.')[2]}.py"
+    return ast.parse(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""LearnedSoup by distillation: the combination whose predictions are nearest the dense model's."""
+"""LearnedSoup whose predictions are nearest the dense model's (the paper, appendix A.2)."""
 
 from collections.abc import Sequence
 

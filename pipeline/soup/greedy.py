@@ -1,4 +1,4 @@
-"""GreedySoup: the mean of those candidates that do not make it worse."""
+"""GreedySoup: the mean of the candidates that do not make it worse (Wortsman et al., 2022a)."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""LearnedSoup: the convex combination of the candidates with the least validation loss."""
+"""LearnedSoup: the convex combination of least validation loss (Wortsman et al., 2022a)."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Model Stock: from the pruned parent towards the mean, as far as the candidates agree."""
+"""Model Stock: from the parent to the mean as far as candidates agree (Jang et al., 2024)."""
 
 from collections.abc import Sequence
 from itertools import combinations

@@ -1,4 +1,4 @@
-"""UniformSoup: the mean of all candidates."""
+"""UniformSoup: the mean of all candidates (Wortsman et al., 2022a)."""
 
 from collections.abc import Sequence
 

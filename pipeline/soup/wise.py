@@ -1,4 +1,4 @@
-"""WiSE-FT: the best point on the line from the pruned parent to the soup."""
+"""WiSE-FT: the best point between the pruned parent and the mean (Wortsman et al., 2022b)."""
 
 from collections.abc import Callable, Sequence
 
