@@ -2,25 +2,29 @@
 
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from matplotlib.image import imread
+from matplotlib.text import Text
 
 from pipeline.errors import UserError
 from pipeline.params import RECIPES, Experiment, load
 from pipeline.plan import graph
 from pipeline.plan.build import build, studies
 from pipeline.plan.nodes import Plan
+from pipeline.report.figures import style
 from pipeline.report.page import page
 from pipeline.report.paper_studies import l2_distances, published, reference
 from pipeline.report.read import read as read_rows
-from pipeline.report.studies import length, merging, more_phases, pairs, sparsity
+from pipeline.report.studies import length, merging, more_phases, pairs, schedule, sparsity
 from pipeline.report.study import best, over_seeds, points_table, read
 from pipeline.report.write_studies import write_studies
 from tests.project import PARAMS, Project, ran
+from tests.test_report import unseen
 
 ROOT = Path(__file__).parent.parent
 ALL = [
@@ -423,6 +427,28 @@ def test_every_study_has_page_table_and_picture(tmp_path: Path, seeds: list[int]
         picture = imread(tmp_path / "studies" / "figures" / f"{name}.png")
         assert picture.shape[1] == 1300
         assert 0.001 < (picture[..., :3].min(axis=2) < 0.9).mean() < 0.6
+
+
+@pytest.mark.parametrize("pages", [length, merging, more_phases, pairs, schedule, sparsity])
+def test_all_text_lies_on_the_page_and_no_tick_label_on_another(tmp_path: Path, pages: Any):
+    """With the studies' own grids, which are the longest that we draw."""
+    name = pages.__name__.rpartition(".")[2]
+    of = plan(name, study={}, merge=["uniform", "greedy", "learned", "wise"])
+    everywhere(of, tmp_path)
+    study = of_study(of, tmp_path, name)
+    with style.look():
+        figure = pages.draw(study, pages.tabulate(study))
+        figure.canvas.draw()
+        paper, hidden = figure.bbox.padded(2), unseen(figure)
+        for text in figure.findobj(Text):
+            box = text.get_window_extent()
+            if text.get_text().strip() and text not in hidden:
+                assert paper.contains(*box.min), text.get_text()
+                assert paper.contains(*box.max), text.get_text()
+        for axes in figure.axes:
+            for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
+                boxes = [tick.get_window_extent() for tick in ticks if tick not in hidden]
+                assert not any(a.overlaps(b) for a, b in pairwise(boxes))
 
 
 def test_the_main_report_links_studies_and_holds_none_of_their_rows(tmp_path: Path):
