@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 
-.PHONY: help setup repro test test-fast check recipes methods report bench golden ui constraints clean
+.PHONY: help setup repro test test-fast check recipes methods studies report bench golden ui constraints clean
 
 help:  ## list what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -60,6 +60,9 @@ recipes: $(INSTALLED)  ## list the recipes and their settings
 
 methods: $(INSTALLED)  ## list the methods that params.yaml may name
 	@$(BIN)/python -m pipeline methods
+
+studies: $(INSTALLED)  ## list the studies that params.yaml may name
+	@$(BIN)/python -m pipeline studies
 
 report: $(INSTALLED)  ## write reports/ again from what the last run left
 	$(BIN)/python -m pipeline report

@@ -1,4 +1,4 @@
-"""The project's command line: ``python -m pipeline run | plan | report | recipes | methods``."""
+"""The project's command line: ``python -m pipeline run | plan | report | recipes | ...``."""
 
 import argparse
 import sys
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from pipeline import params
 from pipeline.errors import UserError
-from pipeline.plan.build import methods
+from pipeline.plan.build import methods, studies
+from pipeline.soup import build as rules
 from pipeline.track.tracker import tracking
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ def main() -> None:
         "plan": ("check params.yaml and write the graph, stages/dvc.yaml", _plan),
         "report": ("write reports/ from what is in artifacts/", _report),
         "recipes": ("list the recipes", lambda: _list(params.recipes())),
-        "methods": ("list the methods", lambda: _list(methods())),
+        "methods": ("list the methods and the merge rules", _methods),
+        "studies": ("list the studies", lambda: _list(studies())),
     }
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
     choices = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -56,6 +58,12 @@ def _report() -> int:
 
     report(Path.cwd())
     return 0
+
+
+def _methods() -> int:
+    _list(methods())
+    sys.stdout.write("\nmerge, how sms averages:\n")
+    return _list(rules.about())
 
 
 def _list(names: dict[str, str]) -> int:

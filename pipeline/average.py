@@ -20,6 +20,16 @@ def mean(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     }
 
 
+def combine(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
+    """Return the sum of equal-keyed state dicts times ``weights``; otherwise as `mean`."""
+    return {
+        name: _sum([state[name] for state in states], weights).to(tensor.dtype)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in states[0].items()
+    }
+
+
 def check(candidates: Sequence[Checkpoint], *, masks: bool = True) -> None:
     """Refuse candidates that do not fit the first one, naming the first key that does not.
 
@@ -40,11 +50,30 @@ def check(candidates: Sequence[Checkpoint], *, masks: bool = True) -> None:
             )
 
 
+def check_parent(parent: Checkpoint, candidate: Checkpoint) -> None:
+    """Refuse a pruned parent that is not ``candidate``'s, naming the first key that differs.
+
+    Raises:
+        UserError: other keys, shapes, dtypes or masks.
+    """
+    found = _difference(candidate.state, parent.state, "tensor", _alike)
+    found = found or _difference(candidate.masks, parent.masks, "mask", torch.equal)
+    if found:
+        raise UserError(
+            f"the parent and candidate 0 differ in the {found}: give the pruned model that the "
+            "candidates were retrained from."
+        )
+
+
 def _mean(tensors: Sequence[Tensor]) -> Tensor:
-    total = tensors[0].double()
-    for tensor in tensors[1:]:
-        total = total + tensor.double()
-    return (total / len(tensors)).to(tensors[0].dtype)
+    return (_sum(tensors, [1.0] * len(tensors)) / len(tensors)).to(tensors[0].dtype)
+
+
+def _sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    total = torch.zeros_like(tensors[0], dtype=torch.float64)
+    for tensor, weight in zip(tensors, weights, strict=True):
+        total += weight * tensor.double()
+    return total
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

@@ -7,7 +7,7 @@ is the only description of what may be set.
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,6 +20,11 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Sparsity = Annotated[float, Field(gt=0, lt=1)]  # the fraction of the weights that is pruned
+
+
+# What may stand beside prune.structure = filters: what weights have by default, or what it is.
+_FILTERS = [("magnitude", "global"), ("magnitude", "uniform")]
 
 
 class Section(BaseModel):
@@ -73,8 +78,13 @@ class Pretrain(Section):
 
 
 class Prune(Section):
-    """What ranks the weights, and how the sparsity is spread over the layers."""
+    """What ranks the weights, and how the sparsity is spread over the layers.
 
+    ``structure`` filters prunes whole filters by their L2 norm, each layer alike; there is nothing
+    else to choose then.
+    """
+
+    structure: Literal["weights", "filters"] = "weights"
     criterion: str = "magnitude"
     allocation: str = "global"
 
@@ -89,12 +99,45 @@ class Retrain(Section):
     grids: dict[Literal["weight_decay", "epochs", "learning_rate"], list[Positive]] = {}
 
 
+class Swa(Section):
+    """Where methods with SWA start to average, as a fraction of a retraining, and sms_swa's rate.
+
+    Without a start imp_swa averages every epoch and sms_swa those of the last half; without a
+    rate sms_swa settles at half of pretraining's.
+    """
+
+    start: Annotated[float, Field(ge=0, lt=1)] | None = None
+    learning_rate: Positive | None = None
+
+
+class During(Section):
+    """How the methods that prune during training do it.
+
+    ``epochs``, null: those of pretraining, is the budget of one training; BIMP spends
+    ``dense_share`` of it before its phases. ``copies_from``: the share of the training after which
+    SMS's copies may begin. ``from_dense``: GSM and LC start from the dense network.
+    """
+
+    epochs: Count | None = None
+    pruning_steps: Count = 9
+    copies_from: Annotated[float, Field(ge=0, lt=1)] = 0.55
+    dense_share: Annotated[float, Field(gt=0, lt=1)] = 0.67
+    from_dense: bool = False
+    refresh: Count = 16  # iterations between DPF's masks
+    penalty: NotNegative = 1e-3  # LC's, in the first epoch
+    alpha: NotNegative = 1e-6  # DST's regulariser
+    initial: float = -5.0  # STR's threshold before the sigmoid
+
+
 class Evaluate(Section):
     """What is measured beyond the score on the test set; corruptions are for classifiers."""
 
     corruptions: Literal["none", "final", "all"] = "final"
     corruptions_path: str | None = None
     groups: bool = True
+
+
+Grid = TypeVar("Grid", bound=Section)
 
 
 class Paper(Section):
@@ -115,14 +158,18 @@ class Experiment(Section):
     phases: Annotated[int, Field(ge=1, le=100)]
     target_sparsity: Annotated[float, Field(gt=0, lt=1)]
     methods: Annotated[list[str], Field(min_length=1)]
-    merge: Annotated[list[Literal["uniform", "greedy"]], Field(min_length=1)]
+    merge: Annotated[list[str], Field(min_length=1)]
     data: Data
     network: Network
     augmentation: Augmentation
     pretrain: Pretrain
     prune: Prune = Prune()
     retrain: Retrain
+    swa: Swa = Swa()
+    during: During = During()
     evaluate: Evaluate = Evaluate()
+    studies: list[str] = []
+    study: dict[str, dict[str, Any]] = {}  # other grids for studies, by name
     paper: Paper | None = None
 
     @model_validator(mode="after")
@@ -130,15 +177,27 @@ class Experiment(Section):
         _distinct("seeds", self.seeds)
         _distinct("methods", self.methods)
         _distinct("merge", self.merge)
+        _distinct("studies", self.studies)
         for method in self.methods:
             _choice("methods", method, modules("plan/methods"))
         _choice("task", self.task, modules("tasks"))
+        for rule in self.merge:
+            _choice("merge", rule, modules("soup"))
+        for key, named in (("studies", self.studies), ("study", self.study)):
+            for study in named:
+                _choice(key, study, modules("plan/studies"))
         _choice("data.name", self.data.name, modules("data"))
         _choice("prune.criterion", self.prune.criterion, modules("prune/criteria"))
         _choice("prune.allocation", self.prune.allocation, modules("prune/allocations"))
         if not self.network.name.startswith("torchvision."):
             known = [*modules("models"), "torchvision.NAME"]
             _choice("network.name", self.network.name, known)
+        own = (self.prune.criterion, self.prune.allocation)
+        if self.prune.structure == "filters" and own not in _FILTERS:
+            raise UserError(
+                f"prune.structure is filters, which ranks by L2 norm, each layer alike, but "
+                f"prune asks for {' and '.join(own)}: leave criterion and allocation as they were"
+            )
         self.retrain_values()
         return self
 
@@ -148,17 +207,35 @@ class Experiment(Section):
         Raises:
             UserError: a value is impossible.
         """
-        changes: dict[str, Any] = {}
+        changed = self.model_dump()
         for key, value in values.items():
             *sections, last = key.split(".")
-            target = changes
+            target = changed
             for section in sections:
-                target = target.setdefault(section, {})
+                target = target[section]
             target[last] = value
         try:
-            return self.model_validate(_merge(self.model_dump(), changes))
+            return self.model_validate(changed)
         except ValidationError as error:
-            raise UserError(_sentence(error, changes, "the study")) from None
+            raise UserError(_sentence(error, changed, "the study")) from None
+
+    def grid(self, study: str, kind: type[Grid]) -> Grid:
+        """Return what ``study`` varies: the defaults of ``kind`` and over them ``study.NAME``.
+
+        Raises:
+            UserError: naming the key, its value and what is allowed.
+        """
+        own = {key: value for key, value in self.study.get(study, {}).items() if value is not None}
+        _refuse_unknown(own, kind, "params.yaml", f"study.{study}.")
+        try:
+            return kind.model_validate(own)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in (study, *first["loc"]))
+            need = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            raise UserError(
+                f"params.yaml: study.{key} is {first['input']!r}, but must be {need}"
+            ) from None
 
     def retrain_values(self) -> list[float]:
         """Return what ``retrain.vary`` is for candidates 1, 2, ...
@@ -175,13 +252,9 @@ class Experiment(Section):
                 )
             return []
         values = self.retrain.values or self.retrain.grids.get(vary, [])
-        own = {
-            "weight_decay": self.pretrain.weight_decay,
-            "epochs": self.retrain.epochs,
-            "learning_rate": self.pretrain.learning_rate,
-        }[vary]
         if vary == "epochs" and any(value != int(value) for value in values):
             raise UserError(f"retrain.values is {values}, but epochs are whole numbers")
+        own = self.retrain_value(vary)
         others = [value for value in values if value != own]
         if len(others) < self.m - 1:
             raise UserError(
@@ -189,6 +262,14 @@ class Experiment(Section):
                 f"m = {self.m} needs {self.m - 1}: list more values or lower m"
             )
         return others[: self.m - 1]
+
+    def retrain_value(self, vary: str) -> float:
+        """Return the recipe's own setting of what ``retrain.vary`` may name, but for the seed."""
+        return {
+            "weight_decay": self.pretrain.weight_decay,
+            "epochs": self.retrain.epochs,
+            "learning_rate": self.pretrain.learning_rate,
+        }[vary]
 
 
 def load(path: Path) -> Experiment:

@@ -60,6 +60,30 @@ def pretrain_rates(
     return warm_up(warm, peak) + decay
 
 
+def settle(rates: Sequence[float], start: int, level: float) -> list[float]:
+    """Return ``rates`` up to step ``start``, and a constant level after half a cosine: SWA's rates.
+
+    The anneal takes A steps, a tenth of all but no more than are left. It falls (or rises) from
+    rates[start] towards the level, which all steps after it have.
+
+    Args:
+        rates: of every step of the schedule that is left at ``start``.
+        start: a step, counted from 0.
+        level: the constant rate, above 0.
+
+    Raises:
+        UserError: a level out of its range.
+
+    Source: Izmailov et al. 2018, section 3.2 (a constant rate once averaging starts), annealed
+        to as by torch.optim.swa_utils.SWALR.
+    """
+    check(isfinite(level) and level > 0, "swa.learning_rate", level, "a rate above 0")
+    rest = len(rates) - start
+    anneal = min(len(rates) // 10, rest)
+    way = cosine(anneal, rates[start], level) if anneal else []
+    return [*rates[:start], *way, *[level] * (rest - anneal)]
+
+
 def warm_up(steps: int, peak: float) -> list[float]:
     """Return peak * (i + 1) / W for the W ``steps``: the last one has the peak."""
     return [peak * ((step + 1) / steps) for step in range(steps)]

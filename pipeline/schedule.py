@@ -7,9 +7,9 @@ trace, one rate a step.
 from collections.abc import Callable, Sequence
 from math import isfinite, sqrt
 
-from pipeline.rates import check, check_choice, cosine, linear, pretrain_rates, warm_up
+from pipeline.rates import check, check_choice, cosine, linear, pretrain_rates, settle, warm_up
 
-__all__ = ["SCHEDULES", "allr_peak", "learning_rates", "pretrain_rates"]
+__all__ = ["SCHEDULES", "allr_peak", "learning_rates", "pretrain_rates", "settle"]
 
 
 def learning_rates(

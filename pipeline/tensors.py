@@ -21,7 +21,10 @@ def save_tensors(
     """
     plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # save_file's own leaves others out
         save_file(plain, temporary, metadata)
+        temporary.chmod(mode)
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:

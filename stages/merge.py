@@ -1,22 +1,23 @@
 """Merge candidates that share one mask into a soup of the same sparsity."""
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.checkpoint import Checkpoint, read_json, write_json
+from pipeline.checkpoint import write_json
 from pipeline.cli import publish, run
 from pipeline.data.base import load
-from pipeline.model_folder import calibrated, read, write
-from pipeline.soup import greedy, uniform
-from pipeline.tasks.base import load as load_task
-from pipeline.tasks.base import score as score_of
+from pipeline.merge_inputs import MergeInputs
+from pipeline.model_folder import write
+from pipeline.soup import build
 from pipeline.train.device import pick
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)
 parser.add_argument("--candidates", type=Path, nargs="+", required=True)
-parser.add_argument("--rule", required=True, choices=["uniform", "greedy"])
+parser.add_argument("--rule", required=True, help="a file of pipeline/soup")
+parser.add_argument("--parent", type=Path, help="the pruned model, for rules that start from it")
+parser.add_argument("--dense", type=Path, help="the dense model, for distillation")
+parser.add_argument("--seed", type=int, default=0, help="for rules that learn in batches")
 parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
 parser.add_argument("--out", type=Path, required=True)
 
@@ -24,28 +25,23 @@ parser.add_argument("--out", type=Path, required=True)
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
     data, device = load(flags.data), pick(flags.device)
-    task = load_task(data.task)
-    candidates = [read(folder) for folder in flags.candidates]
-
-    def score(soup: Checkpoint) -> float:
-        return score_of(task, calibrated(soup, data, device)[1], data.val, data)
-
-    if flags.rule == "greedy":
-        own = [
-            read_json(folder / "metrics.json")[f"val_{task.metric}"] for folder in flags.candidates
-        ]
-        soup = greedy(candidates, own, score)
-        taken, trials = soup.taken, [asdict(trial) for trial in soup.trials]
-        merged = soup.checkpoint
-    else:
-        taken, trials = tuple(range(len(candidates))), []
-        merged = uniform(candidates)
-    weights = [1 / len(taken) if number in taken else 0.0 for number in range(len(candidates))]
+    given = MergeInputs(
+        flags.candidates, data, device, parent=flags.parent, dense=flags.dense, seed=flags.seed
+    )
+    asked = {name: getattr(given, name) for name in build.asks(flags.rule)}
+    soup = build.load(flags.rule).merge(given.candidates, **asked)
     with publish(flags.out) as folder:
-        write(folder, merged, data, device, taken=len(taken))
+        write(folder, soup.checkpoint, data, device, taken=len(soup.taken))
         write_json(
             folder / "merge.json",
-            {"rule": flags.rule, "taken": list(taken), "trials": trials, "weights": weights},
+            {
+                "rule": flags.rule,
+                "taken": list(soup.taken),
+                "why": soup.why,
+                "weights": list(soup.weights),
+                "anchor": soup.anchor,
+                "trials": list(soup.trials),
+            },
         )
 
 

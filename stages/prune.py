@@ -6,33 +6,22 @@ from pathlib import Path
 from pipeline.checkpoint import save, write_json
 from pipeline.cli import publish, run
 from pipeline.model_folder import MODEL, network, read
-from pipeline.prune.apply import prune
-from pipeline.prune.parameters import prunable
+from pipeline.pruning_flags import add_pruning_flags, pruned
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--parent", type=Path, required=True)
 parser.add_argument("--phase", type=int, required=True)
-parser.add_argument("--sparsity", type=float, required=True, help="fraction of the weights")
-parser.add_argument("--criterion", required=True)
-parser.add_argument("--allocation", required=True)
 parser.add_argument("--out", type=Path, required=True)
+add_pruning_flags(parser)
 
 
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
     parent = read(flags.parent)
-    model = network(parent)
-    pruned, metrics = prune(
-        parent,
-        prunable(model),
-        flags.sparsity,
-        flags.criterion,
-        flags.allocation,
-        parameters=[name for name, _ in model.named_parameters()],
-    )
-    pruned.meta["phase"] = flags.phase
+    found, metrics = pruned(parent, network(parent), flags)
+    found.meta["phase"] = flags.phase
     with publish(flags.out) as folder:
-        save(folder / MODEL, pruned)
+        save(folder / MODEL, found)
         write_json(folder / "metrics.json", metrics)
 
 

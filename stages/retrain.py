@@ -8,7 +8,8 @@ from pipeline.cli import publish, run
 from pipeline.data.base import load
 from pipeline.flags import add_training_flags, settings
 from pipeline.model_folder import network, read, write
-from pipeline.schedule import allr_peak, learning_rates
+from pipeline.schedule import allr_peak, learning_rates, settle
+from pipeline.swa import AverageEpochs
 from pipeline.train.device import pick
 from pipeline.train.loop import steps_per_epoch, train
 
@@ -18,6 +19,8 @@ parser.add_argument("--parent", type=Path, required=True, help="the pruned netwo
 parser.add_argument("--dense", type=Path, required=True, help="whose learning rates are reused")
 parser.add_argument("--schedule", required=True)
 parser.add_argument("--learning-rate", type=float, help="peak, where the schedule has one")
+parser.add_argument("--swa-start", type=float, help="fraction after which epochs are averaged")
+parser.add_argument("--swa-learning-rate", type=float, help="constant rate from there on")
 parser.add_argument("--out", type=Path, required=True)
 add_training_flags(parser)
 
@@ -27,6 +30,10 @@ def main(flags: argparse.Namespace) -> None:
     data, parent, device = load(flags.data), read(flags.parent), pick(flags.device)
     steps = flags.epochs * steps_per_epoch(len(data.train.labels), flags.batch_size)
     rates = learning_rates(flags.schedule, steps, _trace(flags), peak=_peak(flags))
+    hooks = [] if flags.swa_start is None else [AverageEpochs(flags.swa_start, flags.epochs)]
+    if hooks and flags.swa_learning_rate is not None:
+        first = hooks[0].after * (steps // flags.epochs)
+        rates = settle(rates, first, flags.swa_learning_rate)
     model = network(parent)
     history = train(
         model,
@@ -35,6 +42,7 @@ def main(flags: argparse.Namespace) -> None:
         rates,
         seed=flags.seed,
         masks=parent.masks,
+        hooks=hooks,
         device=device,
     )
     with publish(flags.out) as folder:

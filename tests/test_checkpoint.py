@@ -245,3 +245,10 @@ class TestJson:
         (tmp_path / "half").write_text('{"a": ')
         with pytest.raises(UserError, match="half is not valid JSON"):
             read_json(tmp_path / "half")
+
+
+def test_files_may_be_read_by_whoever_may_read_their_neighbours(tmp_path):
+    save_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)})
+    write_json(tmp_path / "b.json", {})
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1

@@ -9,7 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.params import Experiment, load
+from pipeline.errors import UserError
+from pipeline.params import Experiment, load, modules
 from pipeline.plan import graph
 from pipeline.plan.build import build, methods
 from pipeline.plan.imports import closure
@@ -19,6 +20,7 @@ from pipeline.plan.work import Work
 
 ROOT = Path(__file__).parent.parent
 ALL = ["imp", "imp_mx", "imp_reprune", "sms"]
+FAMILY = ["imp_align", "imp_caa", "imp_cia", "imp_phases", "imp_swa", "sms_swa", *ALL]
 
 
 def plan(**changes: object) -> Plan:
@@ -83,8 +85,8 @@ def test_candidates_differ_in_what_varies_and_nothing_else():
 @given(
     m=st.integers(1, 6),
     phases=st.integers(1, 4),
-    methods=st.sets(st.sampled_from(ALL), min_size=1),
-    merge=st.sets(st.sampled_from(["uniform", "greedy"]), min_size=1),
+    methods=st.sets(st.sampled_from(FAMILY), min_size=1),
+    merge=st.sets(st.sampled_from(modules("soup")), min_size=1),
     seeds=st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
 )
 def test_laws_of_every_plan(m, phases, methods, merge, seeds):
@@ -103,14 +105,51 @@ def test_laws_of_every_plan(m, phases, methods, merge, seeds):
     assert ends <= {"evaluate", "compare", "robustness", "prepare"}, "nothing is trained for nobody"
 
 
+def test_a_merge_is_told_what_its_rule_asks_for_and_watches_that_rule_only():
+    of = plan(methods=["sms"], merge=modules("soup"), phases=2, seeds=[0])
+    asked = {"distilled": {"dense", "seed"}, "learned": {"seed"}}
+    asked |= {"model_stock": {"parent"}, "wise": {"parent"}}
+    own = {"distilled": ["learned"], "greedy": ["uniform"], "model_stock": ["uniform"]}
+    own["wise"] = ["uniform"]
+    for rule in modules("soup"):
+        node = of.nodes[f"s0-sms_{rule}-p2"]
+        given = {"data", "candidates", "rule"} | asked.get(rule, set())
+        assert node.arguments.keys() == given
+        files = {f"pipeline/soup/{name}.py" for name in ["base", "build", rule, *own.get(rule, [])]}
+        assert {f for f in graph.dependencies(node) if f.startswith("pipeline/soup/")} == files
+    assert of.nodes["s0-sms_wise-p1"].arguments["parent"] == "artifacts/s0-p1-prune"
+    assert of.nodes["s0-sms_wise-p2"].arguments["parent"] == "artifacts/s0-sms_wise-p2-prune"
+    assert of.nodes["s0-sms_distilled-p2"].arguments["dense"] == "artifacts/s0-dense"
+    seeds = {of.nodes[f"s0-sms_learned-p{phase}"].arguments["seed"] for phase in (1, 2)}
+    assert len(seeds) == 2
+
+
+def test_the_same_candidates_merged_by_every_rule_need_only_names():
+    of = plan(methods=["sms"], merge=["uniform"], phases=1, seeds=[0])
+    before = set(of.nodes)
+    work = Work(of, 0)
+    work.start("sms_uniform")
+    candidates = [f"s0-p1-c{j}" for j in range(3)]
+    for rule in modules("soup"):
+        work.merge(candidates, 1, rule, name=f"p1-by_{rule}")
+    others = {f"s0-p1-by_{rule}" for rule in modules("soup")} - {"s0-p1-by_uniform"}
+    assert set(of.nodes) - before == others, "the method's own soup is found again"
+
+
+def test_a_rule_that_needs_the_parent_is_refused_where_there_is_none():
+    of = plan(methods=["sms"], merge=["uniform"], phases=1, seeds=[0])
+    with pytest.raises(UserError, match="wise starts from the candidates' pruned parent"):
+        Work(of, 0).merge(["s0-dense"], 1, "wise")
+
+
 @given(order=st.permutations(ALL))
 def test_the_order_of_methods_moves_nothing(order):
     assert graph.render(plan(methods=order)) == graph.render(plan(methods=ALL))
 
 
 def test_a_method_alone_has_the_stages_it_has_among_others():
-    whole = plan(methods=ALL).nodes
-    for method in ALL:
+    whole = plan(methods=FAMILY).nodes
+    for method in FAMILY:
         for name, node in plan(methods=[method]).nodes.items():
             assert graph.command(node) == graph.command(whole[name])
 
@@ -157,8 +196,22 @@ def test_training_depends_on_no_pruning_merging_or_reporting():
         assert not [file for file in closure(f"stages.{script}") if file.startswith(rooms)]
 
 
+def test_filters_are_pruned_by_a_flag_and_removed_at_the_end():
+    own = load(ROOT / "params.yaml").prune.model_dump()
+    of = plan(methods=ALL, phases=2, seeds=[0], prune=own | {"structure": "filters"})
+    pruning = [node for node in of.nodes.values() if node.script in {"prune", "reprune"}]
+    assert pruning
+    for node in pruning:
+        assert node.arguments["structure"] == "filters"
+        assert not {"criterion", "allocation"} & node.arguments.keys()
+        assert not [m for m in node.modules if m.startswith("pipeline.prune")]
+    removed = {of.nodes[row.shrink].arguments["model"] for row in of.rows if row.shrink}
+    assert removed == {f"artifacts/{row.model}" for row in of.rows if row.phase == 2}
+    assert not [node for node in plan().nodes.values() if "structure" in node.arguments]
+
+
 def test_methods_are_listed_with_a_line_each():
-    assert set(methods()) == set(ALL)
+    assert set(methods()) >= set(FAMILY)
     assert all(len(line) > 20 for line in methods().values())
 
 
@@ -173,3 +226,43 @@ def test_varied_settings_share_what_they_do_not_change():
     assert {name for name in added if not name.startswith("s0-epochs5-")} == set()
     assert "s0-epochs5-p1-c0" in added
     assert "s0-epochs5-p1-prune" not in added, "phase 1 prunes the same dense network"
+
+
+def test_more_phases_are_imp_under_a_longer_ladder_reported_in_the_last_row():
+    of = plan(m=3, phases=2, target_sparsity=0.9, methods=["imp", "imp_phases"])
+    rows = [row for row in of.rows if row.method == "imp_phases"]
+    assert [(row.phase, row.sparsity, row.model) for row in rows] == [
+        (2, 0.9, "s0-phases6-imp-p6-c0")
+    ]
+    chain, node = [], of.nodes["s0-phases6-imp-p6-c0"]
+    while node.script != "pretrain":
+        chain.append(node.arguments.get("sparsity", node.arguments.get("epochs")))
+        node = of.nodes[node.arguments["parent"].removeprefix("artifacts/")]
+    epochs, ladder = chain[::2], chain[:0:-2]
+    assert epochs == [of.nodes["s0-p1-c0"].arguments["epochs"]] * 6
+    assert [1 - s for s in ladder] == pytest.approx([0.1 ** (phase / 6) for phase in range(1, 7)])
+
+
+def test_more_phases_with_one_candidate_are_plain_imp():
+    of = plan(m=1, methods=["imp", "imp_phases"])
+    last = {row.method: row.model for row in of.rows if row.phase == 3}
+    assert last["imp_phases"] == last["imp"]
+
+
+def test_the_averages_of_imp_reprune_share_its_runs_and_cia_its_mean():
+    of = plan(methods=["imp_reprune", "imp_cia", "imp_caa"])
+    rows = {row.method: row for row in of.rows}
+    assert rows["imp_cia"].model == rows["imp_reprune"].model == "s0-imp_reprune-p3"
+    assert rows["imp_caa"].candidates == rows["imp_reprune"].candidates
+    plain, aware = (of.nodes[f"s0-{name}-p3"].arguments for name in ("imp_reprune", "imp_caa"))
+    assert aware == plain | {"average": "caa"}
+
+
+def test_only_a_random_allocation_is_given_a_seed_another_in_each_phase():
+    def seeds(allocation: str) -> list[object]:
+        own = {"prune": {"allocation": allocation}}
+        nodes = plan(**own, methods=["imp", "imp_reprune"], seeds=[0, 1]).nodes.values()
+        return [n.arguments.get("seed") for n in nodes if n.script in {"prune", "reprune"}]
+
+    assert set(seeds("erk")) == {None}
+    assert len(set(seeds("random"))) == 2 * 3

@@ -24,7 +24,7 @@ from pipeline.evaluate.corruptions.constants import NAMES_15, NAMES_19
 from pipeline.evaluate.cost import macs
 from pipeline.evaluate.robustness import mean_corruption_error
 from pipeline.models.build import build as network_of
-from pipeline.params import RECIPES, Experiment
+from pipeline.params import RECIPES, Experiment, modules
 from pipeline.plan.build import build
 from pipeline.plan.nodes import Plan, Row
 from pipeline.report import paper
@@ -42,6 +42,10 @@ BASE = {
     "dense": [0.970],
     "sms_uniform": [0.972, 0.968, 0.951],
     "sms_greedy": [0.971, 0.967, 0.948],
+    "sms_learned": [0.972, 0.969, 0.950],
+    "sms_distilled": [0.973, 0.969, 0.952],
+    "sms_model_stock": [0.970, 0.965, 0.945],
+    "sms_wise": [0.972, 0.967, 0.949],
     "imp": [0.966, 0.958, 0.932],
     "imp_mx": [0.967, 0.961, 0.938],
     "imp_reprune": [0.0, 0.0, 0.905],
@@ -419,6 +423,64 @@ def test_paper_rows_need_the_same_experiment():
     assert paper.departures(params(wrn, data={"path": "elsewhere"})) == []
 
 
+def test_paper_rows_of_filters():
+    """Table 11, three phases to 60 %, and Table 12, one shot to 50 %, read from the page."""
+    filters = {"structure": "filters"}
+    wrn = params("cifar100_wrn20", target_sparsity=0.6, prune=filters)
+    assert paper.departures(wrn) == []
+    for method, phase, mean in (("sms_uniform", 3, 75.34), ("imp", 1, 74.96), ("imp_mx", 2, 74.84)):
+        found = paper.lookup(wrn, method, phase)
+        assert found is not None
+        assert (found.mean, found.table) == (mean, 11)
+    one_shot = params("cifar10_resnet18", target_sparsity=0.5, phases=1, prune=filters)
+    found = paper.lookup(one_shot, "sms_greedy", 1)
+    assert found is not None
+    assert (found.mean, found.table) == (94.70, 12)
+    assert paper.lookup(params("cifar100_wrn20", target_sparsity=0.6), "imp", 1) is None
+    assert paper.lookup(params("cifar100_wrn20", prune=filters), "imp", 1) is None
+
+
+def test_page_says_what_removed_filters_save(tmp_path: Path):
+    """Two seeds, speed-ups 2 and 3 for one image and 4 and 5 for 64: 2.50 and 4.50."""
+    experiment = params(
+        seeds=[0, 1], phases=1, methods=["imp"], prune={"structure": "filters"}, target_sparsity=0.5
+    )
+    plan = made(tmp_path / "artifacts", experiment)
+    for row in plan.rows:
+        if row.shrink is not None:
+            times = {"masked_ms": 6.0, "removed_ms": 2.0}
+            measured = {
+                "parameters": {"dense": 100, "masked": 60, "removed": 30 + 2 * row.seed},
+                "bytes": {"dense": 400, "masked": 260, "removed": 1500},
+                "macs": {"dense": 800, "removed": 200},
+                "latency": {
+                    "batch_1": {**times, "speedup": 2.0 + row.seed},
+                    "batch_64": {**times, "speedup": 4.0 + row.seed},
+                },
+                "difference": 1e-7,
+                "filters": {"conv1": {"kept": 8, "filters": 16}},
+            }
+            put(tmp_path / "artifacts" / row.shrink, "metrics.json", measured)
+    assert sum(row.shrink is not None for row in plan.rows) == 2
+    write(plan, tmp_path / "artifacts", tmp_path / "reports")
+    page = (tmp_path / "reports/results.md").read_text()
+    line = next(x for x in page.splitlines() if x.startswith("| IMP |") and "2.50 ± 0.71" in x)
+    assert "| 4.0 ± 0.0 | 2.50 ± 0.71 | 4.50 ± 0.71 | 6.00 ± 0.00 | 2.00 ± 0.00 |" in line
+    assert "| 31 ± 1 |" in line
+    assert "| 1.5 ± 0.0 |" in line
+    assert "| conv1 | 8 | 16 |" in page
+    assert "filters pruned by L2 norm, each layer alike" in page
+    assert rows(tmp_path / "reports/filters.csv")[0]["kept"] == "8"
+    own = [r for r in rows(tmp_path / "reports/results.csv") if r["method"] == "imp"]
+    assert [float(r["measured_speedup_1"]) for r in own] == [2.0, 3.0]
+
+
+def test_a_report_on_weights_says_nothing_of_filters(three: tuple[Plan, Path]):
+    assert not (three[1] / "reports/filters.csv").exists()
+    assert "filters" not in (three[1] / "reports/results.md").read_text()
+    assert "measured_speedup_1" not in rows(three[1] / "reports/results.csv")[0]
+
+
 @pytest.mark.parametrize("recipe", ["cifar10_resnet18", "cifar100_wrn20"])
 def test_recipes_pretrain_as_table_3_says(recipe: str):
     own = params(recipe)
@@ -533,6 +595,7 @@ def unseen(figure: Figure) -> set[Text]:
     ("changes", "change"),
     [
         ({"phases": 1, "methods": ["sms"], "merge": ["greedy"]}, None),
+        ({"merge": modules("soup")}, None),
         pytest.param(
             {"phases": 10, "seeds": [0, 1], "target_sparsity": 0.995},
             crowd,

@@ -333,7 +333,7 @@ def test_stop_keeps_what_is_done(toy: Toy, number: signal.Signals) -> None:
         until((toy.root / "pid").exists)
         until((toy.root / "pid").read_text)
         driver.send_signal(number)
-        _, shown = driver.communicate(timeout=10)
+        _, shown = driver.communicate(timeout=60)
     assert driver.returncode == 130
     assert "1 stages are done and kept, 2 are left" in shown
     assert not alive(int((toy.root / "pid").read_text()))

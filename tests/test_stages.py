@@ -58,3 +58,14 @@ def test_missing_images_are_asked_for(tmp_path):
 def test_a_missing_artifact_says_how_to_make_it(data, tmp_path):
     run = stage("evaluate", "--data", data, "--model", tmp_path / "none", "--out", tmp_path / "out")
     assert refused(run, "model.safetensors", "is missing", "dvc repro")
+
+
+def test_training_that_prunes_refuses_what_it_cannot_do(data, tmp_path):
+    own = ["--network", "resnet8", "--schedule", "linear", "--learning-rate", 0.1, *TRAINING]
+    flags = ["--data", data, *own, "--out", tmp_path / "out"]
+    part = stage("sparsify", "--method", "gmp", "--from-epoch", 1, *flags)
+    assert refused(part, "--from-epoch 1 --to-epoch 1 is no part of 1 epochs")
+    steps = stage("sparsify", "--method", "dpf", "--pruning-steps", 1, *flags)
+    assert refused(steps, "during.pruning_steps is 1", "the 1 epochs", "train longer")
+    assert refused(stage("sparsify", "--method", "imp", *flags), "'imp'", "use one of dnw, dpf")
+    assert not list(tmp_path.iterdir())

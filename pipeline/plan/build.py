@@ -5,6 +5,7 @@ from types import ModuleType
 
 from pipeline.params import Experiment, modules
 from pipeline.plan.nodes import Plan
+from pipeline.plan.studies.base import Study
 from pipeline.plan.work import Work
 
 
@@ -12,7 +13,8 @@ def build(params: Experiment) -> Plan:
     """Write down every stage that ``params`` asks for, each piece of work once.
 
     The dense network is measured always, and each of ``params.methods`` adds its own stages,
-    per seed, in the order of their names: an edit of the list moves nothing.
+    per seed, in the order of their names: an edit of the list moves nothing. Studies come last
+    and share what the methods have planned.
     """
     plan = Plan(params)
     for seed in params.seeds:
@@ -20,20 +22,48 @@ def build(params: Experiment) -> Plan:
         work.report(0, work.pretrain())
         plan.sections[""] = "the data, the dense network, and the phase 1 that all methods share"
         for method in sorted(params.methods):
-            module = _module(method)
+            module = _module("methods", method)
             module.plan(work)
             for lineage in {node.lineage for node in plan.nodes.values()} - plan.sections.keys():
                 plan.sections[lineage] = _about(module)
+    for study in sorted(params.studies):
+        _study(plan, study)
     return plan
+
+
+def _study(plan: Plan, name: str) -> None:
+    """Add the stages of a study, and tell the stages that it rests on by a label."""
+    module, known = _module("studies", name), set(plan.nodes)
+    for seed in plan.params.seeds:
+        module.plan(Study(plan, seed, name))
+    plan.sections[f"study {name}"] = _about(module)
+    for added in plan.nodes.keys() - known:
+        plan.nodes[added].study, plan.nodes[added].lineage = name, f"study {name}"
+    used = {
+        node
+        for point in plan.points
+        if point.study == name
+        for node in (point.model, *point.candidates, *point.nodes.values())
+    }
+    for node in reversed(plan.nodes.values()):  # inputs come first
+        if node.name in used:
+            used.update(node.inputs)
+            others = node.labels.get("studies")
+            node.labels["studies"] = f"{others},{name}" if others else name
 
 
 def methods() -> dict[str, str]:
     """Return the first line of what each method is, by name."""
-    return {name: _about(_module(name)) for name in modules("plan/methods")}
+    return {name: _about(_module("methods", name)) for name in modules("plan/methods")}
 
 
-def _module(method: str) -> ModuleType:
-    return import_module(f"pipeline.plan.methods.{method}")
+def studies() -> dict[str, str]:
+    """Return the first line of what each study is, by name."""
+    return {name: _about(_module("studies", name)) for name in modules("plan/studies")}
+
+
+def _module(room: str, name: str) -> ModuleType:
+    return import_module(f"pipeline.plan.{room}.{name}")
 
 
 def _about(module: ModuleType) -> str:

@@ -64,7 +64,12 @@ class Ledger:
             shared: whether all seeds share it.
             places: where it stands: phase, candidate.
         """
-        arguments = {flag: value for flag, value in flags.items() if value not in (None, False, [])}
+        # By identity: 0 equals False, but is a value.
+        arguments = {
+            flag: value
+            for flag, value in flags.items()
+            if not (value is None or value is False or value == [])
+        }
         node = self.plan.find(script, arguments)
         if node is None:
             name = self.name(short, shared=shared)

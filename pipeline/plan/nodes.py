@@ -21,6 +21,7 @@ class Node:
     modules: tuple[str, ...] = ()  # modules that the script imports by name at run time
     labels: dict[str, str] = field(default_factory=dict)  # kind, seed, phase, candidate, methods
     lineage: str = ""  # the section of the graph it is listed under
+    study: str = ""  # the study that asked for it, where no method did
 
     @property
     def out(self) -> str:
@@ -41,6 +42,21 @@ class Row:
     evaluate: str
     compare: str | None
     robustness: str | None
+    shrink: str | None = None  # where its filters are removed
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measurement of a study: a network, the values that tell it apart, and where it lies."""
+
+    study: str
+    seed: int
+    values: dict[str, Any]  # what the study varied: {"sparsity": 0.9, "epochs": 5}
+    method: str
+    phase: int
+    model: str
+    candidates: tuple[str, ...]  # what the model was averaged from
+    nodes: dict[str, str]  # further stages with metrics, by what they measure
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,7 @@ class Plan:
     params: Experiment
     nodes: dict[str, Node] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
+    points: list[Point] = field(default_factory=list)
     sections: dict[str, str] = field(default_factory=dict)  # lineage -> what its stages are
 
     def find(self, script: str, arguments: dict[str, Any]) -> Node | None:

@@ -5,24 +5,29 @@ pruning is one stage however many methods start from it (pipeline/plan/ledger.py
 """
 
 from collections.abc import Sequence
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
+from pipeline.errors import UserError
 from pipeline.params import Prune
 from pipeline.plan.ledger import Ledger, joined
 from pipeline.plan.nodes import Row, artifact
 from pipeline.prune.ladder import sparsities
-from pipeline.prune.rules import module_name
+from pipeline.prune.rules import SEEDED, module_name
 from pipeline.seeds import derive
+from pipeline.soup import build as rules
 
 
 class Work(Ledger):
     """One seed's share of a growing plan, written phase by phase."""
 
-    def vary(self, variant: str, values: dict[str, Any]) -> "Work":
+    def vary(self, variant: str, values: dict[str, Any]) -> Self:
         """Return a vocabulary for other settings; ``variant`` marks the stages they change."""
-        settings = self.settings.changed(values)
-        same = settings == self.settings
-        return Work(self.plan, self.seed, settings, self.variant if same else variant)
+        other = copy(self)
+        other.settings = self.settings.changed(values)
+        other.variant = self.variant if other.settings == self.settings else variant
+        other.start("dense")
+        return other
 
     @property
     def phases(self) -> range:
@@ -72,8 +77,8 @@ class Work(Ledger):
             "parent": artifact(parent),
             "phase": phase,
             "sparsity": self.sparsity(phase),
-            "criterion": own.criterion,
-            "allocation": own.allocation,
+            **_rule(own),
+            "seed": self._pruning_seed(phase),
         }
         modules = (*_pruning(own), *self._network())
         lineage = "" if parent == self.pretrain() else self.lineage
@@ -81,8 +86,13 @@ class Work(Ledger):
         name = joined(lineage, f"p{phase}", branch, "prune")
         return self.add(name, "prune", flags, modules=modules, phase=phase)
 
-    def retrain(self, pruned: str, phase: int, candidate: int = 0, times: int = 1) -> str:
-        """Return candidate ``candidate`` of a pruned network, retrained ``times`` as long."""
+    def retrain(
+        self, pruned: str, phase: int, candidate: int = 0, times: int = 1, **more: Any
+    ) -> str:
+        """Return candidate ``candidate`` of a pruned network, retrained ``times`` as long.
+
+        With ``more`` flags of the stage the network is this method's alone, phase 1's too.
+        """
         own = self.settings
         epochs, decay, schedule, peak = self._candidate(candidate)
         seed_of = candidate if own.retrain.vary == "seed" else 0
@@ -95,31 +105,52 @@ class Work(Ledger):
             "learning_rate": peak,
             "seed": derive(self.seed, "retrain", phase, seed_of),
             **self._training(decay),
+            **more,
         }
-        shared = times == 1 and self.plan.nodes[pruned].inputs == (self.pretrain(),)
+        shared = times == 1 and not more and self.plan.nodes[pruned].inputs == (self.pretrain(),)
         name = joined("" if shared else self.lineage, f"p{phase}", f"c{candidate}")
         modules = self._learning()
         return self.add(name, "retrain", flags, modules=modules, phase=phase, candidate=candidate)
 
-    def merge(self, candidates: Sequence[str], phase: int, rule: str) -> str:
-        """Return the soup of ``candidates``, which share one mask, by ``rule``."""
+    def merge(self, candidates: Sequence[str], phase: int, rule: str, name: str = "") -> str:
+        """Return the soup of ``candidates``, which share one mask, by ``rule``.
+
+        It is the method's own of this phase; of several of one phase, all but one need a ``name``.
+        """
+        asked = rules.asks(rule)
+        learns = "loss" in asked or "distillation" in asked
         flags = {
             "data": artifact(self.data()),
-            "candidates": [artifact(name) for name in candidates],
+            "candidates": [artifact(each) for each in candidates],
             "rule": rule,
+            "parent": self._parent(candidates[0], rule) if "parent" in asked else None,
+            "dense": artifact(self.pretrain()) if "distillation" in asked else None,
+            "seed": derive(self.seed, "merge", phase) if learns else None,
         }
-        name = joined(self.method, f"p{phase}")
-        return self.add(name, "merge", flags, modules=self._learning(), phase=phase)
+        modules = (rules.module_name(rule), *self._learning())
+        name = name or joined(self.method, f"p{phase}")
+        return self.add(name, "merge", flags, modules=modules, phase=phase)
 
-    def reprune(self, runs: Sequence[str], phase: int) -> str:
-        """Return the average of ``runs``, whose masks differ, pruned to the phase's sparsity."""
+    def reprune(
+        self,
+        runs: Sequence[str],
+        phase: int,
+        average: str | None = None,
+        unaligned: Sequence[str] = (),
+    ) -> str:
+        """Return the average of ``runs``, whose masks differ, pruned to the phase's sparsity.
+
+        Of runs whose channels were matched the ``unaligned`` ones are measured beside them.
+        """
         own = self.settings.prune
         flags = {
             "data": artifact(self.data()),
             "runs": [artifact(name) for name in runs],
             "sparsity": self.sparsity(phase),
-            "criterion": own.criterion,
-            "allocation": own.allocation,
+            **_rule(own),
+            "seed": self._pruning_seed(phase),
+            "average": average,
+            "unaligned": [artifact(name) for name in unaligned],
         }
         modules = (*_pruning(own), *self._learning())
         name = joined(self.method, f"p{phase}")
@@ -127,21 +158,11 @@ class Work(Ledger):
 
     def report(self, phase: int, model: str, candidates: Sequence[str] = ()) -> None:
         """Measure ``model`` as the method's result of ``phase``, beside its ``candidates``."""
-        data, short = artifact(self.data()), model.removeprefix(f"{self.name()}-")
+        data, short = artifact(self.data()), self._short(model)
         flags = {"data": data, "model": artifact(model), "groups": self.settings.evaluate.groups}
-        learning = self._learning()
         summary = f"pipeline.evaluate.{self.settings.task}"
-        evaluate = self.add(
-            f"{short}-eval", "evaluate", flags, modules=(*learning, summary), phase=phase
-        )
-        compare = None
-        if candidates:
-            flags = {
-                "data": data,
-                "candidates": [artifact(name) for name in candidates],
-                "soup": artifact(model),
-            }
-            compare = self.add(f"{short}-compare", "compare", flags, modules=learning, phase=phase)
+        modules = (*self._learning(), summary)
+        evaluate = self.add(f"{short}-eval", "evaluate", flags, modules=modules, phase=phase)
         self.plan.rows.append(
             Row(
                 method=self.method,
@@ -151,10 +172,31 @@ class Work(Ledger):
                 model=model,
                 candidates=tuple(candidates),
                 evaluate=evaluate,
-                compare=compare,
+                compare=self.compare(model, candidates, phase) if candidates else None,
                 robustness=self._robustness(f"{short}-ood", model, phase),
+                shrink=self._shrink(f"{short}-shrink", model, phase),
             )
         )
+
+    def compare(self, model: str, candidates: Sequence[str], phase: int) -> str:
+        """Set ``model`` beside the ``candidates`` it is made of: the best, distances, ensemble."""
+        flags = {
+            "data": artifact(self.data()),
+            "candidates": [artifact(name) for name in candidates],
+            "soup": artifact(model),
+        }
+        short = f"{self._short(model)}-compare"
+        return self.add(short, "compare", flags, modules=self._learning(), phase=phase)
+
+    def _short(self, model: str) -> str:
+        return model.removeprefix(f"{self.name()}-")
+
+    def _shrink(self, short: str, model: str, phase: int) -> str | None:
+        """Remove the filters that the last phase's network lacks, and measure what that saves."""
+        if self.settings.prune.structure == "weights" or phase != self.settings.phases:
+            return None
+        flags = {"data": artifact(self.data()), "model": artifact(model)}
+        return self.add(short, "shrink", flags, modules=self._network(), phase=phase)
 
     def _robustness(self, short: str, model: str, phase: int) -> str | None:
         own = self.settings.evaluate
@@ -176,6 +218,16 @@ class Work(Ledger):
             modules=self._network(),
             phase=phase,
         )
+
+    def _parent(self, candidate: str, rule: str) -> str:
+        """Return the folder of the pruned model that ``candidate`` was retrained from."""
+        found = self.plan.nodes[candidate].arguments.get("parent")
+        if found is None:
+            raise UserError(
+                f"merge: {rule} starts from the candidates' pruned parent, but those of "
+                f"{self.method} have none: leave {rule} out"
+            )
+        return str(found)
 
     def _candidate(self, candidate: int) -> tuple[int, float, str, float | None]:
         """Return epochs, weight decay, schedule and peak learning rate of a candidate."""
@@ -209,12 +261,26 @@ class Work(Ledger):
         name = self.settings.network.name
         return () if name.startswith("torchvision.") else (f"pipeline.models.{name}",)
 
+    def _pruning_seed(self, phase: int) -> int | None:
+        """Return the seed of an allocation that draws at random."""
+        random = self.settings.prune.allocation in SEEDED
+        return derive(self.seed, "prune", phase) if random else None
+
     def _learning(self) -> tuple[str, ...]:
         """Return the modules of the network and of what it learns."""
         return (*self._network(), f"pipeline.tasks.{self.settings.task}")
 
 
-def _pruning(prune: Prune) -> tuple[str, str]:
+def _rule(prune: Prune) -> dict[str, str]:
+    """Return the flags that say what is pruned and how it is ranked."""
+    if prune.structure == "filters":
+        return {"structure": "filters"}
+    return {"criterion": prune.criterion, "allocation": prune.allocation}
+
+
+def _pruning(prune: Prune) -> tuple[str, ...]:
     """Return the modules of the criterion and the allocation."""
+    if prune.structure == "filters":
+        return ()
     criterion = module_name("criteria", prune.criterion)
     return criterion, module_name("allocations", prune.allocation)

@@ -18,7 +18,7 @@ def prune(
     names: Sequence[str],
     sparsity: float,
     criterion: str = "magnitude",
-    allocation: str = "global",
+    allocation: "str | rules.Allocation" = "global",
     *,
     parameters: Iterable[str],
 ) -> tuple[Checkpoint, dict[str, Any]]:
@@ -31,7 +31,7 @@ def prune(
         names: the prunable weights in model order (pipeline.prune.parameters.prunable).
         sparsity: s, fraction of the prunable weights pruned afterwards, in [0, 1).
         criterion: a name in pipeline/prune/criteria.
-        allocation: a name in pipeline/prune/allocations.
+        allocation: a name in pipeline/prune/allocations, or the function (rules.allocation).
         parameters: the names of all parameters of the model, buffers left out.
 
     Returns:
@@ -53,14 +53,15 @@ def prune(
         for name, weight in weights.items()
     }
     scores = rules.load("criteria", criterion).scores(weights)
-    masks = rules.load("allocations", allocation).masks(scores, sparsity, alive)
+    allocate = rules.allocation(allocation) if isinstance(allocation, str) else allocation
+    masks = allocate(scores, sparsity, alive)
 
     kept = {name: int(mask.count_nonzero()) for name, mask in masks.items()}
     if not any(kept.values()):
         total = sum(weight.numel() for weight in weights.values())
         raise UserError(f"a sparsity of {sparsity:g} leaves none of {total} weights: lower it.")
     zero = {name: torch.where(masks[name], weight, 0.0) for name, weight in weights.items()}
-    metrics = _metrics(weights, alive, kept)
+    metrics = describe(weights, alive, kept)
     metrics["norm_drop"] = norm_drop([checkpoint.state[name] for name in parameters], weights, zero)
     meta = checkpoint.meta | {"sparsity": metrics["sparsity"]}
     return Checkpoint(checkpoint.state | zero, masks, meta), metrics
@@ -101,9 +102,10 @@ def _weights(checkpoint: Checkpoint, names: Sequence[str]) -> dict[str, Tensor]:
     return weights
 
 
-def _metrics(
+def describe(
     weights: Mapping[str, Tensor], alive: Mapping[str, Tensor], kept: Mapping[str, int]
 ) -> dict[str, Any]:
+    """Count what a pruning that found ``alive`` has kept: `prune`'s metrics but for norm_drop."""
     sizes = {name: weight.numel() for name, weight in weights.items()}
     total, left = sum(sizes.values()), sum(kept.values())
     stood = sum(int(mask.count_nonzero()) for mask in alive.values())

@@ -1,41 +1,59 @@
-"""IMP-RePrune: average independently pruned models, then prune the average back."""
+"""IMP-RePrune: the average of independently pruned models, which must be pruned once more.
 
-from collections.abc import Iterable, Sequence
+Their masks have diverged, so the average keeps a weight wherever one of them does and is denser
+than they are: average, then prune (pipeline.prune.apply.prune) back to the sparsity. The paper
+compares with Yin et al.'s CIA and CAA too, which, as we read them, differ in what a pruned weight
+counts as:
+
+    cia  connectivity-independent: a zero, so the average is the mean, and a weight that few models
+         keep is pulled towards zero and is pruned first
+    caa  connectivity-aware: nothing, so the average of each weight is over the models that keep it
+
+Yin et al.'s code (github.com/luuyin/Sup-tickets) averages the tickets of one training run one by
+one, zeros counted, and prunes after each by global magnitude; here the m runs are there at once.
+"""
+
+from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+
+import torch
+from torch import Tensor
 
 from pipeline.average import check, mean
 from pipeline.checkpoint import Checkpoint
-from pipeline.checkpoint import sparsity as sparsity_of
-from pipeline.prune.apply import prune
+
+AVERAGES = ("cia", "caa")
 
 
-def reprune(
-    candidates: Sequence[Checkpoint],
-    names: Sequence[str],
-    sparsity: float,
-    criterion: str = "magnitude",
-    allocation: str = "global",
-    *,
-    parameters: Iterable[str],
-) -> tuple[Checkpoint, dict[str, Any]]:
-    """Return the mean of candidates whose masks differ, pruned to ``sparsity``.
+def superpose(runs: Sequence[Checkpoint], names: Sequence[str], average: str = "cia") -> Checkpoint:
+    """Return the average of models whose masks differ, with the union of their masks.
 
-    A weight of the mean stands where any candidate keeps it, so the mean is denser than its
-    candidates; how dense is the metric ``sparsity_of_mean``, and pruned_fraction and norm_drop
-    are relative to it. Arguments and the other metrics are those of pipeline.prune.apply.prune.
+        cia: w = (w_1 + ... + w_m) / m        caa: w = (w_1 + ... + w_m) / |{i : mask_i keeps w}|
+
+    A run that has no mask for a weight keeps it; what no mask covers is averaged over all runs.
+
+    Args:
+        runs: pruned models; they are not changed.
+        names: the prunable weights in model order (pipeline.prune.parameters.prunable).
+        average: one of `AVERAGES`.
 
     Raises:
-        UserError: candidates with other keys or shapes, or what `prune` refuses.
+        UserError: no run, or runs with other keys, shapes or dtypes.
 
-    Source: Sparse Model Soups, section 3.1 (IMP-RePrune, after Yin et al. 2022b).
+    Source: Sparse Model Soups, section 3.1 (IMP-RePrune); Yin et al. 2022b (Sup-tickets).
     """
-    check(candidates, masks=False)
-    union = {
-        name: reduce(lambda one, other: one | other, (each.masks[name] for each in candidates))
-        for name in names
-        if all(name in each.masks for each in candidates)
-    }
-    average = Checkpoint(mean([each.state for each in candidates]), union, candidates[0].meta)
-    pruned, metrics = prune(average, names, sparsity, criterion, allocation, parameters=parameters)
-    return pruned, metrics | {"sparsity_of_mean": sparsity_of(average, names)}
+    check(runs, masks=False)
+    state, union = mean([each.state for each in runs]), {}
+    for name in names:
+        if any(name in each.masks for each in runs):
+            masks = [each.masks.get(name, torch.ones_like(state[name]).bool()) for each in runs]
+            union[name] = reduce(torch.logical_or, masks)
+            if average == "caa":
+                state[name] = _mean_of_kept([each.state[name] for each in runs], masks)
+    return Checkpoint(state, union, runs[0].meta)
+
+
+def _mean_of_kept(weights: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
+    total = torch.stack([weight.double() for weight in weights]).sum(0)
+    keepers = torch.stack(list(masks)).sum(0)
+    return (total / keepers.clamp(min=1)).to(weights[0].dtype)

@@ -37,15 +37,31 @@ def keep_largest(
     Raises:
         UserError: more than k weights are pruned already.
     """
-    total = sum(score.numel() for score in scores.values())
+    return prune_smallest(scores, pruned_count(sparsity, alive), alive)
+
+
+def pruned_count(sparsity: float, alive: Mapping[str, Tensor]) -> int:
+    """Return k = floor(s * n + 1/2), how many of the n weights are pruned at a sparsity of s.
+
+    Raises:
+        UserError: more than k weights are pruned already.
+    """
+    total = sum(mask.numel() for mask in alive.values())
     pruned = share(sparsity, total)
-    dead = total - sum(int(alive[name].count_nonzero()) for name in scores)
+    dead = total - sum(int(mask.count_nonzero()) for mask in alive.values())
     if dead > pruned:
-        where = next(iter(scores)) if len(scores) == 1 else "the model"
+        where = next(iter(alive)) if len(alive) == 1 else "the model"
         raise UserError(
             f"a sparsity of {sparsity:g} is asked for but {where} already has {dead / total:g}, "
             "and what is pruned stays pruned: raise the target sparsity."
         )
+    return pruned
+
+
+def prune_smallest(
+    scores: Mapping[str, Tensor], pruned: int, alive: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the masks of `keep_largest` for a count, which is no less than what is pruned."""
     keys = {name: _key(score, alive[name]) for name, score in scores.items()}
     threshold, ties = _rank(keys.values(), pruned)
     masks = {}
@@ -76,9 +92,8 @@ def _rank(keys: Iterable[Tensor], k: int) -> tuple[int, int]:
 
 def _bin(keys: Iterable[Tensor], part: Callable[[Tensor], Tensor], k: int) -> tuple[int, int]:
     """Return the bin of ``part`` that holds the k-th smallest, and its rank within that bin."""
-    counts = torch.zeros(BINS, dtype=torch.int64)
-    for key in keys:
-        counts += torch.bincount(part(key).view(-1), minlength=BINS)
-    below = counts.cumsum(0)
+    counts = [torch.bincount(part(key).view(-1), minlength=BINS) for key in keys]
+    total = torch.stack(counts).sum(0)  # on the device of the keys
+    below = total.cumsum(0)
     index = int(torch.searchsorted(below, k))
-    return index, k - int(below[index] - counts[index])
+    return index, k - int(below[index] - total[index])

@@ -33,3 +33,13 @@ def signed(points: float) -> str:
     """Return a difference with its sign, to two decimals; what rounds to zero has none."""
     text = f"{points:+.2f}"
     return "0.00" if float(text) == 0 else text
+
+
+def gained(found: Spread | None, seeds: int) -> str:
+    """Return a difference of accuracies in points with its sign: ``+0.34 ± 0.10``."""
+    if found is None:
+        return NONE
+    text = signed(100 * found.mean)
+    if found.std is not None:
+        text += f" ± {100 * found.std:.2f}"
+    return text + (f" (n = {found.n})" if found.n != seeds else "")

@@ -14,6 +14,8 @@ _COLOURS = {
     "sky": "#56B4E9",
 }
 
+_DURING = {"bimp", "gmp", "dpf", "gsm", "lc", "dnw", "dst", "str"}  # pruning during training
+
 
 @dataclass(frozen=True)
 class Look:
@@ -29,6 +31,10 @@ _LOOKS = {
     "dense": Look(_COLOURS["black"], "D", ":"),
     "sms_uniform": Look(_COLOURS["blue"], "o", "-"),
     "sms_greedy": Look(_COLOURS["orange"], "s", "-"),
+    "sms_learned": Look(_COLOURS["sky"], "X", "-", 1.2),
+    "sms_distilled": Look(_COLOURS["green"], "h", "-", 1.2),
+    "sms_model_stock": Look(_COLOURS["purple"], "<", "-"),
+    "sms_wise": Look(_COLOURS["vermilion"], "*", "-", 1.4),
     "imp": Look(_COLOURS["green"], "^", "--"),
     "imp_mx": Look(_COLOURS["vermilion"], "v", "--"),
     "imp_reprune": Look(_COLOURS["purple"], "P", "-.", 1.3),
@@ -39,6 +45,8 @@ _SPARE = [
     Look(_COLOURS["blue"], ">", "-."),
     Look(_COLOURS["vermilion"], "h", "-."),
 ]
+
+_RULES = {"model_stock": "Model Stock", "wise": "WiSE"}  # as their papers write them
 
 
 def looks(methods: list[str]) -> dict[str, Look]:
@@ -54,10 +62,19 @@ def label(method: str, m: int) -> str:
         "dense": "dense",
         "imp": "IMP",
         "imp_mx": f"IMP {m}\N{MULTIPLICATION SIGN} longer",
+        "imp_phases": f"IMP with {m}\N{MULTIPLICATION SIGN} phases",
         "imp_reprune": "IMP-RePrune",
+        "imp_cia": "IMP-RePrune (CIA)",
+        "imp_caa": "IMP-RePrune (CAA)",
+        "imp_align": "IMP-RePrune (aligned)",
+        "imp_swa": "IMP+SWA",
+        "sms_swa": "SMS of SWA means",
     }
-    if method.startswith("sms_"):
-        return f"SMS {method.removeprefix('sms_').replace('_', ' ')}"
+    if method.startswith("sms_") and method not in known:
+        rule = method.removeprefix("sms_")
+        return f"SMS {_RULES.get(rule, rule.replace('_', ' '))}"
+    if method.removesuffix("_sms") in _DURING:
+        return method.upper().replace("_", " + ")
     return known.get(method, method.replace("_", " "))
 
 
@@ -69,3 +86,20 @@ def percent(fraction: float, digits: int = 2) -> str:
 def sparsity(fraction: float) -> str:
     """Return a sparsity as percent with as many decimals as it needs, two at most: ``98 %``."""
     return f"{100 * fraction:.2f}".rstrip("0").rstrip(".") + " %"
+
+
+def short(number: float) -> str:
+    """Return a sparsity for an axis: percent without the sign and without idle zeros, ``99.5``."""
+    return sparsity(number).removesuffix(" %")
+
+
+# For series that are no methods; colour, marker and line each tell them apart.
+SERIES = [
+    Look(_COLOURS["blue"], "o", "-"),
+    Look(_COLOURS["vermilion"], "s", "--"),
+    Look(_COLOURS["green"], "^", "-."),
+    Look(_COLOURS["purple"], "D", ":"),
+    Look(_COLOURS["black"], "v", "--"),
+    Look(_COLOURS["sky"], "P", "-", 1.2),
+    Look(_COLOURS["orange"], "X", "-.", 1.2),
+]

@@ -1,6 +1,8 @@
 """results.md: what came out, on one page."""
 
-from pipeline.report import beside_paper, sections, verdict
+from pipeline.params import Prune
+from pipeline.plan.build import studies
+from pipeline.report import beside_paper, removal, sections, verdict
 from pipeline.report.names import sparsity
 from pipeline.report.results import Results
 
@@ -28,9 +30,10 @@ def page(results: Results) -> str:
         "Is the soup better?": verdict.section(results),
         "Soups and their candidates": sections.candidates(results) + _image("candidates"),
         "Beside the paper": beside_paper.section(results),
-        "The last phase": sections.last(results) + _image("layers"),
+        "The last phase": sections.last(results) + removal.section(results) + _image("layers"),
         "Corrupted images": sections.corruptions(results) + _image("corruptions"),
         "Groups": sections.groups(results) + _image("groups"),
+        "Studies": _studies(results),
         "Missing": _missing(results),
         "Files": FILES,
     }
@@ -48,10 +51,23 @@ def _head(results: Results) -> str:
         f"{p.about}.\n\n"
         f"m = {p.m} candidates that differ by {varied}; {p.phases} "
         f"{'phase' if p.phases == 1 else 'phases'} to {sparsity(p.target_sparsity)} sparsity; "
-        f"{p.prune.criterion} pruning, {p.prune.allocation}; retraining by {p.retrain.schedule} "
+        f"{_pruning(p.prune)}; retraining by {p.retrain.schedule} "
         f"with {p.retrain.epochs} epochs a phase; network {p.network.name}, pretrained for "
         f"{p.pretrain.epochs} epochs. Seeds {', '.join(map(str, p.seeds))} ({spread_note}).\n"
     )
+
+
+def _studies(results: Results) -> str:
+    about = studies() if results.params.studies else {}
+    return "".join(
+        f"- [{name}](studies/{name}.md): {about[name]}\n" for name in sorted(results.params.studies)
+    )
+
+
+def _pruning(prune: Prune) -> str:
+    if prune.structure == "filters":
+        return "filters pruned by L2 norm, each layer alike"
+    return f"{prune.criterion} pruning, {prune.allocation}"
 
 
 def _missing(results: Results) -> str:

@@ -54,7 +54,8 @@ def departures(params: Experiment) -> list[str]:
             expected = recipe.get(section, {}).get(key, field.default)
             if value != expected and (section, key) != ("data", "path"):
                 found.append(f"{section}.{key} is {value}, not {expected}")
-    if (params.prune.criterion, params.prune.allocation) != ("magnitude", "global"):
+    weights = params.prune.structure == "weights"
+    if weights and (params.prune.criterion, params.prune.allocation) != ("magnitude", "global"):
         found.append(
             f"pruning is {params.prune.criterion}, {params.prune.allocation}, not magnitude, global"
         )
@@ -98,13 +99,14 @@ def same_setting(params: Experiment, *, ood: bool = False) -> pd.DataFrame:
 
 
 def published(params: Experiment, *, ood: bool = False) -> pd.DataFrame:
-    """Return all rows of the paper on this recipe's data set and network, weights pruned."""
+    """Return all rows of the paper on this recipe's data set and network, so pruned."""
     rows = _table("prune_after_training")
     if params.paper is None:
         return rows.iloc[:0]
     dataset = params.paper.dataset + ("-C" if ood else "")
     rows = rows[(rows["dataset"] == dataset) & (rows["arch"] == params.paper.arch)]
-    return rows[rows["pruning"] == "unstructured"]
+    structured = params.prune.structure == "filters"
+    return rows[rows["pruning"] == ("structured" if structured else "unstructured")]
 
 
 def _dense(params: Experiment, *, ood: bool) -> Reference | None:

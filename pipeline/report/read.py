@@ -6,18 +6,22 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.plan.nodes import Plan
+from pipeline.plan.nodes import Plan, Row
 from pipeline.report import metric as metrics
 from pipeline.report.results import (
+    AVERAGED,
     COLUMNS,
     COMPARED,
     EVALUATED,
     KEY,
     ROLES,
+    SHRUNK,
     TABLES,
     Results,
 )
 from pipeline.report.source import Records, Source
+
+ROUNDING = 1e-3  # whole weights, layer by layer, in the smallest networks
 
 
 def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
@@ -34,29 +38,36 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
         key: dict[str, Any] = dict(zip(KEY, (row.method, row.phase, row.seed), strict=True))
         evaluated = source.metrics(row.evaluate)
         robust = source.metrics(row.robustness)
+        shrunk = source.metrics(row.shrink)
+        model = source.metrics(row.model)
         rows.append(
             key
-            | {"sparsity": row.sparsity, "model": row.model}
+            | {"sparsity": _sparsity(row, evaluated), "model": row.model}
             | {name: evaluated[name] for name in (*EVALUATED, *metric.columns) if name in evaluated}
             | source.size(row.model)
+            | {name: model[name] for name in AVERAGED if name in model}
             | _worst_group(evaluated)
             | _flat(source.metrics(row.compare))
             | _robustness(robust)
+            | _shrunk(shrunk)
         )
         candidates = [source.metrics(name) for name in row.candidates]
         _extend(tables["candidates"], key, _candidates(candidates))
         _extend(tables["layers"], key, _layers(evaluated))
         _extend(tables["groups"], key, _groups(evaluated))
         _extend(tables["corruptions"], key, _corruptions(robust))
+        _extend(tables["filters"], key, _filters(shrunk))
     for name, node in plan.nodes.items():
         source.note(name)
         place = {"node": name, "phase": int(node.labels.get("phase", 0))}
-        _extend(tables["training"], place, source.history(name))
+        if not node.study:
+            _extend(tables["training"], place, source.history(name))
+    columns = [*COLUMNS, *(SHRUNK if any(row.shrink for row in plan.rows) else [])]
     return Results(
         params=plan.params,
         planned=_planned(plan),
         missing=sorted(source.missing),
-        rows=pd.DataFrame(rows, columns=[*COLUMNS, *metric.columns]),
+        rows=pd.DataFrame(rows, columns=[*columns, *metric.columns]),
         tables={name: pd.DataFrame(tables[name], columns=TABLES[name]) for name in TABLES},
         metric=metric,
     )
@@ -66,6 +77,12 @@ def _planned(plan: Plan) -> list[tuple[str, int, float]]:
     """Return method, phase and sparsity of all rows: dense first, then the soups."""
     found = dict.fromkeys((row.method, row.phase, row.sparsity) for row in plan.rows)
     return sorted(found, key=lambda row: (row[0] != "dense", not row[0].startswith("sms_")))
+
+
+def _sparsity(row: Row, evaluated: dict[str, Any]) -> float:
+    """Return the planned sparsity, or the measured one where a method cannot be told (DST, STR)."""
+    found: float = evaluated.get("sparsity", row.sparsity)
+    return row.sparsity if abs(found - row.sparsity) < ROUNDING else found
 
 
 def _extend(records: Records, key: dict[str, Any], more: Records) -> None:
@@ -90,6 +107,26 @@ def _robustness(robust: dict[str, Any]) -> dict[str, Any]:
         "ood_accuracy_19": robust.get("mean_19"),
         "ood_synthetic": robust.get("synthetic"),
     }
+
+
+def _shrunk(shrunk: dict[str, Any]) -> dict[str, Any]:
+    """Return the size of the network without its pruned filters, and how much faster it is."""
+    if not shrunk:
+        return {}
+    flat = {
+        "parameters_removed": shrunk["parameters"]["removed"],
+        "bytes_removed": shrunk["bytes"]["removed"],
+        "macs_speedup": shrunk["macs"]["dense"] / shrunk["macs"]["removed"],
+    }
+    for batch, found in shrunk["latency"].items():
+        size = batch.removeprefix("batch_")
+        flat |= {f"latency_{name}_ms_{size}": found[f"{name}_ms"] for name in ("masked", "removed")}
+        flat[f"measured_speedup_{size}"] = found["speedup"]
+    return flat
+
+
+def _filters(shrunk: dict[str, Any]) -> Records:
+    return [{"layer": layer, **found} for layer, found in shrunk.get("filters", {}).items()]
 
 
 def _candidates(metrics: list[dict[str, Any]]) -> Records:

@@ -30,12 +30,25 @@ COMPARED = [
     "l2_max",
     "angle_mean_degrees",
 ]
+AVERAGED = ["sparsity_of_mean", "sparsity_of_mean_unaligned"]  # before re-pruning
 ROBUST = ["ood_accuracy_15", "ood_accuracy_19", "ood_synthetic"]
+SHRUNK = [
+    "parameters_removed",
+    "bytes_removed",
+    "macs_speedup",
+    "latency_masked_ms_1",
+    "latency_removed_ms_1",
+    "measured_speedup_1",
+    "latency_masked_ms_64",
+    "latency_removed_ms_64",
+    "measured_speedup_64",
+]
 COLUMNS = [
     *KEY,
     "sparsity",
     *EVALUATED,
     "stored_bytes",
+    *AVERAGED,
     "worst_group",
     *COMPARED,
     *ROBUST,
@@ -48,6 +61,7 @@ TABLES = {
     "layers": [*KEY, "layer", "sparsity"],
     "groups": [*KEY, "set", "group", "n", "recall", "low", "high"],
     "corruptions": [*KEY, "corruption", "severity", "accuracy"],
+    "filters": [*KEY, "layer", "kept", "filters"],
     "training": ["node", "phase", "epoch", "loss", "accuracy", "val_accuracy", "learning_rate"],
 }
 
@@ -86,7 +100,7 @@ class Results:
     @property
     def soups(self) -> list[str]:
         """The methods that are averages of candidates which share one mask."""
-        return [method for method in self.methods if method.startswith("sms_")]
+        return [m for m in self.methods if m.startswith("sms_") or m.endswith("_sms")]
 
     @cached_property
     def cells(self) -> dict[tuple[str, int], dict[int, dict[str, Any]]]:
@@ -96,6 +110,11 @@ class Results:
             record = {str(name): value for name, value in row.items()}
             found.setdefault((record["method"], record["phase"]), {})[record["seed"]] = record
         return found
+
+    @property
+    def shrunk(self) -> bool:
+        """Whether networks of which filters were removed are among the results."""
+        return not self.tables["filters"].empty
 
     def at_end(self, table: str) -> pd.DataFrame:
         """Return the part of a table that is about the last phase and the dense network."""

@@ -4,7 +4,17 @@ from pipeline.report.markdown import NONE, number, table
 from pipeline.report.names import label, percent, sparsity
 from pipeline.report.results import ROLES, Results
 from pipeline.report.robustness import corruption_errors, synthetic
-from pipeline.report.spread import over_seeds, spread
+from pipeline.report.spread import over_seeds, reached, spread
+
+
+def called(results: Results, method: str) -> str:
+    """Return what a method is called, with its sparsity where that is not the planned one."""
+    known = label(method, results.params.m)
+    if (method, results.final) not in results.cells:
+        return known
+    found = reached(results, method, results.final)
+    off = abs(found - results.phases[results.final]) > 1e-9
+    return f"{known} (at {sparsity(found)})" if off else known
 
 
 def accuracy(results: Results) -> str:
@@ -17,7 +27,7 @@ def accuracy(results: Results) -> str:
                 number(over_seeds(results, method, phase, "test_accuracy"), n)
                 for phase in results.phases
             ]
-            rows.append([label(method, results.params.m), *cells])
+            rows.append([called(results, method), *cells])
     headers = [f"phase {phase}: {sparsity(s)}" for phase, s in results.phases.items()]
     dense = number(over_seeds(results, "dense", 0, "test_accuracy"), n)
     return f"In percent. The dense network has {dense}.\n\n" + table(["", *headers], rows)
@@ -70,7 +80,7 @@ def last(results: Results) -> str:
         }
         rows.append(
             [
-                label(method, results.params.m),
+                called(results, method),
                 number(get["test_accuracy"], n),
                 number(get["test_loss"], n, scale=1, digits=3),
                 number(get["calibration_error"], n),
@@ -97,7 +107,7 @@ def corruptions(results: Results) -> str:
         if any(found):
             error = number(spread(corruption_errors(results, method)), n, digits=1)
             cells = [number(value, n) for value in found]
-            rows.append([label(method, results.params.m), *cells, error])
+            rows.append([called(results, method), *cells, error])
     if not rows:
         return "Robustness was not evaluated.\n"
     note = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy import special
 
-from pipeline.report.results import Results
+from pipeline.report.results import SHRUNK, Results
 
 MEASURES = [
     "test_accuracy",
@@ -24,9 +24,12 @@ MEASURES = [
     "speedup",
     "nonzeros",
     "stored_bytes",
+    "sparsity_of_mean",
+    "sparsity_of_mean_unaligned",
     "l2_mean",
     "angle_mean_degrees",
     "taken",
+    *SHRUNK,
 ]
 
 
@@ -93,7 +96,7 @@ def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Differ
 def by_seed(results: Results, method: str, phase: int, measure: str) -> dict[int, float]:
     """Return one measure of a method and phase for every seed that has it."""
     cells = results.cells.get((method, phase), {})
-    found = {seed: record[measure] for seed, record in cells.items()}
+    found = {seed: record.get(measure) for seed, record in cells.items()}
     return {seed: float(value) for seed, value in found.items() if not pd.isna(value)}
 
 
@@ -102,10 +105,17 @@ def over_seeds(results: Results, method: str, phase: int, measure: str) -> Sprea
     return spread(list(by_seed(results, method, phase, measure).values()))
 
 
+def reached(results: Results, method: str, phase: int) -> float:
+    """Return the mean sparsity of a method after a phase: the planned one, or what came out."""
+    found = over_seeds(results, method, phase, "sparsity")
+    return results.phases[phase] if found is None else found.mean
+
+
 def summary(results: Results) -> pd.DataFrame:
     """Return every measure of every method and phase over the seeds, one a row."""
     records = []
-    for method, phase, sparsity in results.planned:
+    for method, phase, planned in results.planned:
+        sparsity = reached(results, method, phase) if phase else planned
         for measure in MEASURES:
             found = over_seeds(results, method, phase, measure)
             if found is not None:

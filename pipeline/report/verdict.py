@@ -15,19 +15,20 @@ class Comparison:
 
     soup: str
     phase: int
-    rival: str  # "best_candidate" or "imp_mx"
+    rival: str  # "best_candidate", "imp_mx", or the method that the soup extends
     difference: Difference
 
 
 def comparisons(results: Results) -> Iterator[Comparison]:
-    """Compare every soup of every phase with its best candidate and with IMP trained as long."""
+    """Compare every soup of every phase with its best candidate and its method in one copy."""
     for soup in results.soups:
         for phase in results.phases:
             ours = by_seed(results, soup, phase, "test_accuracy")
             best = by_seed(results, soup, phase, "best_candidate_test_accuracy")
             rivals = {"best_candidate": best}
-            if "imp_mx" in results.methods:
-                rivals["imp_mx"] = by_seed(results, "imp_mx", phase, "test_accuracy")
+            single = soup.removesuffix("_sms") if soup.endswith("_sms") else "imp_mx"
+            if single in results.methods:
+                rivals[single] = by_seed(results, single, phase, "test_accuracy")
             for rival, theirs in rivals.items():
                 found = difference(ours, theirs)
                 if found is not None:

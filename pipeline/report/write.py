@@ -12,8 +12,9 @@ from pipeline.report.figures import accuracy, candidates, corruptions, groups, l
 from pipeline.report.headline import headline
 from pipeline.report.page import page
 from pipeline.report.read import read
-from pipeline.report.results import KEY, Results
+from pipeline.report.results import KEY, TABLES, Results
 from pipeline.report.spread import summary
+from pipeline.report.write_studies import write_studies
 
 DRAWN = {
     "accuracy": accuracy.draw,
@@ -22,6 +23,8 @@ DRAWN = {
     "groups": groups.draw,
     "layers": layers.draw,
 }
+
+ALWAYS = set(TABLES) - {"filters"}  # only networks whose filters were removed have that one
 
 
 def write(
@@ -45,6 +48,7 @@ def write(
             style.reword(figure, results.metric.said)
             style.save(figure, folder / "figures" / f"{name}.png")
     (folder / "results.md").write_text(page(results), encoding="utf-8")
+    write_studies(plan, artifacts, folder / "studies", without)
     metrics = headline(results)
     write_json(folder / "metrics.json", metrics)
     return metrics
@@ -58,5 +62,5 @@ def _files(results: Results) -> dict[str, pd.DataFrame]:
         "accuracy": rows.dropna(subset=["test_accuracy"])[
             [*KEY, "sparsity", "test_accuracy", *results.metric.columns]
         ],
-        **results.tables,
+        **{name: table for name, table in results.tables.items() if name in ALWAYS or len(table)},
     }

@@ -6,9 +6,16 @@ from pipeline.plan.work import Work
 def plan(work: Work) -> None:
     """Average only after the last phase; the masks have diverged by then, so prune once more."""
     work.start("imp_reprune", lineage="imp")  # run 0 is IMP itself
+    runs = independent_runs(work)
+    phase = work.settings.phases
+    work.report(phase, work.reprune(runs, phase), candidates=runs)
+
+
+def independent_runs(work: Work) -> list[str]:
+    """Return m networks of the last phase, each pruned and retrained for itself throughout."""
     runs = [work.pretrain()] * work.m
     for phase in work.phases:
         for run in range(work.m):
             pruned = work.prune(runs[run], phase, run=run)
             runs[run] = work.retrain(pruned, phase, candidate=run)
-    work.report(phase, work.reprune(runs, phase), candidates=runs)
+    return runs

@@ -22,13 +22,14 @@ def draw(results: Results) -> Figure:
     limits = _limits(series)
     low: dict[float, int] = {}
     pruned = [method for method in series if method != "dense"]
+    apart = min(0.012, 0.06 / max(1, len(pruned)))
     for method, points in series.items():
         drawn, name = style.method_look(results, method)
         means, stds = style.percents(list(points.values()))
         if method == "dense":
             axes.axhline(means[0], color=drawn.colour, linestyle=drawn.line, label=name)
             continue
-        shift = 10 ** -style.dodge(pruned.index(method), len(pruned), 0.012)
+        shift = 10 ** -style.dodge(pruned.index(method), len(pruned), apart)
         ticks = [1 - results.phases[phase] for phase in points]
         axes.errorbar(
             [tick * shift for tick in ticks],

@@ -1,5 +1,7 @@
 """Every soup beside the candidates it is made of, phase by phase."""
 
+import math
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,10 +26,9 @@ def draw(results: Results) -> Figure:
     soups = [soup for soup in results.soups if (compared["method"] == soup).any()]
     if not soups:
         return style.empty("No comparison of a soup with its candidates.")
-    stacked = len(results.phases) > 4
-    figure, panels = style.new(
-        1.2 + 2.4 * (len(soups) if stacked else 1), len(soups), stacked=stacked
-    )
+    columns = min(len(soups), 1 if len(results.phases) > 4 else 3)
+    rows = math.ceil(len(soups) / columns)
+    figure, panels = style.new(1.2 + 2.4 * rows, len(soups), columns=columns)
     for axes, soup in zip(panels, soups, strict=True):
         _panel(axes, results, soup)
         axes.set_title(label(soup, results.params.m))

@@ -32,6 +32,7 @@ def draw(results: Results) -> Figure:
 def _severities(axes: Axes, results: Results) -> None:
     means = mean_over(results.at_end("corruptions"), "severity")
     methods = [method for method in results.methods if (means["method"] == method).any()]
+    apart = min(0.06, 0.4 / max(1, len(methods)))
     for i, method in enumerate(methods):
         own = means[means["method"] == method]
         drawn, name = style.method_look(results, method)
@@ -39,7 +40,7 @@ def _severities(axes: Axes, results: Results) -> None:
         spreads = [spread(own.loc[own["severity"] == s, "accuracy"].tolist()) for s in severities]
         values, stds = style.percents([s for s in spreads if s is not None])
         axes.errorbar(
-            [severity + style.dodge(i, len(methods), 0.06) for severity in severities],
+            [severity + style.dodge(i, len(methods), apart) for severity in severities],
             values,
             yerr=stds if any(stds) else None,
             color=drawn.colour,

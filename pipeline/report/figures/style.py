@@ -62,17 +62,35 @@ def new(
     panels: int = 1,
     *,
     stacked: bool = False,
+    columns: int = 0,
     share_y: bool = True,
     ratios: Sequence[float] | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `WIDTH` x ``height`` inches with panels side by side, or stacked."""
+    """Return a figure of `WIDTH` x ``height`` inches with panels side by side, or stacked.
+
+    ``columns`` is how many stand side by side; the rest follow below.
+    """
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     if stacked:
         axes = figure.subplots(panels, 1, squeeze=False, sharey=share_y, height_ratios=ratios)
     else:
-        axes = figure.subplots(1, panels, squeeze=False, sharey=share_y, width_ratios=ratios)
-    return figure, list(axes.flat)
+        columns = columns or panels
+        rows = math.ceil(panels / columns)
+        axes = figure.subplots(rows, columns, squeeze=False, sharey=share_y, width_ratios=ratios)
+    for unused in axes.flat[panels:]:
+        unused.remove()
+    return figure, list(axes.flat[:panels])
+
+
+def mosaic(height: float, rows: Sequence[Sequence[str]]) -> tuple[Figure, dict[str, Axes]]:
+    """Return a figure of `WIDTH` x ``height`` inches whose panels lie as their names in ``rows``.
+
+    A name in several places is one large panel, and ``.`` leaves a place empty.
+    """
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplot_mosaic([list(row) for row in rows])
 
 
 def empty(sentence: str) -> Figure:
@@ -130,5 +148,9 @@ def percents(spreads: Sequence[Spread]) -> tuple[list[float], list[float]]:
 
 def seeds_note(results: Results) -> str:
     """Return what the error bars are, for an axis label."""
-    n = len(results.params.seeds)
-    return "one seed" if n == 1 else f"mean and standard deviation of {n} seeds"
+    return error_bars(len(results.params.seeds))
+
+
+def error_bars(seeds: int) -> str:
+    """Return what the error bars of so many seeds are."""
+    return "one seed" if seeds == 1 else f"mean and standard deviation of {seeds} seeds"

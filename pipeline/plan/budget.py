@@ -1,0 +1,28 @@
+"""BIMP's budget: dense training and all phases together take the epochs of one training."""
+
+from pipeline.errors import UserError
+from pipeline.plan.work import Work
+from pipeline.rounding import share
+
+
+def bimp(work: Work) -> Work:
+    """Return the vocabulary in which dense training and all phases together take the budget.
+
+    Every phase has as many epochs; what does not divide is the dense network's.
+
+    Raises:
+        UserError: too few epochs.
+
+    Source: Zimmer et al. 2023 (BIMP), whose retraining schedule is ALLR.
+    """
+    during = work.settings.during
+    total, cycles = during.epochs or work.settings.pretrain.epochs, len(work.phases)
+    epochs = (total - max(1, share(during.dense_share, total))) // cycles
+    if epochs < 1:
+        raise UserError(
+            f"during.dense_share leaves no epoch of {total} for each of {cycles} phases: lower it, "
+            "or raise during.epochs."
+        )
+    dense = total - cycles * epochs
+    values = {"pretrain.epochs": dense, "retrain.epochs": epochs, "retrain.schedule": "ALLR"}
+    return work.vary(f"bimp{dense}", values)

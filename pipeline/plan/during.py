@@ -1,0 +1,114 @@
+"""The vocabulary of pruning during training: one training, or one that ends in SMS."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.plan.nodes import artifact
+from pipeline.plan.work import Work
+from pipeline.prune.ramp import ramp
+from pipeline.seeds import derive
+
+# What each method is told beside how to train.
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "gmp": ("sparsity", "pruning_steps"),
+    "dpf": ("sparsity", "pruning_steps", "refresh"),
+    "gsm": ("sparsity",),
+    "lc": ("sparsity", "penalty"),
+    "dnw": ("sparsity",),
+    "dst": ("alpha",),
+    "str": ("initial",),
+}
+Interval = tuple[int, int, float]  # from an epoch to another, at a sparsity
+
+
+def budget(work: Work) -> int:
+    """Return the epochs of one training."""
+    return work.settings.during.epochs or work.settings.pretrain.epochs
+
+
+def sparsify(work: Work, method: str, *, from_dense: bool = False) -> str:
+    """Return the network that ``method`` trains and prunes, at random or from the dense one."""
+    levels(work, method)  # refuses what cannot be
+    parent = {"parent": artifact(work.pretrain())} if from_dense else {}
+    seed = derive(work.seed, "pretrain")  # the dense network's weights at random, and its batches
+    last = work.phases[-1]
+    flags = {**parent, **_flags(work, method, seed, last), **_options(work, method)}
+    return _add(work, f"{work.method}-p{last}", method, flags, phase=last)
+
+
+def sms(work: Work, method: str, prune: Callable[[list[str], int, float], str]) -> None:
+    """Make every interval between two pruning steps a phase of SMS, once its time has come.
+
+    One network is trained up to there. ``prune(copies, phase, sparsity)`` averages the copies
+    of the phase before and is its pruning step; the last average is the method's result.
+
+    Source: Sparse Model Soups, section 3.3.
+    """
+    intervals = phases(work, method)
+    start = _flags(work, method, derive(work.seed, "pretrain"), 0) | _options(work, method)
+    pruned = _add(work, f"{work.method}-p0", method, start | {"to_epoch": intervals[0][0]}, phase=0)
+    for phase, (begin, end, _) in enumerate(intervals, start=1):
+        part = {"parent": artifact(pruned), "from_epoch": begin, "to_epoch": end}
+        copies = [_copy(work, method, part, phase, number) for number in range(work.m)]
+        for _, _, sparsity in intervals[phase : phase + 1]:  # none after the last
+            pruned = prune(copies, phase + 1, sparsity)
+    soup = work.merge(copies, phase, "uniform")
+    work.report(work.phases[-1], soup, copies)
+
+
+def levels(work: Work, method: str) -> dict[int, float]:
+    """Return the ramp of ``method``, by epoch; empty for a method that has none."""
+    if "pruning_steps" not in OPTIONS[method]:
+        return {}
+    own = work.settings
+    return ramp(own.target_sparsity, budget(work), own.during.pruning_steps)
+
+
+def phases(work: Work, method: str) -> list[Interval]:
+    """Return the intervals after the pruning steps that come once copies may be made."""
+    found, epochs, since = levels(work, method), budget(work), work.settings.during.copies_from
+    ends = [*list(found)[1:], epochs]
+    intervals = zip(found, ends, found.values(), strict=True)
+    late = [interval for interval in intervals if interval[0] >= since * epochs]
+    if not late:
+        raise UserError(
+            f"during.copies_from is {since:g}, but the last pruning step is after epoch "
+            f"{max(found)} of {epochs}: lower it, or raise during.pruning_steps."
+        )
+    return late
+
+
+def _copy(work: Work, method: str, part: dict[str, Any], phase: int, number: int) -> str:
+    flags = part | _flags(work, method, derive(work.seed, "retrain", phase, number), phase)
+    name = f"{work.method}-p{phase}-c{number}"
+    return _add(work, name, method, flags, phase=phase, candidate=number)
+
+
+def _flags(work: Work, method: str, seed: int, phase: int) -> dict[str, Any]:
+    """Return what a stage of ``method`` is told beside the part of the training that it does."""
+    own, s = work.settings, work.settings.pretrain
+    return {
+        "data": artifact(work.data()),
+        "network": own.network.name,
+        "method": method,
+        "phase": phase,
+        "epochs": budget(work),
+        "schedule": s.schedule,
+        "milestones": s.milestones,
+        "learning_rate": s.learning_rate,
+        "seed": seed,
+        **work._training(s.weight_decay),
+    }
+
+
+def _options(work: Work, method: str) -> dict[str, Any]:
+    """Return what ``method`` must know to choose masks; a copy holds its parent's."""
+    own = work.settings
+    known = own.during.model_dump() | {"sparsity": own.target_sparsity}
+    return {option: known[option] for option in OPTIONS[method]}
+
+
+def _add(work: Work, name: str, method: str, flags: dict[str, Any], **places: int) -> str:
+    modules = (f"pipeline.sparsify.{method}", *work._learning())
+    return work.add(name, "sparsify", flags, files=(), modules=modules, shared=False, **places)

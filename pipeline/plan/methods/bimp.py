@@ -1,0 +1,15 @@
+"""BIMP: IMP within one training budget, dense at first, then ALLR phases (Zimmer et al., 2023)."""
+
+from pipeline.plan.budget import bimp
+from pipeline.plan.work import Work
+
+
+def plan(work: Work) -> None:
+    """Run IMP on a dense network that was trained for a share of the epochs only."""
+    short = bimp(work)
+    short.start("bimp")
+    model = short.pretrain()
+    for phase in short.phases:
+        pruned = short.prune(model, phase)
+        model = short.retrain(pruned, phase)
+        short.report(phase, model)

@@ -1,0 +1,16 @@
+"""BIMP with a soup of m copies in every phase (section 3.3)."""
+
+from pipeline.plan.budget import bimp
+from pipeline.plan.work import Work
+
+
+def plan(work: Work) -> None:
+    """Run SMS on BIMP's dense network, within its epochs a copy."""
+    short = bimp(work)
+    short.start("bimp_sms")
+    soup = short.pretrain()
+    for phase in short.phases:
+        pruned = short.prune(soup, phase)
+        copies = [short.retrain(pruned, phase, candidate=j) for j in range(short.m)]
+        soup = short.merge(copies, phase, "uniform")
+        short.report(phase, soup, copies)

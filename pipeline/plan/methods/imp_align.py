@@ -1,0 +1,15 @@
+"""IMP-RePrune of runs whose channels are matched first (Git Re-Basin; Ainsworth et al., 2023)."""
+
+from pipeline.plan.align import align
+from pipeline.plan.methods.imp_reprune import independent_runs
+from pipeline.plan.work import Work
+
+
+def plan(work: Work) -> None:
+    """Match the runs of IMP-RePrune before they are averaged, so that fewer weights come back."""
+    work.start("imp_align", lineage="imp")
+    runs = independent_runs(work)
+    phase = work.settings.phases
+    others = enumerate(runs[1:], start=1)
+    aligned = [runs[0], *(align(work, runs[0], run, phase, number) for number, run in others)]
+    work.report(phase, work.reprune(aligned, phase, unaligned=runs), candidates=aligned)

@@ -1,0 +1,14 @@
+"""IMP-RePrune in which a pruned weight counts as zero, its plain mean (CIA; Yin et al., 2022)."""
+
+from pipeline.plan.methods.imp_reprune import independent_runs
+from pipeline.plan.work import Work
+
+
+def plan(work: Work) -> None:
+    """Report IMP-RePrune's own stage: its mean is connectivity-independent already."""
+    work.start("imp_reprune", lineage="imp")
+    runs = independent_runs(work)
+    phase = work.settings.phases
+    average = work.reprune(runs, phase)
+    work.start("imp_cia", lineage="imp_reprune")
+    work.report(phase, average, candidates=runs)

@@ -1,0 +1,16 @@
+"""IMP in m times as many phases: SMS's epochs in one copy, pruned in smaller steps (Table 16)."""
+
+from pipeline.plan.work import Work
+
+
+def plan(work: Work) -> None:
+    """Split the way to the same sparsity into m P cycles, each retrained as long as IMP's."""
+    work.start("imp_phases", lineage="imp")
+    phases = work.m * work.settings.phases
+    more = work.vary(f"phases{phases}", {"phases": phases})
+    more.start("imp_phases", lineage="imp")
+    model = more.pretrain()
+    for phase in more.phases:
+        pruned = more.prune(model, phase, run=0)
+        model = more.retrain(pruned, phase)
+    work.report(work.settings.phases, model)

@@ -1,0 +1,13 @@
+"""IMP+SWA: IMP where each retraining ends at the mean over its epochs (appendix C.3, Table 17)."""
+
+from pipeline.plan.work import Work
+
+
+def plan(work: Work) -> None:
+    """Start every phase from the mean of the phase before, under any retraining schedule."""
+    work.start("imp_swa")
+    model = work.pretrain()
+    for phase in work.phases:
+        pruned = work.prune(model, phase)
+        model = work.retrain(pruned, phase, swa_start=work.settings.swa.start or 0.0)
+        work.report(phase, model)

@@ -1,0 +1,20 @@
+"""SMS of SWA means, taken at a constant learning rate (appendix C.3; Izmailov et al., 2018)."""
+
+from pipeline.plan.work import Work
+
+
+def plan(work: Work) -> None:
+    """Average each candidate over the end of its retraining, and then the candidates."""
+    work.start("sms_swa")
+    swa = work.settings.swa
+    start = 0.5 if swa.start is None else swa.start
+    rate = swa.learning_rate or work.settings.pretrain.learning_rate / 2
+    soup = work.pretrain()
+    for phase in work.phases:
+        pruned = work.prune(soup, phase)
+        candidates = [
+            work.retrain(pruned, phase, candidate=j, swa_start=start, swa_learning_rate=rate)
+            for j in range(work.m)
+        ]
+        soup = work.merge(candidates, phase, "uniform")
+        work.report(phase, soup, candidates)

@@ -1,0 +1,57 @@
+"""The sparsity that averaging IMP runs loses, with their channels matched first and without."""
+
+from copy import copy
+
+from pipeline.params import Section
+from pipeline.plan.align import align
+from pipeline.plan.interpolate import interpolate
+from pipeline.plan.ledger import joined
+from pipeline.plan.studies.base import Study
+
+APART = 100  # between the seeds of runs that share nothing
+
+
+class Grid(Section):
+    """Which runs are matched: of ``one_dense`` network, and of a dense network each (``own``)."""
+
+    one_dense: bool = True
+    own_dense: bool = True
+
+
+def plan(work: Study) -> None:
+    """Average and re-prune m IMP runs after every phase, as they are and matched to run 0.
+
+    Runs of dense networks of their own share nothing but the data: run j is IMP's of the seed
+    100 j further, and what Git Re-Basin was made for.
+    """
+    grid = work.grid(Grid)
+    if grid.one_dense:
+        _measure(work, [work] * work.m, "one")
+    if grid.own_dense:
+        seeds = [work.seed + APART * j for j in range(work.m)]
+        apart = copy(work)
+        apart.variant = joined(work.variant, "own_dense")
+        _measure(apart, [Study(work.plan, seed, work.study) for seed in seeds], "own")
+
+
+def _measure(work: Study, planners: list[Study], dense: str) -> None:
+    """Add a point of the plain and one of the matched average after every phase."""
+    runs = [planner.pretrain() for planner in planners]
+    for planner in planners:
+        planner.start("imp")
+    for phase in work.phases:
+        for j, planner in enumerate(planners):
+            candidate = j if dense == "one" else 0
+            pruned = planner.prune(runs[j], phase, run=candidate)
+            runs[j] = planner.retrain(pruned, phase, candidate=candidate)
+        work.values = {"dense": dense, "sparsity": work.sparsity(phase)}
+        work.start("imp_reprune")
+        _point(work, work.reprune(runs, phase), runs, phase)
+        work.start("imp_align")
+        others = enumerate(runs[1:], start=1)
+        matched = [runs[0], *(align(work, runs[0], run, phase, j) for j, run in others)]
+        _point(work, work.reprune(matched, phase, unaligned=runs), matched, phase)
+
+
+def _point(work: Study, average: str, runs: list[str], phase: int) -> None:
+    work.point(phase, average, runs, interpolate=interpolate(work, runs, phase))

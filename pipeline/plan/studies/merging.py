@@ -1,0 +1,31 @@
+"""Every merge rule on the same candidates, with nothing retrained in between."""
+
+from pipeline.errors import UserError
+from pipeline.params import Count, Section, modules
+from pipeline.plan.methods import sms
+from pipeline.plan.studies.base import Study
+
+
+class Grid(Section):
+    """Whose candidates are merged, and how; by default the last phase's, by every rule there is."""
+
+    phase: Count | None = None
+    rules: list[str] | None = None
+
+
+def plan(work: Study) -> None:
+    """Merge the candidates that the uniform soup of a phase consists of by each rule."""
+    grid = work.grid(Grid)
+    phase = grid.phase or work.settings.phases
+    if phase > work.settings.phases:
+        raise UserError(
+            f"params.yaml: study.merging.phase is {phase}, but there are only "
+            f"{work.settings.phases} phases: name one of them, or leave it null for the last"
+        )
+    soups = work.changed({"merge": ["uniform"]}).aside(sms.plan)
+    candidates = soups[phase - 1].candidates
+    for rule in dict.fromkeys(["uniform", *(grid.rules or modules("soup"))]):
+        work.start(f"merged_{rule}")
+        soup = work.merge(candidates, phase, rule)
+        work.start(f"sms_{rule}")
+        work.point(phase, soup, candidates, compare=work.compare(soup, candidates, phase))

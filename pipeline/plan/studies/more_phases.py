@@ -1,0 +1,19 @@
+"""IMP with m times the phases against IMP retrained m times as long (Table 16)."""
+
+from pipeline.params import Count, Section
+from pipeline.plan.methods import imp, imp_mx
+from pipeline.plan.studies.base import Study
+
+
+class Grid(Section):
+    """What is varied; by default the experiment's own m alone."""
+
+    m: list[Count] | None = None
+
+
+def plan(work: Study) -> None:
+    """Spend the epochs of m candidates on one network: in longer phases, or in more of them."""
+    phases = work.settings.phases
+    for m in work.grid(Grid).m or [work.m]:
+        imp_mx.plan(work.at(m=m))
+        imp.plan(work.at(phases=m * phases).changed({}, m=m))

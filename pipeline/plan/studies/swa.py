@@ -1,0 +1,20 @@
+"""IMP against IMP+SWA under every retraining schedule (appendix C.3, Table 17)."""
+
+from pydantic import Field
+
+from pipeline.params import Section
+from pipeline.plan.methods import imp, imp_swa
+from pipeline.plan.studies.base import Study
+
+
+class Grid(Section):
+    """What is varied."""
+
+    schedules: list[str] = Field(["FT", "LRW", "SLR", "CLR", "LLR", "ALLR"])
+
+
+def plan(work: Study) -> None:
+    """Run both by each schedule, in the experiment's phases."""
+    for schedule in work.grid(Grid).schedules:
+        imp.plan(work.at(schedule=schedule))
+        imp_swa.plan(work.at(schedule=schedule))

@@ -1,0 +1,36 @@
+"""Erdős-Rényi kernel: the larger a layer, the sparser, by its shape alone (Evci et al. 2020)."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from pipeline.prune import budget
+from pipeline.prune.select import pruned_count
+
+
+def masks(
+    scores: Mapping[str, Tensor], sparsity: float, alive: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the masks that prune exactly floor(s * n + 1/2) of all n weights, by layer shapes.
+
+        density_l = min(1, e * (n_in + n_out + k_w + k_h) / (n_in * n_out * k_w * k_h))
+
+    with e such that the total is exact: where the cap binds, e grows for the other layers. So a
+    layer keeps e * (n_in + n_out + k_w + k_h) weights. Linear layers have no kernel (Erdős-Rényi),
+    and n_in of a grouped convolution counts one group. A layer that is sparser already stays as it
+    is, and the others then keep more. At extreme sparsities a layer's share may round to none.
+    Arguments, result and errors are those of the global allocation.
+
+    Source: Evci et al. 2020 (RigL), section 3 and appendix; Mocanu et al. 2018.
+    """
+    kept = sum(mask.numel() for mask in alive.values()) - pruned_count(sparsity, alive)
+    counts = budget.rounded(budget.kept(limits(alive), kept), kept)
+    return budget.masks(scores, counts, alive)
+
+
+def limits(alive: Mapping[str, Tensor]) -> dict[str, budget.Layer]:
+    """Return what each layer may keep: its share is the sum of its shape."""
+    return {
+        name: budget.Layer(share=sum(mask.shape), low=0, high=int(mask.count_nonzero()))
+        for name, mask in alive.items()
+    }

@@ -1,0 +1,100 @@
+"""Soup minus best candidate over the sparsity, and how far apart the candidates lie."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pipeline.report.figures import lines, style
+from pipeline.report.figures.lines import SERIES, Line
+from pipeline.report.markdown import NONE, gained, number, table
+from pipeline.report.names import label, looks, short, sparsity
+from pipeline.report.paper_studies import l2_distances
+from pipeline.report.study import (
+    Study,
+    best,
+    groups,
+    over_places,
+    over_seeds,
+    points_table,
+    settings,
+)
+
+DISTANCES = {"l2_mean": "mean of all pairs", "l2_max": "largest"}
+
+
+def tabulate(study: Study) -> pd.DataFrame:
+    """Return one row a soup."""
+    return points_table(study, list(DISTANCES))
+
+
+def draw(study: Study, rows: pd.DataFrame) -> Figure:
+    """Draw the gain of each merge rule, left, and the candidates' L2 distances, right."""
+    rows = _chosen(rows)
+    if rows.empty:
+        return style.empty("No soup was measured.")
+    figure, (left, right) = style.new(3.4, 2, share_y=False)
+    places = sorted(set(rows["sparsity"]))
+    by_method = {method: rows[rows["method"] == method] for method in dict.fromkeys(rows["method"])}
+    gains = [
+        Line(
+            label(method, study.params.m), look, over_places(by_method[method], "sparsity", "gain")
+        )
+        for method, look in looks(list(by_method)).items()
+    ]
+    apart = next(iter(by_method.values()))  # the candidates are every rule's
+    distances = [
+        Line(name, look, over_places(apart, "sparsity", measure))
+        for (measure, name), look in zip(DISTANCES.items(), SERIES[2:], strict=False)
+    ]
+    printed = l2_distances(study.params)
+    names = [short(place) for place in places]
+    lines.draw(left, gains, places, names, 100)
+    lines.draw(right, distances, places, names, 1)
+    lines.mark_zero(left)
+    if printed:
+        right.plot(
+            [x for x, place in enumerate(places) if place in printed],
+            [printed[place] for place in places if place in printed],
+            color=style.GREY, linestyle="none", marker="x", label="paper, mean",
+        )  # fmt: skip
+    left.set_ylabel("soup minus best candidate (points)")
+    right.set_ylabel("L2 distance of two candidates")
+    for axes in (left, right):
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, columnspacing=1.0)
+    figure.supxlabel(f"sparsity (%), one shot; {style.error_bars(study.seeds)}", fontsize=9)
+    return figure
+
+
+def text(study: Study, rows: pd.DataFrame) -> str:
+    """Return the table of gains and distances."""
+    chosen, printed = _chosen(rows), l2_distances(study.params)
+    headers = [
+        *("sparsity", "", "retraining", "soup (%)", "best candidate (%)", "difference (points)"),
+        *("mean L2 distance", "largest"),
+        *(["paper's mean (Table 18)"] if printed else []),
+    ]
+    return (
+        "Every network was pruned in one shot. Best candidate: the highest validation accuracy. "
+        "Of several retrainings each line has the one whose soup has the highest mean validation "
+        "accuracy.\n\n" + table(headers, _lines(study, chosen, printed), 3)
+    )
+
+
+def _lines(study: Study, rows: pd.DataFrame, printed: dict[float, float]) -> Iterator[list[str]]:
+    for values, own in groups(rows, "sparsity", "method"):
+        place = values["sparsity"]
+        yield [
+            sparsity(place),
+            label(values["method"], study.params.m),
+            settings(own),
+            number(over_seeds(own, "test_accuracy"), study.seeds),
+            number(over_seeds(own, "best_candidate"), study.seeds),
+            gained(over_seeds(own, "gain"), study.seeds),
+            *(number(over_seeds(own, distance), study.seeds, scale=1) for distance in DISTANCES),
+            *([f"{printed[place]:.2f}" if place in printed else NONE] if printed else []),
+        ]
+
+
+def _chosen(rows: pd.DataFrame) -> pd.DataFrame:
+    return best(rows, by=["sparsity", "method"], over=["schedule", "epochs"])

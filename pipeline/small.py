@@ -1,0 +1,59 @@
+"""The file of a network whose pruned filters are gone: its tensors, and which filters are kept.
+
+One safetensors file. Its metadata holds one JSON text, {"version": 1, "network", "classes",
+"channels", "kept": {convolution: [numbers of the filters that are kept]}}, from which the layers
+are made again; reading it runs no code of the file.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import UserError
+from pipeline.models.build import build
+from pipeline.structure.shrink import shrink
+from pipeline.tensors import read, save_tensors
+
+SMALL = "small.safetensors"
+FORMAT = "sparse-model-soups-small"
+VERSION = 1
+
+
+def save(path: Path, small: nn.Module, kept: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write ``small``, which `shrink` made with ``kept`` of the network that ``meta`` describes."""
+    header = {
+        "version": VERSION,
+        **{key: meta[key] for key in ("network", "classes", "channels")},
+        "kept": {name: own.nonzero().view(-1).tolist() for name, own in kept.items()},
+    }
+    save_tensors(path, small.state_dict(), {FORMAT: json.dumps(header, sort_keys=True)})
+
+
+def load(path: Path) -> nn.Module:
+    """Return the network that `save` wrote, in evaluation mode.
+
+    Raises:
+        UserError: the file is missing, truncated, foreign, or of a newer version.
+    """
+    tensors, metadata = read(path)
+    header = json.loads(metadata.get(FORMAT, "{}"))
+    if header.get("version") != VERSION:
+        raise UserError(
+            f"{path} is no network without its pruned filters that this code reads: name the "
+            f"{SMALL} that the stage shrink wrote."
+        )
+    model = build(header["network"], header["classes"], header["channels"])
+    kept = {name: _mask(model, name, numbers) for name, numbers in header["kept"].items()}
+    small = shrink(model, kept)
+    small.load_state_dict(tensors)
+    return small
+
+
+def _mask(model: nn.Module, name: str, numbers: list[int]) -> Tensor:
+    mask = torch.zeros(len(model.get_parameter(f"{name}.weight")), dtype=torch.bool)
+    mask[numbers] = True
+    return mask

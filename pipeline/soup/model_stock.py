@@ -1,0 +1,73 @@
+"""Model Stock: from the parent to the mean as far as candidates agree (Jang et al., 2024)."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import torch
+
+from pipeline.average import check, check_parent
+from pipeline.checkpoint import Checkpoint
+from pipeline.soup.base import Soup, mixture
+from pipeline.soup.uniform import average
+
+
+def merge(
+    candidates: Sequence[Checkpoint], *, parent: Checkpoint, parameters: Sequence[str]
+) -> Soup:
+    """Return the point nearest the centre of all models that retraining could have given.
+
+        theta = t (theta_1 + ... + theta_m) / m + (1 - t) theta_parent
+        t = m cos / (1 + (m - 1) cos)
+
+    where cos is the mean cosine, at least 0, of the angles between theta_i - theta_parent and
+    theta_j - theta_parent over all pairs. It needs no data, and two candidates are enough.
+
+    Args:
+        candidates: at least two, retrained from ``parent``.
+        parent: the pruned model, which has the candidates' mask.
+        parameters: the names of the tensors that are trained; the angle is theirs.
+
+    Raises:
+        UserError: as `uniform.merge`, or a parent that does not fit.
+
+    Source: Jang et al. 2024, Model Stock, Eq. 5 and 7.
+    """
+    check(candidates)
+    check_parent(parent, candidates[0])
+    m, cos = len(candidates), cosine(candidates, parent, parameters)
+    t = ratio(cos, m)
+    trials = tuple(
+        {"tensor": name, "cosine": cosine(candidates, parent, [name])} for name in parameters
+    )
+    why = (
+        f"all {m} candidates alike, {t:.4f} of the way from the pruned parent to their mean, "
+        f"because the mean cosine between their ways is {cos:.4f}"
+    )
+    checkpoint = mixture([average(candidates), parent], [t, 1 - t])
+    return Soup(checkpoint, (t / m,) * m, why, trials, anchor=1 - t)
+
+
+def ratio(cos: float, m: int) -> float:
+    """Return t = m cos / (1 + (m - 1) cos): 0 for orthogonal ways, 1 for parallel ones."""
+    cos = min(max(cos, 0.0), 1.0)
+    return m * cos / (1 + (m - 1) * cos)
+
+
+def cosine(
+    candidates: Sequence[Checkpoint], parent: Checkpoint, parameters: Sequence[str]
+) -> float:
+    """Return the mean cosine between the candidates' differences from ``parent``, in float64.
+
+    1 where there is no angle: one candidate, or one that has not moved.
+    """
+    inner = torch.zeros(len(candidates), len(candidates), dtype=torch.float64)
+    for name in parameters:
+        start = parent.state[name].double()
+        ways = torch.stack([(each.state[name].double() - start).flatten() for each in candidates])
+        inner += ways @ ways.T
+    norms = inner.diagonal().sqrt()
+    pairs = [
+        float(inner[i, j] / (norms[i] * norms[j])) if norms[i] * norms[j] > 0 else 1.0
+        for i, j in combinations(range(len(candidates)), 2)
+    ]
+    return sum(pairs) / len(pairs) if pairs else 1.0

@@ -1,0 +1,35 @@
+"""DNW: only the largest weights take part, yet the gradient reaches all (Wortsman et al. 2019).
+
+    M_t     = the k largest |w_t| of the network
+    w_(t+1) = w_t - eta * v,  v the optimiser's step with the gradient grad L(M_t * w_t)
+
+The sparsity is the final one from the first iteration on; which weights make it up is discovered.
+
+Source: Wortsman et al. 2019, section 3 (training sparse networks), with one ranking over all
+layers, as for every other method here.
+"""
+
+from torch import nn
+
+from pipeline.sparsify.base import Goal
+from pipeline.sparsify.parts.ranking import largest, magnitudes
+from pipeline.sparsify.parts.straight_through import StraightThrough
+
+
+class DNW(StraightThrough):
+    """Choose the largest weights before every forward pass."""
+
+    def on_train_start(self, model: nn.Module) -> None:
+        """Choose them for the first."""
+        super().on_train_start(model)
+        self.update(0)
+        self.apply()
+
+    def update(self, step: int) -> None:  # noqa: ARG002
+        """Choose them for the next."""
+        self.masks = largest(magnitudes(self.dense), self.goal.sparsity)
+
+
+def build(goal: Goal) -> DNW:
+    """Return DNW at ``goal.sparsity``."""
+    return DNW(goal)

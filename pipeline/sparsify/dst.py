@@ -1,0 +1,80 @@
+"""DST: every output channel learns the threshold that prunes it (Liu et al. 2020).
+
+    Q_ij = |w_ij| - t_i        M = S(Q), 1 where Q >= 0        forward at M * w
+
+Backward, the step S has the surrogate derivative
+
+    H(Q) = 2 - 4 |Q| where |Q| <= 0.4,  0.4 where |Q| <= 1,  else 0
+
+so that with G = dL/d(M * w):  dL/dw = G * (M + w * H(Q) * sign(w))  and  dL/dt_i = -sum_j G w H(Q).
+The loss has + alpha * sum(exp(-t)) beside it, which pushes thresholds up. A layer that keeps less
+than a hundredth of its weights has its thresholds reset to 0. The sparsity is what comes out.
+
+Source: Liu et al. 2020, equations 1 to 5 and section 3.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.sparsify.base import Goal
+from pipeline.sparsify.parts.reparametrised import Reparametrised
+
+LEAST = 0.01  # of a layer's weights
+
+
+class Step(torch.autograd.Function):
+    """The unit step with its long-tailed surrogate derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, excess: Tensor) -> Tensor:
+        """Return 1 where Q >= 0, else 0."""
+        ctx.save_for_backward(excess)
+        return (excess >= 0).to(excess.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Multiply by H(Q)."""
+        size = ctx.saved_tensors[0].abs()
+        tail = 0.4 * (size <= 1).to(size.dtype)
+        return gradients[0] * torch.where(size <= 0.4, 2 - 4 * size, tail)
+
+
+class Threshold(nn.Module):
+    """w -> S(|w| - t) * w with one t an output channel, 0 at first."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        shape = [weight.shape[0], *[1] * (weight.dim() - 1)]
+        self.t = nn.Parameter(weight.new_zeros(shape))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the masked weight."""
+        mask: Tensor = Step.apply(weight.abs() - self.t)
+        return mask * weight
+
+
+class DST(Reparametrised):
+    """Thresholds as parameters, the gradient of their regulariser, and the reset."""
+
+    @torch.no_grad()
+    def on_gradients(self, model: nn.Module, step: int) -> None:  # noqa: ARG002
+        """Add d/dt alpha * sum(exp(-t)) = -alpha * exp(-t)."""
+        for function in self.functions.values():
+            threshold = function.get_parameter("t")
+            if threshold.grad is not None:
+                threshold.grad.sub_(torch.exp(-threshold), alpha=self.goal.alpha)
+
+    @torch.no_grad()
+    def on_step_end(self, model: nn.Module, step: int) -> None:  # noqa: ARG002
+        """Reset the thresholds of a layer that is all but gone."""
+        for name, function in self.functions.items():
+            weight, threshold = self.weights[name], function.get_parameter("t")
+            if (weight.abs() >= threshold).float().mean() < LEAST:
+                threshold.zero_()
+
+
+def build(goal: Goal) -> DST:
+    """Return DST with the regulariser's weight ``goal.alpha``."""
+    return DST(goal, Threshold)

@@ -1,0 +1,51 @@
+"""GMP: prune the smallest weights a little more at every step of a cubic ramp (Zhu & Gupta 2017).
+
+    M_k = the largest |w| of those that M_(k-1) keeps, so many that s_k is pruned
+    w   <- M_k * (w - eta * v),  v the optimiser's step with the gradient M_k * grad L(w)
+
+One ranking over all layers. What is pruned stays pruned.
+
+Source: Zhu & Gupta 2017, section 3; Gale et al. 2019; Sparse Model Soups, section 3.3 and A.2.
+"""
+
+import torch
+from torch import nn
+
+from pipeline.prune.ramp import ramp
+from pipeline.sparsify.base import Goal, Sparsifier
+from pipeline.sparsify.parts.ranking import largest, magnitudes
+
+
+class GMP(Sparsifier):
+    """Prune at the ends of the ramp's epochs, and train under the mask between them."""
+
+    def __init__(self, goal: Goal) -> None:
+        super().__init__(goal)
+        self.ramp = {} if goal.masks else ramp(goal.sparsity, goal.epochs, goal.pruning_steps)
+
+    def on_train_start(self, model: nn.Module) -> None:
+        """Start from what the goal's masks keep."""
+        super().on_train_start(model)
+        self.zero_pruned()
+
+    @torch.no_grad()
+    def on_gradients(self, model: nn.Module, step: int) -> None:  # noqa: ARG002
+        """Pruned weights have no gradient: clipping must not count it."""
+        for name, weight in self.weights.items():
+            if weight.grad is not None:
+                weight.grad.masked_fill_(~self.masks[name], 0)
+
+    def on_step_end(self, model: nn.Module, step: int) -> None:  # noqa: ARG002
+        """Undo what the momentum of weights pruned since does to them."""
+        self.zero_pruned()
+
+    def on_epoch_end(self, model: nn.Module, epoch: int) -> None:  # noqa: ARG002
+        """Take the pruning step of ``epoch``, if it has one."""
+        if epoch in self.ramp:
+            self.masks = largest(magnitudes(self.weights), self.ramp[epoch], self.masks)
+            self.zero_pruned()
+
+
+def build(goal: Goal) -> GMP:
+    """Return GMP with ``goal.pruning_steps`` on the ramp."""
+    return GMP(goal)

@@ -1,0 +1,36 @@
+"""STR: soft thresholding with one learned threshold a layer (Kusupati et al. 2020).
+
+    forward at sign(w) * relu(|w| - sigmoid(s_layer))
+
+and s is learned with the weights: by the loss, and by weight decay, which pulls s to 0 and so the
+threshold up. The sparsity is what comes out.
+
+Source: Kusupati et al. 2020, equations 3 to 5.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.sparsify.base import Goal
+from pipeline.sparsify.parts.reparametrised import Reparametrised
+
+
+class SoftThreshold(nn.Module):
+    """w -> sign(w) * relu(|w| - sigmoid(s)) with one s a layer."""
+
+    def __init__(self, weight: Tensor, initial: float) -> None:
+        super().__init__()
+        self.s = nn.Parameter(weight.new_tensor(initial))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the weight drawn towards 0 by the threshold."""
+        return torch.sign(weight) * torch.relu(weight.abs() - torch.sigmoid(self.s))
+
+
+class STR(Reparametrised):
+    """Soft thresholds as parameters; the optimiser does the rest."""
+
+
+def build(goal: Goal) -> STR:
+    """Return STR with s = ``goal.initial`` at first."""
+    return STR(goal, lambda weight: SoftThreshold(weight, goal.initial))

@@ -1,0 +1,73 @@
+"""Edits of a traced graph where values no longer carry all their channels."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, fx
+
+from pipeline.structure.channels import Channels
+
+
+def widened(values: Tensor, index: Tensor, width: int) -> Tensor:
+    """Return [B, width, ...] with ``values`` at the channels ``index`` and 0 elsewhere."""
+    empty = values.new_zeros(len(values), width, *values.shape[2:])
+    return empty.index_copy(1, index, values)
+
+
+def added(wide: Tensor, values: Tensor, index: Tensor) -> Tensor:
+    """Return ``wide`` with ``values`` added at its channels ``index``."""
+    return wide.index_add(1, index, values)
+
+
+def add_by_index(small: fx.GraphModule, node: fx.Node, known: dict[fx.Node, Channels]) -> None:
+    """Add sources that carry different channels: the smaller one by index to the other."""
+    union = known[node].carried
+    wide, narrow = node.all_input_nodes[0], node.all_input_nodes[-1]  # one, if it is x + x
+    if not torch.equal(known[wide].carried, union):
+        wide, narrow = narrow, wide
+    if torch.equal(known[narrow].carried, union):
+        return
+    with small.graph.inserting_before(node):
+        if not torch.equal(known[wide].carried, union):
+            index = _constant(small, _places(known[wide].carried, union))
+            wide = small.graph.call_function(widened, (wide, index, int(union.sum())))
+        index = _constant(small, _places(known[narrow].carried, union))
+        total = small.graph.call_function(added, (wide, narrow, index))
+    node.replace_all_uses_with(total)
+    small.graph.erase_node(node)
+    known[total] = known.pop(node)
+
+
+def widen(
+    small: fx.GraphModule, node: fx.Node, source: fx.Node, known: Mapping[fx.Node, Channels]
+) -> None:
+    """Give ``node`` all channels of ``source``, the missing ones as the zeros they are."""
+    if source in known and not (carried := known[source].carried).all():
+        with small.graph.inserting_before(node):
+            index = _constant(small, carried.nonzero().view(-1))
+            whole = small.graph.call_function(widened, (source, index, len(carried)))
+        node.replace_input_with(source, whole)
+
+
+def choose(small: fx.GraphModule, node: fx.Node, known: dict[fx.Node, Channels]) -> None:
+    """Drop the channels of ``node``, which makes them all, that are not carried."""
+    carried = known[node].carried
+    if not carried.all():
+        with small.graph.inserting_after(node):
+            index = _constant(small, carried.nonzero().view(-1))
+        with small.graph.inserting_after(index):
+            chosen = small.graph.call_function(torch.index_select, (node, 1, index))
+        node.replace_all_uses_with(chosen, delete_user_cb=lambda user: user is not chosen)
+        known[chosen] = known.pop(node)
+
+
+def _constant(small: fx.GraphModule, index: Tensor) -> fx.Node:
+    """Insert a node that is ``index``: a buffer that is made again, not stored."""
+    name = f"channels{sum(1 for _ in small.named_buffers(recurse=False))}"
+    small.register_buffer(name, index, persistent=False)
+    return small.graph.get_attr(name)
+
+
+def _places(part: Tensor, whole: Tensor) -> Tensor:
+    """Return where the channels of ``part`` stand among those of ``whole``, which has them all."""
+    return part[whole].nonzero().view(-1)

@@ -1,0 +1,102 @@
+"""Physical removal: the smaller dense network that a network with pruned filters is.
+
+Every convolution keeps its kept filters and reads the channels that its input carries; BatchNorm
+and Linear layers follow. Where a residual stream gets channels from one source that the other
+lacks, the smaller one is added at its channels by index, so that each convolution is as small as
+its own mask says, whatever the others have kept.
+"""
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, fx, nn
+
+from pipeline.structure.channels import Channels, channels
+from pipeline.structure.graph import (
+    ADDITIONS,
+    CONVOLUTIONS,
+    NORMS,
+    called_once,
+    layer_of,
+    trace,
+)
+from pipeline.structure.rewrite import add_by_index, choose, widen
+
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+
+def kept_filters(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return, by convolution, bool [filters], False where the masks prune the whole filter.
+
+    A filter whose bias is not pruned with it is kept, for it still speaks.
+    """
+    kept = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, CONVOLUTIONS):
+            mask = masks.get(f"{name}.weight")
+            if mask is not None:
+                kept[name] = mask.flatten(1).any(1)
+                if layer.bias is not None:
+                    kept[name] |= masks.get(f"{name}.bias", torch.tensor(True))
+    return kept
+
+
+def shrink(model: nn.Module, kept: Mapping[str, Tensor]) -> fx.GraphModule:
+    """Return the network without the filters that ``kept`` names as gone; outputs are the same.
+
+    It is made from names and shapes alone, so that a network of any weights gives the same layers.
+    Same outputs need weights that are 0 where `channels.silenced` says.
+
+    Args:
+        model: the network; it is not changed.
+        kept: by convolution, bool [filters]; one that is not named keeps all.
+
+    Raises:
+        UserError: the network cannot be traced.
+    """
+    small = trace(copy.deepcopy(model).eval())
+    known = channels(small, kept)
+    for node in list(small.graph.nodes):
+        layer, given = layer_of(small, node), [known.get(n) for n in node.all_input_nodes]
+        if isinstance(layer, CONVOLUTIONS):
+            _convolution(small, node, layer, known)
+        elif isinstance(layer, nn.Linear) and given[0] is not None and given[0].flat:
+            carried = given[0].carried
+            _take(layer, "weight", carried.repeat_interleave(layer.in_features // len(carried)), 1)
+            layer.in_features = layer.weight.shape[1]
+        elif node not in known:
+            for source in node.all_input_nodes:
+                widen(small, node, source, known)
+        elif isinstance(layer, NORMS):
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                _take(layer, name, known[node].carried)
+            layer.num_features = len(layer.weight)
+        elif node.target in ADDITIONS:
+            add_by_index(small, node, known)
+    small.recompile()
+    return small
+
+
+def _convolution(
+    small: fx.GraphModule, node: fx.Node, layer: Convolution, known: dict[fx.Node, Channels]
+) -> None:
+    """Take the kept filters and the carried inputs; a layer whose groups tie them stays whole."""
+    source, made = node.all_input_nodes[0], known[node].carried
+    if layer.groups > 1 or not called_once(node):
+        widen(small, node, source, known)
+        choose(small, node, known)
+        return
+    if source in known:
+        _take(layer, "weight", known[source].carried, 1)
+    _take(layer, "weight", made)
+    _take(layer, "bias", made)
+    layer.out_channels, layer.in_channels = layer.weight.shape[0], layer.weight.shape[1]
+
+
+def _take(layer: nn.Module, name: str, chosen: Tensor, dim: int = 0) -> None:
+    """Reduce a layer's tensor, if it has it, to what is ``chosen`` along ``dim``."""
+    tensor = getattr(layer, name)
+    if tensor is not None:
+        taken = tensor.detach().index_select(dim, chosen.nonzero().view(-1))
+        setattr(layer, name, nn.Parameter(taken) if isinstance(tensor, nn.Parameter) else taken)

@@ -1,0 +1,51 @@
+"""How a network's loss changes towards each of several others: what learns a soup's weights."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pipeline.train.predict import evaluating
+
+
+def slopes(
+    model: nn.Module, ends: Sequence[Sequence[Tensor]], weights: Tensor, images: Tensor, y: Tensor
+) -> Tensor:
+    """Return the derivatives of the loss at theta = sum_i w_i theta_i towards every theta_i.
+
+        s_i = <dL/dtheta, theta_i - theta>
+
+    which is dL/dw_i less a term common to all i. BatchNorm normalises by the statistics of the
+    batch, so that the derivatives know that a soup's statistics move with its weights. Dropout is
+    off.
+
+    Args:
+        model: gives the network; its parameters become theta, its statistics mean nothing after.
+        ends: the parameters theta_1, ..., theta_m, each in the order of ``model.parameters()``.
+        weights: float64 [m].
+        images: float32 [B + E, C, H, W], normalised; the loss is that of the first B, the others
+            only take part in the batch's statistics.
+        y: int64 [B] labels, or float32 [B, K] probabilities.
+    """
+    parameters = list(model.parameters())
+    with torch.no_grad():
+        for place, *tensors in zip(parameters, *ends, strict=True):
+            place.copy_(sum(w * each for w, each in zip(weights.tolist(), tensors, strict=True)))
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    with evaluating(model):
+        for norm in norms:
+            norm.training = True
+        loss = cross_entropy(model(images)[: len(y)], y)
+        gradients = torch.autograd.grad(loss, parameters)
+        for norm in norms:
+            norm.training = False
+    found = [
+        sum(
+            float(((each - place.detach()).double() * gradient.double()).sum())
+            for each, place, gradient in zip(end, parameters, gradients, strict=True)
+        )
+        for end in ends
+    ]
+    return torch.tensor(found, dtype=torch.float64)

@@ -1,0 +1,52 @@
+"""Match a network's channels to another's (Git Re-Basin): the same function, closer weights."""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from pipeline.align.matching import match
+from pipeline.align.permute import permuted_checkpoint, sparsity_of_mean
+from pipeline.align.symmetry import symmetry
+from pipeline.average import check
+from pipeline.cli import publish, run
+from pipeline.data.base import load
+from pipeline.model_folder import network, read, write
+from pipeline.train.device import pick
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--data", type=Path, required=True)
+parser.add_argument("--reference", type=Path, required=True, help="the network that stays")
+parser.add_argument("--run", type=Path, required=True, help="the network that is permuted")
+parser.add_argument("--seed", type=int, required=True)
+parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+parser.add_argument("--out", type=Path, required=True)
+
+
+def main(flags: argparse.Namespace) -> None:
+    """Run the stage."""
+    data, device = load(flags.data), pick(flags.device)
+    reference, own = read(flags.reference), read(flags.run)
+    check([reference, own], masks=False)
+    model = network(reference)
+    channels = symmetry(model)
+    parameters = [name for name, _ in model.named_parameters()]
+    found = match(reference.state, own.state, channels, parameters, seed=flags.seed)
+    aligned = permuted_checkpoint(own, channels, found.order)
+    moved = sum(int((o != torch.arange(len(o))).sum()) for o in found.order.values())
+    with publish(flags.out) as folder:
+        write(
+            folder,
+            aligned,
+            data,
+            device,
+            agreement_before=found.agreement[0],
+            agreement_after=found.agreement[-1],
+            channels_moved=moved / sum(channels.sizes.values()),
+            sparsity_of_mean_before=sparsity_of_mean([reference.masks, own.masks]),
+            sparsity_of_mean_after=sparsity_of_mean([reference.masks, aligned.masks]),
+        )
+
+
+if __name__ == "__main__":
+    run(main, parser)

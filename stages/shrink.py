@@ -1,0 +1,54 @@
+"""Remove pruned filters for good: the smaller network, checked, and measured beside the masked one.
+
+The times differ from run to run, as measured times do; everything else is the same bits.
+"""
+
+import argparse
+from pathlib import Path
+
+from pipeline import small
+from pipeline.checkpoint import write_json
+from pipeline.cli import publish, run
+from pipeline.data.base import load
+from pipeline.evaluate.removal import difference, savings
+from pipeline.model_folder import MODEL, network, read
+from pipeline.structure.shrink import kept_filters, shrink
+from pipeline.train.predict import logits
+
+IMAGES = 256  # on which the outputs are compared
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--data", type=Path, required=True)
+parser.add_argument("--model", type=Path, required=True)
+parser.add_argument("--out", type=Path, required=True)
+
+
+def main(flags: argparse.Namespace) -> None:
+    """Run the stage."""
+    data, checkpoint = load(flags.data), read(flags.model)
+    masked = network(checkpoint)
+    kept = kept_filters(masked, checkpoint.masks)
+    images = data.test.images[:IMAGES]
+    with publish(flags.out) as folder:
+        file = folder / small.SMALL
+        small.save(file, shrink(masked, kept), kept, checkpoint.meta)
+        removed = small.load(file)  # what is measured is what a reader of the file gets
+        outputs = [logits(one, images, data.mean, data.std) for one in (masked, removed)]
+        metrics = {
+            "difference": difference(*outputs),
+            "bytes": {
+                "dense": sum(tensor.nbytes for tensor in checkpoint.state.values()),
+                "masked": (flags.model / MODEL).stat().st_size,
+                "removed": file.stat().st_size,
+            },
+            "filters": {
+                name: {"kept": int(own.count_nonzero()), "filters": len(own)}
+                for name, own in kept.items()
+            },
+            **savings(masked, removed, checkpoint.masks, tuple(images.shape[1:])),
+        }
+        write_json(folder / "metrics.json", metrics)
+
+
+if __name__ == "__main__":
+    run(main, parser)

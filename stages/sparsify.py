@@ -1,0 +1,95 @@
+"""Prune a network while it trains, for all epochs or a part; from scratch, or from a parent."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.checkpoint import Checkpoint, save_tensors, write_json
+from pipeline.checkpoint import sparsity as fraction_pruned
+from pipeline.cli import publish, run
+from pipeline.data.base import Dataset, load
+from pipeline.errors import UserError
+from pipeline.flags import add_training_flags, settings
+from pipeline.model_folder import network, read, write
+from pipeline.models.build import build as new_network
+from pipeline.rates import pretrain_rates
+from pipeline.seeds import derive
+from pipeline.sparsify.base import Goal
+from pipeline.sparsify.build import build
+from pipeline.sparsify.parts.dense import DENSE, with_dense
+from pipeline.train.device import pick
+from pipeline.train.loop import steps_per_epoch, train
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--data", type=Path, required=True)
+parser.add_argument("--network", required=True)
+parser.add_argument("--parent", type=Path, help="start from it, and hold its masks if it has any")
+parser.add_argument("--method", required=True, help="a file of pipeline/sparsify")
+parser.add_argument("--sparsity", type=float, default=0.0, help="fraction of the weights")
+parser.add_argument("--pruning-steps", type=int, default=0)
+parser.add_argument("--refresh", type=int, default=Goal.refresh, help="iterations")
+parser.add_argument("--penalty", type=float, default=0.0)
+parser.add_argument("--alpha", type=float, default=0.0)
+parser.add_argument("--initial", type=float, default=0.0)
+parser.add_argument("--from-epoch", type=int, default=0, help="the part of --epochs to train")
+parser.add_argument("--to-epoch", type=int)
+parser.add_argument("--phase", type=int, default=0)
+parser.add_argument("--schedule", required=True)
+parser.add_argument("--milestones", type=float, nargs="*", default=[])
+parser.add_argument("--learning-rate", type=float, required=True)
+parser.add_argument("--out", type=Path, required=True)
+add_training_flags(parser)
+
+
+def main(flags: argparse.Namespace) -> None:
+    """Run the stage."""
+    data, device = load(flags.data), pick(flags.device)
+    start = _start(flags, data)
+    model, end = network(start), flags.to_epoch or flags.epochs
+    if not 0 <= flags.from_epoch < end <= flags.epochs:
+        raise UserError(
+            f"--from-epoch {flags.from_epoch} --to-epoch {end} is no part of {flags.epochs} "
+            "epochs: give one that begins before it ends."
+        )
+    hook = build(flags.method, Goal(masks=start.masks or None, **_options(flags)))
+    epoch = steps_per_epoch(len(data.train.labels), flags.batch_size)
+    rates = pretrain_rates(
+        flags.schedule, flags.epochs * epoch, flags.learning_rate, milestones=flags.milestones
+    )
+    part = rates[flags.from_epoch * epoch : end * epoch]
+    history = train(
+        model, data, settings(flags), part, seed=flags.seed, hooks=[hook], device=device
+    )
+    state = model.cpu().state_dict()
+    masks = {name: mask.cpu().contiguous() for name, mask in hook.masks.items()}
+    found = Checkpoint(state, masks, start.meta)
+    found.meta.update(sparsity=fraction_pruned(found, masks), phase=flags.phase)
+    with publish(flags.out) as folder:
+        write(folder, found, data, device)
+        rates_tensor = torch.tensor(rates, dtype=torch.float64)
+        save_tensors(folder / "learning_rates.safetensors", {"learning_rate": rates_tensor})
+        write_json(folder / "history.json", history)
+        if hook.dense and end < flags.epochs:  # training goes on from them
+            save_tensors(folder / DENSE, {name: w.cpu() for name, w in hook.dense.items()})
+
+
+def _start(flags: argparse.Namespace, data: Dataset) -> Checkpoint:
+    """Return the parent with the dense weights behind its mask, or a network at random."""
+    if flags.parent:
+        return with_dense(read(flags.parent), flags.parent)
+    classes, channels = len(data.classes), data.train.images.shape[1]
+    torch.manual_seed(derive(flags.seed, "weights"))
+    model = new_network(flags.network, classes, channels)
+    about = {"network": flags.network, "classes": classes, "channels": channels}
+    return Checkpoint(model.state_dict(), {}, about | {"epochs": flags.epochs})
+
+
+def _options(flags: argparse.Namespace) -> dict[str, Any]:
+    names = ("sparsity", "epochs", "pruning_steps", "refresh", "penalty", "alpha", "initial")
+    return {name: getattr(flags, name) for name in names}
+
+
+if __name__ == "__main__":
+    run(main, parser)

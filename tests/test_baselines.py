@@ -1,0 +1,213 @@
+"""SWA in phases and candidates, aligned IMP runs, and their studies, through the whole graph."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from pipeline.checkpoint import load, load_tensors
+from pipeline.params import load as load_params
+from pipeline.plan.build import build, studies
+from pipeline.plan.nodes import Plan
+from pipeline.report.studies import alignment, interpolation, swa
+from pipeline.report.study import Study, read
+from tests.project import Project, ran
+
+ROOT = Path(__file__).parent.parent
+OVER = ("mean", "max")  # of the pairs
+
+
+def plan(method: str, **values: object) -> Plan:
+    """Plan the default experiment with one method and other ``values``."""
+    return build(load_params(ROOT / "params.yaml").changed({"methods": [method], **values}))
+
+
+def retrained(of: Plan) -> list[dict]:
+    return [node.arguments for node in of.nodes.values() if node.script == "retrain"]
+
+
+def test_imp_swa_averages_every_epoch_unless_told_otherwise():
+    assert {flags["swa_start"] for flags in retrained(plan("imp_swa"))} == {0.0}
+    assert not any("swa_learning_rate" in flags for flags in retrained(plan("imp_swa")))
+    later = plan("imp_swa", **{"swa.start": 0.75})
+    assert {flags["swa_start"] for flags in retrained(later)} == {0.75}
+
+
+@pytest.mark.parametrize("schedule", ["FT", "LRW", "SLR", "CLR", "LLR", "ALLR"])
+def test_imp_swa_takes_every_schedule(schedule):
+    of = plan("imp_swa", **{"retrain.schedule": schedule})
+    assert {flags["schedule"] for flags in retrained(of)} == {schedule}
+
+
+def test_sms_swa_has_a_schedule_of_its_own():
+    own = [(flags["swa_start"], flags["swa_learning_rate"]) for flags in retrained(plan("sms_swa"))]
+    assert set(own) == {(0.5, 0.05)}, "half of pretraining's rate, as 0.05 of 0.1"
+    other = plan("sms_swa", **{"swa.start": 0.0, "swa.learning_rate": 0.02})
+    assert {(f["swa_start"], f["swa_learning_rate"]) for f in retrained(other)} == {(0.0, 0.02)}
+
+
+def test_a_start_of_zero_is_said_and_a_weight_decay_of_zero_too():
+    """0 equals False, which leaves a flag out."""
+    of = plan("imp_swa", **{"pretrain.weight_decay": 0.0})
+    assert {flags["weight_decay"] for flags in retrained(of)} == {0.0}
+
+
+def test_imp_align_trains_nothing_that_imp_reprune_does_not():
+    plain, aligned = plan("imp_reprune"), plan("imp_align")
+    assert sorted(map(str, retrained(plain))) == sorted(map(str, retrained(aligned)))
+    kinds = [node.script for node in aligned.nodes.values()]
+    assert kinds.count("align") == 2
+    (row,) = (row for row in aligned.rows if row.method == "imp_align")
+    assert row.candidates == ("s0-imp-p3-c0", "s0-imp_align-p3-run1", "s0-imp_align-p3-run2")
+
+
+# ---- pages of studies
+
+
+def left(folder: Path, node: str, **metrics: object) -> None:
+    (folder / node).mkdir(parents=True, exist_ok=True)
+    (folder / node / "metrics.json").write_text(json.dumps(metrics))
+
+
+def measured(of: Plan, folder: Path, name: str) -> Study:
+    return read(of, name, studies()[name], folder)
+
+
+def test_alignment_says_what_averaging_loses(tmp_path):
+    """Means of 90 and 94 % sparsity from runs of 95 %: 5 points lost, and 1 with matching."""
+    grid = {"alignment": {"own_dense": False}}
+    of = plan("imp", phases=1, target_sparsity=0.95, studies=["alignment"], study=grid)
+    found = {"imp_reprune": (0.90, 0.8), "imp_align": (0.94, 0.85)}
+    for point in of.points:
+        mean, accuracy = found[point.method]
+        left(tmp_path, point.model, sparsity_of_mean=mean, test_accuracy=accuracy)
+        left(tmp_path, point.nodes["interpolate"], test_error_barrier_mean=0.125)
+        for run, own in zip(point.candidates, (0.91, 0.92, 0.93), strict=True):
+            left(tmp_path, run, test_accuracy=own)
+    study = measured(of, tmp_path, "alignment")
+    rows = alignment.tabulate(study)
+    assert rows["lost_sparsity"].tolist() == pytest.approx([0.05, 0.01])
+    text = alignment.text(study, rows)
+    plain = "| 95 % | one dense network | as they are | 90.00 | 5.00 | 12.50 | 80.00 | 92.00 |"
+    matched = "| 95 % | one dense network | matched | 94.00 | 1.00 | 12.50 | 85.00 | 92.00 |"
+    assert plain in text
+    assert matched in text
+
+
+def test_interpolation_has_a_line_for_each_set_of_networks(tmp_path):
+    of = plan("imp", phases=1, target_sparsity=0.9, studies=["interpolation"])
+    losses = {f"{split}_loss_barrier_{k}": 0.25 for split in ("train", "val", "test") for k in OVER}
+    errors = {"test_error_barrier_mean": 0.01, "test_error_barrier_max": 0.03}
+    for point in of.points:
+        left(tmp_path, point.nodes["interpolate"], **losses, **errors)
+    study = measured(of, tmp_path, "interpolation")
+    text = interpolation.text(study, interpolation.tabulate(study))
+    numbers = "| 0.250 | 0.250 | 0.250 | 0.250 | 0.250 | 0.250 | 1.00 | 3.00 |"
+    assert f"| 90 % | IMP runs {numbers}" in text
+    assert f"| 90 % | SMS candidates {numbers}" in text
+
+
+def test_swa_takes_the_difference_seed_by_seed_after_the_last_phase(tmp_path):
+    """IMP+SWA 91 and 90, IMP 90 and 92 %: differences of 1 and -2 points, hence -0.5 ± 2.12."""
+    grid = {"swa": {"schedules": ["LLR"]}}
+    of = plan("imp", phases=2, seeds=[0, 1], studies=["swa"], study=grid)
+    found = {("imp", 0): 0.9, ("imp", 1): 0.92, ("imp_swa", 0): 0.91, ("imp_swa", 1): 0.9}
+    for point in of.points:
+        accuracy = found[point.method, point.seed] if point.phase == 2 else 0.5
+        left(tmp_path, point.model, test_accuracy=accuracy, val_accuracy=accuracy)
+    study = measured(of, tmp_path, "swa")
+    text = swa.text(study, swa.tabulate(study))
+    assert "| LLR | 91.00 ± 1.41 | 90.50 ± 0.71 | -0.50 ± 2.12 |" in text
+
+
+# ---- everything end to end
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    """Return a project after its first run."""
+    own = Project.create(tmp_path_factory.mktemp("baselines") / "project")
+    own.edit("params.yaml", "m: 3", "m: 2")
+    own.edit("params.yaml", "[sms, imp]", "[imp_swa, sms_swa, imp_align]")
+    own.edit("params.yaml", "epochs: null, schedule", "epochs: 2, schedule")
+    with (own.root / "params.yaml").open("a") as file:
+        file.write("swa: {start: null, learning_rate: 0.02}\nstudies: [interpolation, alignment]\n")
+    output = own.run("dvc", "repro")
+    stages = yaml.safe_load((own.root / "stages" / "dvc.yaml").read_text())["stages"]
+    assert ran(output) == set(stages)
+    return own
+
+
+def metrics(project: Project, name: str) -> dict:
+    return json.loads((project.root / "artifacts" / name / "metrics.json").read_text())
+
+
+def rows(project: Project, file: str) -> list[dict[str, str]]:
+    with (project.root / "reports" / file).open() as lines:
+        return list(csv.DictReader(lines))
+
+
+@pytest.mark.slow
+def test_every_method_has_its_rows_at_the_sparsity(project):
+    found = {(r["method"], r["phase"]): r for r in rows(project, "results.csv")}
+    assert found.keys() >= {
+        *(("imp_swa", "1"), ("imp_swa", "2"), ("sms_swa", "1"), ("sms_swa", "2")),
+        ("imp_align", "2"),
+    }
+    for (method, phase), row in found.items():
+        if method != "dense":
+            measured = metrics(project, f"{row['model']}-eval")["sparsity"]
+            assert measured == pytest.approx(float(row["sparsity"]), abs=1e-4), (method, phase)
+
+
+@pytest.mark.slow
+def test_swa_candidates_settle_at_their_rate(project):
+    folder = project.root / "artifacts"
+    for name in ("s0-sms_swa-p1-c1", "s0-sms_swa-p2-c0"):
+        history = json.loads((folder / name / "history.json").read_text())
+        assert history[-1]["learning_rate"] == 0.02
+    swa = json.loads((folder / "s0-imp_swa-p2-c0" / "history.json").read_text())
+    assert swa[-1]["learning_rate"] < 0.02, "IMP+SWA keeps ALLR, which ends near 0"
+
+
+@pytest.mark.slow
+def test_an_aligned_run_computes_what_the_run_does(project):
+    folder = project.root / "artifacts"
+    one, other = (
+        load_tensors(folder / name / "predictions.safetensors")["test"]
+        for name in ("s0-imp-p2-c1", "s0-imp_align-p2-run1")
+    )
+    assert torch.allclose(one, other, atol=1e-3)
+    checkpoint = load(folder / "s0-imp_align-p2-run1" / "model.safetensors")
+    for name, mask in checkpoint.masks.items():
+        assert not checkpoint.state[name][~mask].any()
+    found = metrics(project, "s0-imp_align-p2-run1")
+    assert found["agreement_after"] >= found["agreement_before"]
+    average = metrics(project, "s0-imp_align-p2")
+    assert average["sparsity_of_mean_unaligned"] == pytest.approx(found["sparsity_of_mean_before"])
+    assert average["sparsity_of_mean"] == pytest.approx(found["sparsity_of_mean_after"])
+
+
+@pytest.mark.slow
+def test_the_studies_have_numbers_and_pages(project):
+    barriers = rows(project, "studies/interpolation.csv")
+    assert {(row["method"], row["phase"]) for row in barriers} == {
+        (method, phase) for method in ("sms_uniform", "imp_reprune") for phase in "12"
+    }
+    assert all(float(row["test_error_barrier_max"]) >= 0 for row in barriers)
+    averages = rows(project, "studies/alignment.csv")
+    assert len(averages) == 2 * 2 * 2  # dense networks, phases, matched or not
+    for row in averages:
+        assert 0 <= float(row["lost_sparsity"]) < float(row["sparsity"])
+    lost = {(r["dense"], r["method"], r["phase"]): float(r["lost_sparsity"]) for r in averages}
+    assert lost["one", "imp_reprune", "1"] == pytest.approx(0, abs=1e-4), "phase 1 shares its mask"
+    assert lost["own", "imp_reprune", "1"] > 0.1, "other dense networks share no mask"
+    strangers = metrics(project, "s0-own_dense-imp_align-p1-run1")
+    assert strangers["agreement_after"] > strangers["agreement_before"]
+    for study in ("interpolation", "alignment"):
+        page = (project.root / "reports" / "studies" / f"{study}.md").read_text()
+        assert "Missing" not in page
+        assert (project.root / "reports" / "studies" / "figures" / f"{study}.png").exists()

@@ -1,0 +1,255 @@
+"""Pruning during training as plans and as whole runs on the digits."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.checkpoint import load as load_checkpoint
+from pipeline.checkpoint import load_tensors, read_json
+from pipeline.errors import UserError
+from pipeline.files import write_json
+from pipeline.params import Experiment, load
+from pipeline.plan import graph
+from pipeline.plan.build import build, methods
+from pipeline.plan.nodes import Node, Plan
+from pipeline.prune.ramp import ramp
+from pipeline.report.page import page
+from pipeline.report.read import read
+from pipeline.rounding import share
+from tests.project import PARAMS, TINY, Project, ran, trained
+
+ROOT = Path(__file__).parent.parent
+SINGLE = ["gmp", "dpf", "gsm", "lc", "dnw", "dst", "str"]
+DURING = [*SINGLE, "bimp", "bimp_sms", "gmp_sms", "dpf_sms"]
+
+
+def plan(during: dict[str, object] | None = None, **changes: object) -> Plan:
+    """Plan the digits, 30 epochs, three phases to 95 %, with ``changes``."""
+    own = load(ROOT / "params.yaml").model_dump() | {"recipe": "digits", "methods": DURING}
+    return build(Experiment.model_validate(own | changes | {"during": during or {}}))
+
+
+def trainings(of: Plan, method: str) -> list[Node]:
+    return [n for n in of.nodes.values() if n.script == "sparsify" and f"-{method}-p" in n.name]
+
+
+# ---- plans
+
+
+def test_every_method_is_listed_with_its_source():
+    listed = methods()
+    for method in DURING:
+        assert "et al." in listed[method] or "&" in listed[method] or "section" in listed[method]
+
+
+@pytest.mark.parametrize("method", SINGLE)
+def test_a_single_training_reports_the_last_phase(method):
+    of = plan()
+    [node] = trainings(of, method)
+    [row] = [row for row in of.rows if row.method == method]
+    assert (row.model, row.phase, row.candidates) == (node.name, 3, ())
+    assert (node.arguments["epochs"], node.inputs) == (30, ("data",))
+    assert node.arguments["seed"] == of.nodes["s0-dense"].arguments["seed"], "from the same weights"
+    assert f"pipeline/sparsify/{method}.py" in graph.dependencies(node)
+    others = {f"pipeline/sparsify/{name}.py" for name in SINGLE if name != method}
+    assert not others & set(graph.dependencies(node))
+
+
+def test_only_methods_that_can_be_told_are_told_a_sparsity():
+    told = {m for m in SINGLE if "sparsity" in trainings(plan(), m)[0].arguments}
+    assert told == set(SINGLE) - {"dst", "str"}
+
+
+def test_gsm_and_lc_may_start_from_the_dense_network():
+    of = plan({"from_dense": True, "epochs": 10})
+    for method in ("gsm", "lc"):
+        [node] = trainings(of, method)
+        assert node.arguments["parent"] == "artifacts/s0-dense"
+        assert node.arguments["epochs"] == 10
+    assert "parent" not in trainings(of, "dnw")[0].arguments
+
+
+@pytest.mark.parametrize("method", ["gmp", "dpf"])
+@settings(max_examples=15)
+@given(
+    m=st.integers(1, 4),
+    epochs=st.integers(2, 100),
+    since=st.floats(0, 0.99),
+    data=st.data(),
+)
+def test_copies_take_up_every_interval_where_the_one_before_ends(method, m, epochs, since, data):
+    steps = data.draw(st.integers(1, epochs - 1))
+    own = {"epochs": epochs, "pruning_steps": steps, "copies_from": since}
+    levels = ramp(0.95, epochs, steps)
+    if max(levels) < since * epochs:
+        with pytest.raises(UserError, match=r"during.copies_from .* lower it"):
+            plan(own, m=m, methods=[f"{method}_sms"])
+        return
+    of = plan(own, m=m, methods=[f"{method}_sms"])
+    first, *copies = trainings(of, f"{method}_sms")
+    end, expected = first.arguments["to_epoch"], [e for e in levels if e >= since * epochs]
+    assert end == expected[0]
+    for phase, start in enumerate(expected, start=1):
+        own_copies, copies = copies[:m], copies[m:]
+        parts = {(n.arguments["from_epoch"], n.arguments["to_epoch"]) for n in own_copies}
+        assert len({n.arguments["seed"] for n in own_copies}) == len(own_copies) == m
+        assert len({n.arguments["parent"] for n in own_copies}) == 1
+        parent = of.nodes[own_copies[0].arguments["parent"].removeprefix("artifacts/")]
+        assert parent.arguments["sparsity"] == (0.95 if phase == 1 else levels[start])
+        [(begin, after)] = parts
+        assert (begin, end) == (start, start)
+        end = after
+    assert (end, copies) == (epochs, [])
+    [row] = [row for row in of.rows if row.method != "dense"]
+    assert (row.phase, row.sparsity, len(row.candidates)) == (3, 0.95, m)
+
+
+@settings(max_examples=15)
+@given(st.integers(1, 5), st.integers(6, 100), st.floats(0.05, 0.95))
+def test_bimp_spends_exactly_the_budget(phases, epochs, dense_share):
+    own = {"epochs": epochs, "dense_share": dense_share}
+    if epochs - share(dense_share, epochs) < phases:
+        with pytest.raises(UserError, match=r"during.dense_share leaves no epoch"):
+            plan(own, phases=phases, methods=["bimp"])
+        return
+    of = plan(own, phases=phases, methods=["bimp"])
+    rows = [row for row in of.rows if row.method == "bimp"]
+    assert [row.phase for row in rows] == list(range(1, phases + 1))
+    last = [of.nodes[row.model].arguments for row in rows]
+    [dense] = {of.nodes[a["dense"].removeprefix("artifacts/")].arguments["epochs"] for a in last}
+    assert dense + sum(a["epochs"] for a in last) == epochs
+    assert {a["schedule"] for a in last} == {"ALLR"}
+
+
+def test_bimp_alone_and_with_sms_share_their_first_copy():
+    of = plan(methods=["bimp", "bimp_sms"], m=3)
+    rows = {(row.method, row.phase): row for row in of.rows}
+    assert rows["bimp", 1].model == rows["bimp_sms", 1].candidates[0]
+    assert len(rows["bimp_sms", 3].candidates) == 3
+
+
+def test_laws_of_the_plan():
+    whole = plan(methods=[*DURING, "sms", "imp"]).nodes
+    seen: set[str] = set()
+    for node in whole.values():
+        assert set(node.inputs) <= seen
+        seen.add(node.name)
+        assert set(node.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_")
+    work = {" ".join(graph.command(node)[:-1]) for node in whole.values()}
+    assert len(work) == len(whole), "no two stages do the same work"
+    reached = {name for node in whole.values() for name in node.inputs}
+    ends = {node.script for node in whole.values() if node.name not in reached}
+    assert ends <= {"evaluate", "compare", "robustness"}, "nothing is trained for nobody"
+    for method in DURING:
+        for name, node in plan(methods=[method]).nodes.items():
+            assert graph.command(node) == graph.command(whole[name])
+
+
+def test_too_many_pruning_steps_are_refused():
+    with pytest.raises(UserError, match=r"during.pruning_steps is 30, but must .* the 30 epochs"):
+        plan({"pruning_steps": 30}, methods=["gmp"])
+
+
+# ---- the report
+
+
+def test_the_report_shows_the_sparsity_that_came_out(tmp_path):
+    of = plan(methods=["gmp", "gmp_sms", "dst"])
+    for row in of.rows:
+        found = {"gmp": 0.95001, "dst": 0.314}.get(row.method, row.sparsity)
+        (tmp_path / row.evaluate).mkdir()
+        numbers = {"test_accuracy": 0.9, "test_examples": 360, "sparsity": found}
+        write_json(tmp_path / row.evaluate / "metrics.json", numbers)
+        if row.compare:
+            (tmp_path / row.compare).mkdir()
+            best = {"candidate": 0, "val_accuracy": 0.9, "test_accuracy": 0.89}
+            write_json(tmp_path / row.compare / "metrics.json", {"best_candidate": best})
+    results = read(of, tmp_path)
+    assert {method: cells[0]["sparsity"] for (method, _), cells in results.cells.items()} == {
+        "dense": 0.0,
+        "gmp": 0.95,
+        "gmp_sms": 0.95,
+        "dst": 0.314,
+    }
+    text = page(results)
+    assert "| DST (at 31.4 %) |" in text
+    assert "| GMP |" in text
+    assert "GMP + SMS is 1.00 points above its best candidate and level with GMP" in text
+
+
+# ---- whole runs
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> tuple[Project, str]:
+    """Return a project after every method of this file ran in it, on a tiny recipe."""
+    project = Project.create(tmp_path_factory.mktemp("during") / "project")
+    own = "during: {pruning_steps: 3, copies_from: 0.4, dense_share: 0.5, alpha: 0.01}\n"
+    recipe = TINY.replace("epochs: 2", "epochs: 4") + own
+    assert recipe != TINY + own
+    (project.root / "recipes" / "tiny.yaml").write_text(recipe)
+    wanted = PARAMS.replace("m: 3", "m: 2").replace("[sms, imp]", f"[{', '.join(DURING)}]")
+    (project.root / "params.yaml").write_text(wanted)
+    return project, project.run("dvc", "repro")
+
+
+@pytest.mark.slow
+def test_every_method_runs_and_is_reported(digits):
+    project, output = digits
+    assert trained(output) >= {"s0-dpf_sms-p2-c1", "s0-gmp_sms-p1-c0", "s0-bimp2-p1-c1"}
+    rows = (project.root / "reports" / "results.csv").read_text().splitlines()
+    assert {row.split(",")[0] for row in rows[1:]} == {"dense", *DURING}
+    assert ran(project.run("dvc", "repro")) == set()
+
+
+@pytest.mark.slow
+def test_sparsity_is_exact_and_zeros_are_where_the_masks_say(digits):
+    project, _ = digits
+    names = [f"{method}-p2" for method in (*SINGLE, "gmp_sms", "dpf_sms")]
+    found = {}
+    for name in [*names, "bimp2-bimp_sms-p2"]:
+        folder = project.root / "artifacts" / f"s0-{name}"
+        model = load_checkpoint(folder / "model.safetensors")
+        total = sum(mask.numel() for mask in model.masks.values())
+        pruned = sum(int((model.state[each] == 0).sum()) for each in model.masks)
+        assert pruned == sum(int((~mask).sum()) for mask in model.masks.values())
+        assert read_json(folder / "metrics.json")["sparsity"] == pruned / total
+        found[name] = (pruned, share(0.8, total))
+    came_out = {name: found.pop(name) for name in ("dst-p2", "str-p2")}
+    assert all(pruned == asked for pruned, asked in found.values())
+    assert all(0 < pruned != asked for pruned, asked in came_out.values())
+
+
+@pytest.mark.slow
+def test_dpf_averages_the_dense_weights_behind_one_mask(digits):
+    folder = digits[0].root / "artifacts"
+    copies = [folder / f"s0-dpf_sms-p1-c{j}" for j in range(2)]
+    models = [load_checkpoint(copy / "model.safetensors") for copy in copies]
+    dense = [load_tensors(copy / "dense.safetensors") for copy in copies]
+    mean = load_tensors(folder / "s0-dpf_sms-p2-prune" / "dense.safetensors")
+    pruned = load_checkpoint(folder / "s0-dpf_sms-p2-prune" / "model.safetensors")
+    returned = 0
+    for name, mask in models[0].masks.items():
+        assert torch.equal(mask, models[1].masks[name])
+        for model, behind in zip(models, dense, strict=True):
+            assert torch.equal(model.state[name], behind[name] * mask)
+        torch.testing.assert_close(mean[name], (dense[0][name] + dense[1][name]) / 2)
+        assert torch.equal(pruned.state[name], mean[name] * pruned.masks[name])
+        returned += int((pruned.masks[name] & ~mask).sum())
+    assert returned > 0, "a weight may come back"
+    assert not (folder / "s0-dpf_sms-p2-c0" / "dense.safetensors").exists(), "nothing goes on"
+
+
+@pytest.mark.slow
+def test_learning_rates_go_on_where_they_stopped(digits):
+    folder = digits[0].root / "artifacts"
+    histories = [
+        read_json(folder / f"s0-gmp_sms-{part}" / "history.json")
+        for part in ("p0", "p1-c0", "p2-c1")
+    ]
+    whole = read_json(folder / "s0-gmp-p2" / "history.json")
+    parts = [row["learning_rate"] for history in histories for row in history]
+    assert parts == [row["learning_rate"] for row in whole]

@@ -1,0 +1,137 @@
+"""What merge rules are given: scores of soups, on the validation split and by no label of test."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, kl_div
+
+from pipeline.checkpoint import Checkpoint, load_tensors, read_json
+from pipeline.data.base import Dataset, Split
+from pipeline.errors import UserError
+from pipeline.merge_inputs import MergeInputs
+from pipeline.model_folder import network, read, write
+from pipeline.models.build import build
+from pipeline.soup import build as rules
+
+CPU = torch.device("cpu")
+META = {"network": "resnet8", "classes": 3, "channels": 1, "sparsity": 0.0}
+
+
+def split(count: int, seed: int) -> Split:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    noise = torch.randint(0, 90, (count, 1, 8, 8), generator=generator)
+    return Split((noise + 60 * labels.view(-1, 1, 1, 1)).byte(), labels)
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    mean, std = torch.tensor([0.4]), torch.tensor([0.2])
+    return Dataset(split(300, 1), split(30, 2), split(12, 3), tuple("abc"), mean, std, {})
+
+
+@pytest.fixture(scope="module")
+def folders(data, tmp_path_factory) -> list[Path]:
+    """Return the folders of two candidates under one mask, their parent, and a dense model."""
+    root = tmp_path_factory.mktemp("models")
+    mask = torch.rand(16, 1, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.5
+    for seed, name in enumerate(("c0", "c1", "parent", "dense")):
+        torch.manual_seed(seed)
+        state = build("resnet8", 3, 1).state_dict()
+        first = next(key for key, value in state.items() if value.shape == mask.shape)
+        masks = {} if name == "dense" else {first: mask}
+        state = {key: value * masks.get(key, 1) for key, value in state.items()}
+        write(root / name, Checkpoint(state, masks, META), data, CPU)
+    return [root / name for name in ("c0", "c1", "parent", "dense")]
+
+
+def inputs(folders, data, **more) -> MergeInputs:
+    return MergeInputs(folders[:2], data, CPU, **more)
+
+
+def test_a_candidate_scores_as_a_soup_what_it_scored_alone(folders, data):
+    given = inputs(folders, data, dense=folders[3])
+    for i, each in enumerate(given.candidates):
+        assert given.score(each) == given.scores[i]
+        for objective in (given.loss, given.distillation):
+            assert objective.value(each) == pytest.approx(objective.alone[i], rel=1e-5)
+        assert given.loss.alone[i] == pytest.approx(
+            read_json(folders[i] / "metrics.json")["val_loss"]
+        )
+
+
+def test_distillation_is_the_divergence_from_the_dense_model_up_to_its_entropy(folders, data):
+    given = inputs(folders, data, dense=folders[3])
+    stored = [load_tensors(folder / "predictions.safetensors")["val"] for folder in folders]
+    dense = stored[3].softmax(1)
+    entropy = cross_entropy(stored[3], dense)
+    for alone, own in zip(given.distillation.alone, stored[:2], strict=True):
+        divergence = kl_div(own.log_softmax(1), dense, reduction="batchmean")
+        assert alone - float(entropy) == pytest.approx(float(divergence), abs=1e-6)
+
+
+def test_slopes_depend_on_seed_and_step_and_on_nothing_before(folders, data):
+    weights = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    slopes = inputs(folders, data, seed=1).loss.slopes
+    first, second = slopes(weights, 0), slopes(weights, 1)
+    assert torch.equal(slopes(weights, 0), first)
+    assert not torch.equal(first, second)
+    assert torch.equal(inputs(folders, data, seed=1).loss.slopes(weights, 0), first)
+    assert not torch.equal(inputs(folders, data, seed=2).loss.slopes(weights, 0), first)
+
+
+def test_slopes_lead_where_the_loss_after_re_estimation_falls(folders, data):
+    """Against central differences of the loss whose BatchNorm statistics are the training set's.
+
+    Training and validation images are the same here, and so few that each step sees them all. What
+    is left is that re-estimation takes unbiased variances, and the kinks of ReLU.
+    """
+    given = inputs(folders, replace(data, train=data.val))
+    states = [each.state for each in given.candidates]
+
+    def at(weight: float) -> float:
+        pairs = ((name, (1 - weight) * states[0][name] + weight * states[1][name])
+                 for name in states[0])  # fmt: skip
+        return given.loss.value(Checkpoint(dict(pairs), given.candidates[0].masks, META))
+
+    for weight in (0.3, 0.7):
+        slopes = given.loss.slopes(torch.tensor([1 - weight, weight], dtype=torch.float64), 0)
+        measured = (at(weight + 1e-3) - at(weight - 1e-3)) / 2e-3
+        assert float(slopes[1] - slopes[0]) == pytest.approx(measured, rel=0.2)
+
+
+@pytest.mark.parametrize("rule", rules.names())
+def test_every_rule_merges_them_twice_alike_and_keeps_them_as_they_are(rule, folders, data):
+    soups = []
+    for _ in range(2):
+        given = inputs(folders, data, parent=folders[2], dense=folders[3], seed=3)
+        asked = {name: getattr(given, name) for name in rules.asks(rule)}
+        soups.append(rules.load(rule).merge(given.candidates, **asked))
+        for folder, each in zip(folders, given.candidates, strict=False):
+            stored = read(folder).state
+            assert all(torch.equal(stored[name], each.state[name]) for name in stored)
+    one, other = soups
+    assert (one.weights, one.trials, one.why) == (other.weights, other.trials, other.why)
+    for name, tensor in one.checkpoint.state.items():
+        assert torch.equal(tensor, other.checkpoint.state[name])
+    ((name, mask),) = one.checkpoint.masks.items()
+    assert not one.checkpoint.state[name][~mask].any()
+    network(one.checkpoint)
+
+
+@pytest.mark.parametrize("rule", rules.names())
+def test_every_rule_refuses_candidates_of_other_masks(rule, folders, data):
+    given = MergeInputs(folders[::3], data, CPU, parent=folders[2], dense=folders[3])
+    with pytest.raises(UserError, match="candidates 0 and 1 differ in the mask"):
+        rules.load(rule).merge(
+            given.candidates, **{name: getattr(given, name) for name in rules.asks(rule)}
+        )
+
+
+def test_a_model_that_was_not_given_is_asked_for(folders, data):
+    given = inputs(folders, data)
+    for name, flag in {"parent": "parent", "distillation": "dense"}.items():
+        with pytest.raises(UserError, match=f"give its folder as --{flag}"):
+            getattr(given, name)

@@ -1,0 +1,503 @@
+"""Studies: they share the methods' work, name it lastingly, and report what was measured."""
+
+import json
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from matplotlib.image import imread
+from matplotlib.text import Text
+
+from pipeline.errors import UserError
+from pipeline.params import RECIPES, Experiment, load
+from pipeline.plan import graph
+from pipeline.plan.build import build, studies
+from pipeline.plan.nodes import Plan
+from pipeline.report.figures import style
+from pipeline.report.page import page
+from pipeline.report.paper_studies import l2_distances, published, reference
+from pipeline.report.read import read as read_rows
+from pipeline.report.studies import length, merging, more_phases, pairs, schedule, sparsity
+from pipeline.report.study import best, over_seeds, points_table, read
+from pipeline.report.write_studies import write_studies
+from tests.project import PARAMS, Project, ran
+from tests.test_report import unseen
+
+ROOT = Path(__file__).parent.parent
+ALL = [
+    *("alignment", "interpolation", "length", "merging", "more_phases", "pairs", "schedule"),
+    *("sparsity", "swa"),
+]
+SMALL = {
+    "length": {"sparsities": [0.9], "epochs": [1, 3]},
+    "merging": {"rules": ["uniform", "greedy"]},
+    "more_phases": {"m": [3]},
+    "pairs": {"candidates": 3},
+    "schedule": {"sparsities": [0.9, 0.95], "schedules": ["LLR", "ALLR"], "epochs": [1, 2]},
+    "sparsity": {"sparsities": [0.8, 0.9]},
+    "swa": {"schedules": ["LLR", "ALLR"]},
+}
+
+
+def experiment(recipe: str = "digits", **changes: Any) -> Experiment:
+    """Return a recipe's experiment of two phases and one seed with ``changes``."""
+    own = yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text())
+    own |= {"recipe": recipe, "seeds": [0], "m": 3, "phases": 2, "methods": ["imp", "sms"]}
+    return Experiment.model_validate(own | {"merge": ["uniform", "greedy"]} | changes)
+
+
+def plan(*named: str, **changes: Any) -> Plan:
+    return build(experiment(studies=list(named), study=changes.pop("study", SMALL), **changes))
+
+
+def added(*named: str, **changes: Any) -> Counter[str]:
+    """Count the stages of each kind that studies add to the methods' own."""
+    return Counter(node.script for node in plan(*named, **changes).nodes.values() if node.study)
+
+
+def test_studies_are_listed_with_a_line_each():
+    assert list(studies()) == ALL
+    assert all(len(line) > 20 for line in studies().values())
+
+
+@pytest.mark.parametrize(
+    ("study", "counts"),
+    [
+        # two sparsities: pruned once, three candidates, two soups, each beside its candidates
+        ("sparsity", {"prune": 2, "retrain": 6, "merge": 4, "compare": 4}),
+        # 1 and 3 epochs; 3 times 1 epoch is candidate 0 of 3 epochs, 3 times 3 is new
+        ("length", {"prune": 1, "retrain": 2 * 3 + 1, "merge": 2 * 2}),
+        # per sparsity LLR and ALLR at 10 epochs, ALLR at 1 and 2
+        ("schedule", {"prune": 2, "retrain": 2 * 4 * 3, "merge": 2 * 4}),
+        # three of each kind; candidate 0 is shared, but for the linear schedule's
+        ("pairs", {"prune": 1, "retrain": 3 + 2 + 2 + 3, "merge": 4 * 3}),
+        # IMP in 6 phases; IMP_mx in 2, whose first pruning is everybody's
+        ("more_phases", {"prune": 6 + 1, "retrain": 6 + 2}),
+        # greedy on the uniform soup's candidates; the uniform soup is there
+        ("merging", {"merge": 1, "compare": 1}),
+        # IMP by LLR, and IMP+SWA by both; phase 1's pruning is everybody's
+        ("swa", {"prune": 3, "retrain": 3 * 2}),
+        # per phase IMP's runs and SMS's candidates, which in phase 1 are the same
+        ("interpolation", {"prune": 2, "retrain": 2, "interpolate": 3}),
+        # two more runs of the one dense network's, and two of dense networks of their own
+        (
+            "alignment",
+            {"pretrain": 2, "prune": 2 + 4, "retrain": 2 + 4}
+            | {"align": 2 * 4, "reprune": 2 * 4, "interpolate": 2 * 4},
+        ),
+    ],
+)
+def test_a_study_adds_what_no_method_has_and_nothing_else(study: str, counts: dict[str, int]):
+    assert added(study) == counts
+    before, after = plan(), plan(study)
+    assert after.rows == before.rows
+    assert [n for n, node in after.nodes.items() if not node.study] == list(before.nodes)
+    for name, node in before.nodes.items():
+        assert graph.command(node) == graph.command(after.nodes[name])
+
+
+def test_varied_settings_that_are_the_experiments_own_add_nothing():
+    """One shot to 90 % by ALLR in 10 epochs, with every method that the studies compare."""
+    own = {"phases": 1, "target_sparsity": 0.9, "methods": ["imp_mx", "sms"]}
+    only = {
+        "length": {"sparsities": [0.9], "epochs": [10]},
+        "schedule": {"sparsities": [0.9], "schedules": ["ALLR"], "epochs": [10]},
+        "sparsity": {"sparsities": [0.9]},
+    }
+    assert added("length", "schedule", "sparsity", study=only, **own) == {}
+
+
+def test_studies_share_what_they_both_vary():
+    """The lengths at 90 % are candidates of the schedules' study too."""
+    both, each = added("length", "schedule"), added("length") + added("schedule")
+    assert each["prune"] - both["prune"] == 1
+    assert each["retrain"] - both["retrain"] == 3  # 1 epoch at 90 %
+    assert each["merge"] - both["merge"] == 1
+
+
+def test_the_order_of_studies_moves_nothing():
+    first, second = (plan(*named).nodes for named in (ALL, ALL[::-1]))
+    assert {name: graph.command(node) for name, node in first.items()} == {
+        name: graph.command(node) for name, node in second.items()
+    }
+
+
+def test_laws_of_every_study():
+    of = plan(*ALL, seeds=[0, 1], evaluate={"corruptions": "all"})
+    seen: set[str] = set()
+    for node in of.nodes.values():
+        assert set(node.inputs) <= seen, "inputs come first"
+        seen.add(node.name)
+        assert set(node.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_")
+    work = {" ".join(graph.command(node)[:-1]) for node in of.nodes.values()}
+    assert len(work) == len(of.nodes), "no two stages do the same work"
+    reached = {name for node in of.nodes.values() for name in node.inputs}
+    measured = {name for point in of.points for name in (point.model, *point.nodes.values())}
+    ends = {node.name for node in of.nodes.values() if node.study} - reached
+    assert ends <= measured, "nothing is done for nobody"
+    for point in of.points:
+        assert {point.study} <= set(of.nodes[point.model].labels["studies"].split(","))
+    assert {point.study for point in of.points} == set(ALL)
+
+
+def test_a_longer_grid_keeps_every_stage_of_the_shorter_one():
+    for study, longer in {
+        "length": {"sparsities": [0.8, 0.9], "epochs": [1, 2, 3]},
+        "schedule": {
+            "sparsities": [0.9, 0.95],
+            "schedules": ["LLR", "CLR", "ALLR"],
+            "epochs": [2, 1],
+        },
+        "pairs": {"candidates": 5},
+        "sparsity": {"sparsities": [0.995, 0.8, 0.9], "epochs": [1, 10]},
+    }.items():
+        before, after = plan(study).nodes, plan(study, study={study: longer}).nodes
+        for name, node in before.items():
+            assert graph.command(node) == graph.command(after[name])
+
+
+def test_pairs_differ_in_one_thing():
+    of = plan("pairs")
+    for point in of.points:
+        first, second = (of.nodes[name].arguments for name in point.candidates)
+        differ = {key for key in first | second if first.get(key) != second.get(key)}
+        assert differ == {point.values["vary"]}
+        assert set(of.nodes[point.model].inputs) == {"data", *point.candidates}
+    found = Counter(point.values["vary"] for point in of.points)
+    assert found == dict.fromkeys(["seed", "weight_decay", "epochs", "learning_rate"], 3)
+
+
+def test_pairs_ignore_what_the_experiment_itself_varies():
+    """Values in params.yaml take the grid's place for that kind, and for no other."""
+    own = experiment().retrain.model_dump() | {"vary": "epochs", "values": [4, 6]}
+    of = plan("pairs", retrain=own)
+    epochs = {point.values["second"] for point in of.points if point.values["vary"] == "epochs"}
+    assert epochs == {4, 6}
+    assert Counter(point.values["vary"] for point in of.points)["seed"] == 3
+
+
+def test_pairs_leave_out_what_the_recipe_has_no_grid_for():
+    own = experiment().retrain.model_dump() | {"grids": {"epochs": [10, 9]}}
+    of = plan("pairs", retrain=own)
+    assert Counter(point.values["vary"] for point in of.points) == {"seed": 3, "epochs": 1}
+
+
+def test_grids_of_cifar_100_are_the_papers():
+    """Appendix B.2.1, with the experiment's own setting first."""
+    grids = experiment("cifar100_wrn20").retrain.grids
+    assert sorted(grids["weight_decay"]) == pytest.approx([k * 1e-4 for k in range(1, 9)])
+    assert sorted(grids["epochs"]) == list(range(6, 14))
+    assert sorted(grids["learning_rate"]) == [k / 100 for k in range(6, 14)]
+    own = [grids["weight_decay"][0], grids["epochs"][0], grids["learning_rate"][0]]
+    assert own == [2e-4, 10, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("studies: [pears]", "studies is 'pears', but must be one of alignment, "),
+        ("studies: [pairs, pairs]", "studies is ['pairs', 'pairs'], but names one of them twice"),
+        ("study: {pears: {}}", "study is 'pears', but must be one of alignment, "),
+        (
+            "studies: [pairs]\nstudy: {pairs: {sparsity: 1.5}}",
+            "params.yaml: study.pairs.sparsity is 1.5, but must be less than 1",
+        ),
+        (
+            "studies: [pairs]\nstudy: {pairs: {seeds: 3}}",
+            "params.yaml: the key study.pairs.seeds is unknown: use one of sparsity, candidates",
+        ),
+        (
+            "studies: [length]\nstudy: {length: {epochs: [1, 0]}}",
+            "params.yaml: study.length.epochs.1 is 0, but must be greater than or equal to 1",
+        ),
+        (
+            "studies: [schedule]\nstudy: {schedule: {schedules: [SGD]}}",
+            "the study: retrain.schedule is 'SGD', but must be 'FT', 'LRW', 'SLR', 'CLR', 'LLR'",
+        ),
+        (
+            "studies: [merging]\nstudy: {merging: {phase: 4}}",
+            "study.merging.phase is 4, but there are only 3 phases: name one of them",
+        ),
+    ],
+)
+def test_what_no_study_can_do_is_refused_in_a_sentence(tmp_path: Path, line: str, sentence: str):
+    (tmp_path / "params.yaml").write_text(PARAMS.replace("recipe: tiny", "recipe: digits") + line)
+    with pytest.raises(UserError) as refused:
+        build(load(tmp_path / "params.yaml"))
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def leave(artifacts: Path, node: str, **metrics: Any) -> None:
+    (artifacts / node).mkdir(parents=True, exist_ok=True)
+    (artifacts / node / "metrics.json").write_text(json.dumps(metrics))
+
+
+def accuracies(artifacts: Path, node: str, test: float, val: float | None = None) -> None:
+    leave(artifacts, node, test_accuracy=test, val_accuracy=test if val is None else val)
+
+
+def of_study(of: Plan, artifacts: Path, name: str) -> Any:
+    return read(of, name, studies()[name], artifacts)
+
+
+def everywhere(of: Plan, artifacts: Path) -> None:
+    """Leave something plausible for every stage, soups a little better than candidates."""
+    for name, node in of.nodes.items():
+        high = 0.9 + (len(name) % 7) / 200 + (0.01 if node.script == "merge" else 0)
+        leave(artifacts, name, test_accuracy=high, val_accuracy=high, l2_mean=3.0, l2_max=4.0,
+              ensemble={"test_accuracy": 0.95}, taken=[0, 1], mean_19=high - 0.2,
+              sparsity_of_mean=0.5, test_error_barrier_mean=0.1)  # fmt: skip
+
+
+def test_the_best_candidate_is_chosen_on_validation(tmp_path: Path):
+    """Candidates 90, 92, 91 % on test; the second-best on test is the best on validation."""
+    of = plan("sparsity", study={"sparsity": {"sparsities": [0.9]}}, merge=["uniform"])
+    soup = next(point for point in of.points)
+    values = [(0.90, 0.91), (0.92, 0.90), (0.91, 0.95)]
+    for candidate, (test, val) in zip(soup.candidates, values, strict=True):
+        accuracies(tmp_path, candidate, test, val)
+    accuracies(tmp_path, soup.model, 0.93)
+    leave(tmp_path, soup.nodes["compare"], l2_mean=3.5, l2_max=4.25)
+    study = of_study(of, tmp_path, "sparsity")
+    row = points_table(study, ["l2_mean", "l2_max"]).iloc[0]
+    assert row["best_candidate"] == 0.91
+    assert row["mean_candidate"] == pytest.approx(0.91)
+    assert row["gain"] == pytest.approx(0.02)
+    assert (row["l2_mean"], row["l2_max"]) == (3.5, 4.25)
+    assert study.missing == []
+    text = sparsity.text(study, sparsity.tabulate(study))
+    assert "| 90 % | SMS uniform | ALLR, 10 epochs | 93.00 | 91.00 | +2.00 | 3.50 | 4.25 |" in text
+
+
+def test_a_missing_candidate_is_named_and_no_best_of_the_rest_is_taken(tmp_path: Path):
+    of = plan("sparsity", study={"sparsity": {"sparsities": [0.9]}}, merge=["uniform"])
+    soup = of.points[0]
+    for candidate in soup.candidates[1:]:
+        accuracies(tmp_path, candidate, 0.9)
+    accuracies(tmp_path, soup.model, 0.93)
+    study = of_study(of, tmp_path, "sparsity")
+    rows = sparsity.tabulate(study)
+    assert rows["test_accuracy"].tolist() == [0.93]
+    assert rows[["best_candidate", "gain", "l2_mean"]].isna().all(axis=None)
+    assert study.missing == sorted([soup.candidates[0], soup.nodes["compare"]])
+
+
+def test_the_best_configuration_is_chosen_on_validation_over_the_seeds(tmp_path: Path):
+    """By mean validation accuracy 1 epoch (80, 90) loses to 2 (86, 86), which are worse on test."""
+    grid = {"sparsity": {"sparsities": [0.9], "epochs": [1, 2]}}
+    of = plan("sparsity", study=grid, seeds=[0, 1], merge=["uniform"])
+    val = {(1, 0): 0.80, (1, 1): 0.90, (2, 0): 0.86, (2, 1): 0.86}
+    for point in of.points:
+        where = (point.values["epochs"], point.seed)
+        accuracies(tmp_path, point.model, 1 - val[where], val[where])
+    rows = points_table(of_study(of, tmp_path, "sparsity"))
+    chosen = best(rows, by=["sparsity", "method"], over=["schedule", "epochs"])
+    assert set(chosen["epochs"]) == {2}
+    assert len(chosen) == 2
+    only = rows[(rows["epochs"] == 1) | (rows["seed"] == 1)]  # 2 epochs lack a seed
+    assert set(best(only, ["sparsity", "method"], ["schedule", "epochs"])["epochs"]) == {1}
+
+
+def test_length_takes_the_difference_seed_by_seed(tmp_path: Path):
+    """SMS 94 and 96, IMP_mx 93 and 93 %: 1 and 3 points, hence 2 ± 1.41."""
+    grid = {"length": {"sparsities": [0.9], "epochs": [3]}}
+    of = plan("length", study=grid, seeds=[0, 1])
+    test = {("sms_uniform", 0): 0.94, ("sms_uniform", 1): 0.96, ("sms_greedy", 0): 0.97}
+    for point in of.points:
+        found = test.get((point.method, point.seed), 0.93)
+        accuracies(tmp_path, point.model, found, 0.5 if point.method == "sms_greedy" else found)
+    study = of_study(of, tmp_path, "length")
+    rows = length.tabulate(study)
+    assert length.differences(rows)["points"].tolist() == pytest.approx([0.01, 0.03])
+    line = "| 90 % | SMS uniform, ALLR | 3 | 95.00 ± 1.41 | 93.00 ± 0.00 | +2.00 ± 1.41 |"
+    assert line in length.text(study, rows)
+
+
+def test_pairs_count_better_and_worse(tmp_path: Path):
+    """Candidates of 90, 91, 92 %: pair 01 gains 1 point on 91, 02 is level with 92, 12 loses 1."""
+    grid = {"pairs": {"candidates": 3, "vary": ["seed"]}}
+    of = plan("pairs", study=grid, evaluate={"corruptions": "all"})
+    three = dict.fromkeys(name for point in of.points for name in point.candidates)
+    for name, test in zip(three, (0.9, 0.91, 0.92), strict=True):
+        accuracies(tmp_path, name, test)
+    found = [0.92, 0.92, 0.91]
+    for point, test in zip(of.points, found, strict=True):
+        accuracies(tmp_path, point.model, test)
+        leave(tmp_path, point.nodes["ood"], mean_19=0.75)
+        leave(tmp_path, point.nodes["ood_first"], mean_19=0.70)
+        leave(tmp_path, point.nodes["ood_second"], mean_19=0.70)
+    study = of_study(of, tmp_path, "pairs")
+    rows = pairs.tabulate(study)
+    assert rows["better"].tolist() == [0.91, 0.92, 0.92]
+    assert rows["gain"].tolist() == pytest.approx([0.01, 0.0, -0.01])
+    line = "| random seed | 3 | 33 % | 33 % | 33 % | 0.00 | -1.00 | +1.00 | +5.00 |"
+    text = pairs.text(study, rows)
+    assert line in text
+    assert "without a grid in the recipe: weight decay, epochs, initial learning rate." in text
+
+
+def test_more_phases_compares_the_last_phase_of_each(tmp_path: Path):
+    of = plan("more_phases")
+    last = {"imp_mx": 2, "imp": 6}
+    for point in of.points:
+        accuracies(tmp_path, point.model, 0.95 if point.phase == last[point.method] else 0.5)
+    accuracies(
+        tmp_path, next(p.model for p in of.points if p.method == "imp" and p.phase == 6), 0.94
+    )
+    study = of_study(of, tmp_path, "more_phases")
+    text = more_phases.text(study, more_phases.tabulate(study))
+    assert "| 3 | 95.00 | 94.00 | -1.00 |" in text
+
+
+def test_merging_sets_every_rule_beside_the_ensemble(tmp_path: Path):
+    of = plan("merging")
+    for candidate, test in zip(of.points[0].candidates, (0.90, 0.91, 0.92), strict=True):
+        accuracies(tmp_path, candidate, test)
+    for point, taken in zip(of.points, ([0, 1, 2], [2]), strict=True):
+        accuracies(tmp_path, point.model, 0.93 if len(taken) > 1 else 0.92)
+        leave(tmp_path, point.nodes["compare"], taken=taken, ensemble={"test_accuracy": 0.94})
+    study = of_study(of, tmp_path, "merging")
+    text = merging.text(study, merging.tabulate(study))
+    assert "| SMS uniform | 93.00 | 93.00 | +1.00 | 3 of 3 |" in text
+    assert "| SMS greedy | 92.00 | 92.00 | 0.00 | 1 of 3 |" in text
+    for line in ("mean candidate | 91.00", "best candidate | 92.00", "(predictions) | 94.00"):
+        assert line in text
+
+
+def test_paper_numbers_stand_where_the_experiment_is_the_papers(tmp_path: Path):
+    """Table 18 is about five candidates on WRN-20; Tables 16 and 17 about ResNet-50, ImageNet."""
+    wrn = experiment("cifar100_wrn20", m=5)
+    assert l2_distances(wrn)[0.995] == 39.41
+    assert l2_distances(wrn)[0.9] == 29.17
+    assert l2_distances(experiment("cifar100_wrn20", m=3)) == {}
+    assert l2_distances(experiment("digits", m=5)) == {}
+    table_1 = {"phases": 3, "target_sparsity": 0.9, "retrain": {"epochs": 10, "schedule": "ALLR"}}
+    table_1 |= {"paper": {"dataset": "ImageNet", "arch": "ResNet-50"}}
+    imagenet = experiment(**table_1)
+    rows = published(imagenet, "more_phases")
+    found = reference(rows[(rows["m"] == 10) & (rows["method"] == "IMP with m phases")])
+    assert found is not None
+    assert (found.mean, found.std, found.table) == (74.70, 0.02, 16)
+    for other in (
+        wrn,
+        experiment(**table_1 | {"phases": 2}),
+        experiment(**table_1 | {"paper": None}),
+    ):
+        assert published(other, "more_phases").empty
+    grid = {"sparsity": {"sparsities": [0.9]}}
+    of = build(experiment("cifar100_wrn20", m=5, studies=["sparsity"], study=grid))
+    everywhere(of, tmp_path)
+    study = of_study(of, tmp_path, "sparsity")
+    assert "| 3.00 | 4.00 | 29.17 |" in sparsity.text(study, sparsity.tabulate(study))
+
+
+def test_spread_of_a_measure_leaves_gaps_out(tmp_path: Path):
+    of = plan("merging", seeds=[0, 1, 2])
+    for point in of.points:
+        if point.seed != 2:
+            accuracies(tmp_path, point.model, 0.90 + 0.02 * point.seed)
+    rows = points_table(of_study(of, tmp_path, "merging"))
+    found = over_seeds(rows[rows["method"] == "sms_uniform"], "test_accuracy")
+    assert found is not None
+    assert (found.n, found.mean) == (2, pytest.approx(0.91))
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+@pytest.mark.parametrize("full", [True, False])
+def test_every_study_has_page_table_and_picture(tmp_path: Path, seeds: list[int], full: bool):
+    of = plan(*ALL, seeds=seeds)
+    if full:
+        everywhere(of, tmp_path / "artifacts")
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "gone.md").write_text("of another plan")
+    write_studies(of, tmp_path / "artifacts", tmp_path / "studies")
+    assert sorted(file.name for file in (tmp_path / "studies").glob("*.md")) == [
+        f"{name}.md" for name in ALL
+    ]
+    for name in ALL:
+        text = (tmp_path / "studies" / f"{name}.md").read_text()
+        assert ("## Missing" in text) is not full
+        assert ("±" in text.split("![")[1]) is (full and len(seeds) > 1) or name == "pairs"
+        lines = (tmp_path / "studies" / f"{name}.csv").read_text().splitlines()
+        assert len(lines) == 1 + sum(point.study == name for point in of.points)
+        picture = imread(tmp_path / "studies" / "figures" / f"{name}.png")
+        assert picture.shape[1] == 1300
+        assert 0.001 < (picture[..., :3].min(axis=2) < 0.9).mean() < 0.6
+
+
+@pytest.mark.parametrize("pages", [length, merging, more_phases, pairs, schedule, sparsity])
+def test_all_text_lies_on_the_page_and_no_tick_label_on_another(tmp_path: Path, pages: Any):
+    """With the studies' own grids, which are the longest that we draw."""
+    name = pages.__name__.rpartition(".")[2]
+    of = plan(name, study={}, merge=["uniform", "greedy", "learned", "wise"])
+    everywhere(of, tmp_path)
+    study = of_study(of, tmp_path, name)
+    with style.look():
+        figure = pages.draw(study, pages.tabulate(study))
+        figure.canvas.draw()
+        paper, hidden = figure.bbox.padded(2), unseen(figure)
+        for text in figure.findobj(Text):
+            box = text.get_window_extent()
+            if text.get_text().strip() and text not in hidden:
+                assert paper.contains(*box.min), text.get_text()
+                assert paper.contains(*box.max), text.get_text()
+        for axes in figure.axes:
+            for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
+                boxes = [tick.get_window_extent() for tick in ticks if tick not in hidden]
+                assert not any(a.overlaps(b) for a, b in pairwise(boxes))
+
+
+def test_the_main_report_links_studies_and_holds_none_of_their_rows(tmp_path: Path):
+    of = plan("sparsity", "merging")
+    for name, node in of.nodes.items():
+        if node.script == "retrain":
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "history.json").write_text('[{"epoch": 1, "loss": 0.5}]')
+    results = read_rows(of, tmp_path)
+    assert not [name for name in results.tables["training"]["node"] if of.nodes[name].study]
+    assert "- [sparsity](studies/sparsity.md): Soup minus best candidate" in page(results)
+    assert len(results.rows) == len(read_rows(plan(), tmp_path).rows)
+    assert "## Studies" not in page(read_rows(plan(), tmp_path))
+
+
+@pytest.mark.slow
+def test_studies_from_end_to_end(tmp_path: Path):
+    """Real stages on the tiny project; a longer grid then trains only what it adds."""
+    project = Project.create(tmp_path / "project")
+    chosen = ["length", "merging", "pairs", "sparsity"]
+    project.edit("params.yaml", "phases: null", "phases: 1")
+    more = "studies: [length, merging, pairs, sparsity]\n" + (
+        "study: {length: {sparsities: [0.9], epochs: [1]}, sparsity: {sparsities: [0.9]}, "
+        "pairs: {candidates: 2, vary: [seed, weight_decay]}}\n"
+    )
+    with (project.root / "params.yaml").open("a") as file:
+        file.write(more)
+    project.edit(
+        "recipes/tiny.yaml",
+        "retrain: {epochs: 1, schedule: ALLR}",
+        "retrain: {epochs: 1, schedule: ALLR, grids: {weight_decay: [5.0e-4, 1.0e-3]}}",
+    )
+    output = project.run("dvc", "repro")
+    assert "failed" not in output.splitlines()[-1]
+    folder = project.root / "reports" / "studies"
+    for name in chosen:
+        lines = (folder / f"{name}.csv").read_text().splitlines()
+        assert len(lines) > 1
+        assert "## Missing" not in (folder / f"{name}.md").read_text()
+        assert imread(folder / "figures" / f"{name}.png").shape[1] == 1300
+    header, row = (folder / "sparsity.csv").read_text().splitlines()[:2]
+    found = dict(zip(header.split(","), row.split(","), strict=True))
+    assert float(found["l2_mean"]) > 0
+    assert float(found["gain"]) == pytest.approx(
+        float(found["test_accuracy"]) - float(found["best_candidate"])
+    )
+    project.edit("params.yaml", "epochs: [1]}", "epochs: [1, 2]}")
+    again = ran(project.run("dvc", "repro"))
+    assert {name for name in again if "-c" in name} == {
+        *(f"s0-oneshot90-epochs2-p1-c{j}" for j in range(3)),
+        "s0-oneshot90-epochs2-imp_mx-p1-c0",
+    }
