@@ -487,6 +487,23 @@ def test_a_score_comes_back_out_under_the_name_it_went_in_by(name, split):
     assert outside == {f"{split}_{name}": 0.5, "test_accuracy": 0.25, "groups": {"n": 1}}
 
 
+@pytest.mark.parametrize(
+    ("column", "name"),
+    [
+        ("test_accuracy", "test_mean_iou"),
+        ("best_candidate_val_accuracy", "best_candidate_val_mean_iou"),
+        ("test_accuracy_imp_mx", "test_mean_iou_imp_mx"),
+        ("ood_accuracy_15", "ood_accuracy_15"),
+        ("latest_accuracys", "latest_accuracys"),
+        ("recall", "iou"),
+        ("position_accuracy", "test_accuracy"),
+    ],
+)
+def test_columns_of_a_metric(column, name):
+    assert Metric("mean_iou").outward(column) == name
+    assert Metric().outward(column) == column
+
+
 def test_the_note_in_mlflow_has_the_score():
     row = {"method": "imp", "phase": 1, "seed": 0, "sparsity": 0.9, "test_accuracy": 0.9}
     row |= {"test_mean_iou": 0.45, "best_candidate_test_mean_iou": None}

@@ -46,9 +46,8 @@ class Metric:
         """Return what a column of the report is called in a file."""
         if self.name == "accuracy":
             return column
-        if column.endswith(("test_accuracy", "val_accuracy")):
-            return column.removesuffix("accuracy") + self.name
-        return {"recall": self.group, POSITIONS: "test_accuracy"}.get(column, column)
+        own = re.sub(r"(?:(?<=test_)|(?<=val_))accuracy(?![^_])", self.name, column)
+        return {"recall": self.group, POSITIONS: "test_accuracy"}.get(column, own)
 
     def named(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return ``table`` as it is written: its columns, and the measures it lists, by name."""
@@ -76,8 +75,8 @@ class Metric:
 def found(plan: Plan, artifacts: Path) -> Metric:
     """Return the metric that the evaluations of ``plan`` name; accuracy where there is none."""
     source = Source(artifacts, set())
-    for row in plan.rows:
-        name = source.metrics(row.evaluate).get("metric")
+    for node in plan.nodes.values():
+        name = source.metrics(node.name).get("metric") if node.script == "evaluate" else None
         if name is not None:
             return Metric(str(name))
     return Metric()

@@ -10,6 +10,8 @@ import pandas as pd
 
 from pipeline.params import Experiment
 from pipeline.plan.nodes import Plan, Point
+from pipeline.report import metric as metrics
+from pipeline.report.metric import Metric
 from pipeline.report.source import Source
 from pipeline.report.spread import Spread, spread
 
@@ -42,6 +44,7 @@ class Study:
     params: Experiment
     points: list[Measured]
     missing: list[str] = field(default_factory=list)
+    metric: Metric = field(default_factory=Metric)
 
     @property
     def seeds(self) -> int:
@@ -53,7 +56,8 @@ def read(
     plan: Plan, name: str, about: str, artifacts: Path, without: Collection[str] = ()
 ) -> Study:
     """Read everything that the study ``name`` of ``plan`` has left in ``artifacts``."""
-    source = Source(artifacts, set(without))
+    metric = metrics.found(plan, artifacts)
+    source = Source(artifacts, set(without), metric.inward)
     points = [
         Measured(
             point=point,
@@ -73,7 +77,7 @@ def read(
             *measured.point.nodes.values(),
         )
     }
-    return Study(name, about, plan.params, points, sorted(source.missing & used))
+    return Study(name, about, plan.params, points, sorted(source.missing & used), metric)
 
 
 def points_table(study: Study, compare: Sequence[str] = ()) -> pd.DataFrame:

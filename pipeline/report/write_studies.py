@@ -41,10 +41,13 @@ def write_studies(plan: Plan, artifacts: Path, folder: Path, without: Collection
         pages = cast("Pages", import_module(f"pipeline.report.studies.{name}"))
         study = read(plan, name, about[name], artifacts, without)
         rows = pages.tabulate(study)
-        rows.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+        named = study.metric.named(rows)
+        named.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
         with style.look():
-            style.save(pages.draw(study, rows), folder / "figures" / f"{name}.png")
-        page = _page(study, pages.text(study, rows))
+            figure = pages.draw(study, rows)
+            style.reword(figure, study.metric.said)
+            style.save(figure, folder / "figures" / f"{name}.png")
+        page = _page(study, study.metric.said(pages.text(study, rows)))
         (folder / f"{name}.md").write_text(page, encoding="utf-8")
 
 
