@@ -26,7 +26,9 @@ def load_weights(model: nn.Module, path: Path) -> list[str]:
     Raises:
         UserError: the file is none of these, or a key is absent, unknown or of another shape.
     """
-    own, loaded = model.state_dict(), _read(path)
+    redundant = getattr(model, "redundant", ())  # copies that files of this network also hold
+    own = model.state_dict()
+    loaded = {key: tensor for key, tensor in _read(path).items() if key not in redundant}
     left = [key for key in _classifier(model) if _other_classes(loaded.get(key), own[key])]
     for key, tensor in loaded.items():
         if key not in own:
