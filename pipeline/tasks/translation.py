@@ -36,8 +36,8 @@ class Translation(Task):
         kept = []
         with evaluating(model), torch.inference_mode():
             batches = (torch.split(side, BATCH) for side in (split.images, split.labels))
-            for tokens, labels in zip(*batches, strict=True):
-                tokens, labels = tokens.to(device), labels.to(device)
+            for batch in zip(*batches, strict=True):
+                tokens, labels = (side.to(device) for side in batch)
                 scores = model(tokens).float()
                 counted = labels != IGNORE
                 own = labels.clamp(min=0)[:, None]

@@ -75,8 +75,8 @@ class Translator(nn.Module):
     def generate(self, source: Tensor) -> Tensor:
         """Return the translation of ``source``, int64 [B, L], as ids of the same shape.
 
-        Greedy search: the token with the largest score is taken (the first of equal ones), until each sentence
-        has ended or L tokens are there; behind the end is padding.
+        Greedy search: the token with the largest score is taken (the first of equal ones), until
+        each sentence has ended or L tokens are there; behind the end is padding.
         """
         result = torch.full_like(source, PAD)
         source = _cut(source)
