@@ -6,8 +6,8 @@ are there are used, at least one), newstest2015 for validation and newstest2016 
 T5's own vocabulary beside them, spiece.model, T5's weights can be the dense start; without it,
 a vocabulary of 32,000 pieces is learned from the training corpora.
 
-The paper holds out a tenth of the training data instead; that would be decoded for every soup,
-and is no news text.
+The paper holds out a tenth of the training data for validation; here that would be decoded for
+every soup. All three corpora are 4.5 million pairs, 14 GB once prepared.
 
 Source: Bojar et al. 2016, Findings of the 2016 Conference on Machine Translation; Raffel et al.
 2020 (T5: vocabulary, and the words before a source sentence).
