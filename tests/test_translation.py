@@ -200,7 +200,7 @@ def test_perfect_predictions_have_bleu_one(data):
     assert task.metric == "bleu"
     assert task.measure(kept, data.test, data) == {"bleu": 1.0, "loss": pytest.approx(0.5)}
     measured = summary(kept, data.test, data)
-    assert (measured["test_bleu"], measured["test_token_accuracy"]) == (1.0, 1.0)
+    assert (measured["test_bleu"], measured["test_accuracy"]) == (1.0, 1.0)
     assert (measured["brevity_penalty"], measured["test_examples"]) == (1.0, 10)
     assert task.ensemble([kept, kept]) is None
 
@@ -212,7 +212,7 @@ def test_wrong_predictions_count_per_token_and_divergence_is_said(data):
     assert 0 < task.measure(kept, data.test, data)["bleu"] < 1
     tokens = (data.test.labels != IGNORE).sum(1)
     share = 1 - tokens[0] / tokens.sum()
-    assert summary(kept, data.test, data)["test_token_accuracy"] == pytest.approx(float(share))
+    assert summary(kept, data.test, data)["test_accuracy"] == pytest.approx(float(share))
     kept[0, 1] = torch.nan
     with pytest.raises(UserError, match="diverged"):
         task.measure(kept, data.test, data)

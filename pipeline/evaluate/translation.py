@@ -25,7 +25,7 @@ def summary(
 
     Returns:
         test_bleu, in [0, 1]; bleu_signature and brevity_penalty, as sacrebleu gives them;
-        test_token_accuracy, the share of the reference tokens that score highest given those
+        test_accuracy, the share of the reference tokens that score highest given those
         before; test_loss, their mean cross-entropy; test_examples, the number of sentences.
     """
     result = of_split(predictions[:, 0], split, data)
@@ -34,7 +34,7 @@ def summary(
         "test_bleu": result.score,
         "bleu_signature": result.signature,
         "brevity_penalty": result.brevity_penalty,
-        "test_token_accuracy": float(predictions[:, 2][counted].double().mean()),
+        "test_accuracy": float(predictions[:, 2][counted].double().mean()),
         "test_loss": -float(predictions[:, 1][counted].double().mean()),
         "test_examples": len(split),
     }
