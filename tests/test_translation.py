@@ -282,6 +282,16 @@ def test_generating_takes_what_scores_highest(t5):
         assert not any(row[length:])
 
 
+@pytest.mark.slow
+def test_an_exported_network_scores_alike(t5):
+    x = tokens().repeat(2, 1, 1)
+    dynamic = ({0: torch.export.Dim("batch", min=1)},)
+    program = torch.export.export(t5, (x,), dynamic_shapes=dynamic)
+    with torch.no_grad():
+        scores = program.module()(x[:3])
+        torch.testing.assert_close(scores[:, :, :4], t5(x[:3])[:, :, :4])
+
+
 def test_a_tied_head_is_dense_and_counted_once(t5):
     state = t5.state_dict()
     assert "shared.weight" in state

@@ -127,5 +127,7 @@ def _there(tokens: Tensor) -> Tensor:
 
 def _cut(tokens: Tensor) -> Tensor:
     """Return ``tokens`` without the columns behind the longest sentence, one at least."""
+    if torch.compiler.is_exporting():  # a stored graph has one shape
+        return tokens
     columns = (tokens != PAD).any(0).nonzero()
     return tokens[:, : int(columns.max()) + 1 if len(columns) else 1]
