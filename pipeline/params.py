@@ -37,6 +37,8 @@ class Section(BaseModel):
 class Data(Section):
     """The images: a file of ``pipeline/data``, where it finds them, and their size in pixels.
 
+    The size of sentences is how many tokens they have at most.
+
     ``corrupted`` is the folder in ``path`` where the official corrupted test set is looked for.
     """
 
@@ -62,7 +64,10 @@ class Augmentation(Section):
 
 
 class Pretrain(Section):
-    """How the dense network is trained; retraining keeps batch size and weight decay."""
+    """How the dense network is trained; retraining keeps batch size and weight decay.
+
+    ``milestones`` and ``warmup`` are fractions of the whole training.
+    """
 
     epochs: Count
     batch_size: Count
@@ -70,6 +75,7 @@ class Pretrain(Section):
     weight_decay: NotNegative
     schedule: Literal["constant", "linear", "cosine", "multistep"]
     milestones: list[Annotated[float, Field(gt=0, lt=1)]] = []
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_norm: Positive | None = None
 

@@ -23,6 +23,7 @@ parser.add_argument("--network", required=True)
 parser.add_argument("--weights", type=Path)
 parser.add_argument("--schedule", required=True)
 parser.add_argument("--milestones", type=float, nargs="*", default=[])
+parser.add_argument("--warmup", type=float, default=0.0, help="fraction of all steps")
 parser.add_argument("--learning-rate", type=float, required=True)
 parser.add_argument("--out", type=Path, required=True)
 add_training_flags(parser)
@@ -37,7 +38,13 @@ def main(flags: argparse.Namespace) -> None:
     if flags.weights:
         load_weights(model, flags.weights)
     steps = flags.epochs * steps_per_epoch(len(data.train.labels), flags.batch_size)
-    rates = pretrain_rates(flags.schedule, steps, flags.learning_rate, milestones=flags.milestones)
+    rates = pretrain_rates(
+        flags.schedule,
+        steps,
+        flags.learning_rate,
+        milestones=flags.milestones,
+        warmup=flags.warmup,
+    )
     history = train(model, data, settings(flags), rates, seed=flags.seed, device=device)
     meta = {
         "network": flags.network,

@@ -26,7 +26,8 @@ def read(name: str, root: Path | None = None, size: int | None = None) -> RawDat
     Args:
         name: a file of this folder.
         root: the folder its images lie in.
-        size: the side of its images in pixels; None is the data set's own.
+        size: the side of its images in pixels, or the most tokens of a sentence; None is the data
+            set's own.
 
     Raises:
         UserError: there is no such data set, or its files are absent or damaged.
@@ -105,4 +106,4 @@ def prepare(name: str, raw: RawData, *, seed: int) -> Dataset:
     groups = dict(raw.groups)
     if raw.test.labels.ndim == 1:
         groups = {"classes": Groups(raw.classes, raw.test.labels), **groups}
-    return Dataset(train, val, raw.test, raw.classes, mean, std, groups, name, raw.task)
+    return Dataset(train, val, raw.test, raw.classes, mean, std, groups, name, raw.task, raw.extras)

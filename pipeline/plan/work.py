@@ -62,6 +62,7 @@ class Work(Ledger):
             "epochs": s.epochs,
             "schedule": s.schedule,
             "milestones": s.milestones,
+            "warmup": s.warmup or None,
             "learning_rate": s.learning_rate,
             "seed": derive(self.seed, "pretrain"),
             **self._training(s.weight_decay),
