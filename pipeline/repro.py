@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.files import read_json
 from pipeline.plan import build, graph
 from pipeline.plan.nodes import Plan, artifact
+from pipeline.report import metric
 from pipeline.report.write import write as write_report
 from pipeline.run.driver import execute
 from pipeline.run.view import View
@@ -70,7 +71,7 @@ def _log_results(plan: Plan, root: Path, tracker: Tracker) -> None:
 
 
 def _best_soup(plan: Plan, root: Path, there: set[str]) -> tuple[str, dict[str, Any]] | None:
-    """Return the soup of the last phase with the best validation accuracy, of the first seed."""
+    """Return the soup of the last phase with the best validation score, of the first seed."""
     soups = [
         row
         for row in plan.rows
@@ -82,7 +83,8 @@ def _best_soup(plan: Plan, root: Path, there: set[str]) -> tuple[str, dict[str, 
     if not soups:
         return None
     metrics = {row.model: read_json(root / artifact(row.model) / "metrics.json") for row in soups}
-    best = max(soups, key=lambda row: metrics[row.model]["val_accuracy"])
+    score = f"val_{metric.found(plan, root / ARTIFACTS).name}"
+    best = max(soups, key=lambda row: metrics[row.model][score])
     return best.model, {"method": best.method, "phase": best.phase, **metrics[best.model]}
 
 

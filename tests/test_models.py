@@ -19,6 +19,7 @@ from pipeline.models.parts.weights import load_weights
 from pipeline.models.wrn20 import WideBlock
 
 OURS = ("resnet18", "resnet20", "resnet8", "wrn20")
+OF_PIXELS = ("pspnet", "pspnet_small")  # tests/test_segmentation.py
 
 
 def layers(model: nn.Module) -> list[nn.Module]:
@@ -65,7 +66,7 @@ def test_small_networks_count_as_their_layers_do(name, blocks):
 
 
 def test_there_are_these_networks():
-    assert names() == sorted([*OURS, "t5small", "t5tiny"])
+    assert names() == sorted([*OURS, *OF_PIXELS, "t5small", "t5tiny"])
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -200,7 +201,7 @@ def test_networks_with_auxiliary_outputs_return_logits_alone(name):
         ("resnet19", "resnet18"),
         ("wrn_20", "wrn20"),
         ("build", "resnet8"),
-        ("parts.residual", "torchvision.NAME"),
+        ("parts.residual", "resnet8"),
         ("torchvision.resnet_50", "torchvision.resnet50"),
         ("torchvision.", "torchvision."),
     ],

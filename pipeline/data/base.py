@@ -18,7 +18,8 @@ class Split:
     """Examples and what is to be learned of each.
 
     Attributes: images, uint8 [N, C, H, W] in 0..255, or token ids, int64 [N, ...]; labels, int64
-    [N] in 0..K-1, or one a pixel [N, H, W] or token [N, L], where `IGNORE` does not count.
+    [N] in 0..K-1, or one a pixel [N, H, W] or token [N, L], where `IGNORE` does not count. Maps of
+    up to 128 classes may be int8, an eighth of the memory.
     """
 
     images: Tensor
@@ -33,7 +34,10 @@ class Split:
                 f"{tuple(self.images.shape)}"
             )
         count = len(self.images)
-        if self.labels.dtype != torch.int64 or self.labels.shape[:1] != (count,):
+        whole = self.labels.dtype == torch.int64 or (
+            self.labels.dtype == torch.int8 and self.labels.ndim > 1
+        )
+        if not whole or self.labels.shape[:1] != (count,):
             raise ValueError(f"labels must be int64 [{count}, ...], not {self.labels.shape}")
 
     def __len__(self) -> int:

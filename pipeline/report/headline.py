@@ -30,7 +30,8 @@ def headline(results: Results) -> dict[str, Any]:
                 if earlier < results.final:
                     found = over_seeds(results, method, earlier, "test_accuracy")
                     values[f"p{earlier}"] = found
-        metrics[method] = _means(values.items())
+        named = {results.metric.outward(name): found for name, found in values.items()}
+        metrics[method] = _means(named.items())
     for made in comparisons(results):
         if made.phase == results.final:
             metrics[made.soup][f"over_{made.rival}"] = round(made.difference.mean, 6)

@@ -38,7 +38,7 @@ def page(results: Results) -> str:
         "Files": FILES,
     }
     body = "".join(f"\n## {title}\n\n{text}" for title, text in parts.items() if text)
-    return _head(results) + body
+    return _head(results) + results.metric.said(body)
 
 
 def _head(results: Results) -> str:

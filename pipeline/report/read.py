@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.plan.nodes import Plan, Row
+from pipeline.report import metric as metrics
 from pipeline.report.results import (
     AVERAGED,
     COLUMNS,
@@ -29,7 +30,8 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
     A stage that failed, or was never run, leaves a gap in the tables and its name in ``missing``.
     Nodes in ``without`` count as missing whatever lies in their folder: it is an earlier run's.
     """
-    source = Source(artifacts, set(without))
+    metric = metrics.found(plan, artifacts)
+    source = Source(artifacts, set(without), metric.inward)
     rows: Records = []
     tables: dict[str, Records] = {name: [] for name in TABLES}
     for row in plan.rows:
@@ -41,7 +43,7 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
         rows.append(
             key
             | {"sparsity": _sparsity(row, evaluated), "model": row.model}
-            | {name: evaluated[name] for name in EVALUATED if name in evaluated}
+            | {name: evaluated[name] for name in (*EVALUATED, *metric.columns) if name in evaluated}
             | source.size(row.model)
             | {name: model[name] for name in AVERAGED if name in model}
             | _worst_group(evaluated)
@@ -65,8 +67,9 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
         params=plan.params,
         planned=_planned(plan),
         missing=sorted(source.missing),
-        rows=pd.DataFrame(rows, columns=columns),
+        rows=pd.DataFrame(rows, columns=[*columns, *metric.columns]),
         tables={name: pd.DataFrame(tables[name], columns=TABLES[name]) for name in TABLES},
+        metric=metric,
     )
 
 

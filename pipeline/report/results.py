@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.params import Experiment
+from pipeline.report.metric import Metric
 
 KEY = ["method", "phase", "seed"]
 EVALUATED = [
@@ -71,7 +72,7 @@ class Results:
 
     ``rows`` has one row per method, phase and seed; the other tables name method, phase and seed
     and then what their name says. ``planned`` lists method, phase and sparsity: dense, the soups,
-    the others.
+    the others. ``metric`` says what the columns ``*_accuracy`` and ``recall`` are in truth.
     """
 
     params: Experiment
@@ -79,6 +80,7 @@ class Results:
     missing: list[str]
     rows: pd.DataFrame
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    metric: Metric = field(default_factory=Metric)
 
     @property
     def methods(self) -> list[str]:

@@ -148,5 +148,6 @@ def groups(results: Results) -> str:
         headers = [f"by {name}", "worst group", "its images", "worst recall (%)", "mean recall (%)"]
         parts.append(table(headers, rows, names=2))
     if parts and n == 1:
-        parts.append("In brackets the 95 % interval that so few images leave (Wilson).\n")
+        how = "Wilson" if results.metric.name == "accuracy" else "bootstrap over images"
+        parts.append(f"In brackets the 95 % interval that so few images leave ({how}).\n")
     return "\n".join(parts) or "Groups were not evaluated.\n"

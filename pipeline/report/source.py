@@ -1,6 +1,7 @@
 """The folder of artifacts: JSON where there is some, and the names of the stages that left none."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ Records = list[dict[str, Any]]
 class Source:
     """The artifacts in ``folder``; ``missing`` grows by every node that has no result there.
 
-    A node that is in ``missing`` from the start is not looked up.
+    A node that is in ``missing`` from the start is not looked up. Metrics get the report's own
+    names by ``renamed`` (pipeline/report/metric.py).
     """
 
     folder: Path
     missing: set[str]
+    renamed: Callable[[dict[str, Any]], dict[str, Any]] = dict
 
     def note(self, node: str) -> None:
         """Remember a node that has left no folder."""
@@ -27,7 +30,7 @@ class Source:
         """Return the metrics of ``node``, or nothing, and remember that it has none."""
         found = None if node is None else self._json(node, "metrics.json")
         if isinstance(found, dict):
-            return found
+            return self.renamed(found)
         if node is not None:
             self.missing.add(node)
         return {}

@@ -18,7 +18,7 @@ SERVED = Path(__file__).with_name("served.py")
 class Classifier(nn.Module):
     """A network with its normalisation in front and a softmax behind.
 
-    Maps images uint8 [B, C, H, W] to probabilities float32 [B, K]:
+    Maps images uint8 [B, C, H, W] to probabilities float32 [B, K], or [B, K, H, W] of each pixel:
     p = softmax(model((images / 255 - mean) / std)).
     """
 

@@ -93,9 +93,10 @@ def headline(rows: Sequence[Mapping[str, Any]]) -> str:
     shown = [row for row in rows if row["phase"] == last or row["method"] == "dense"]
     values = {key: value for key, _, value in averages(shown) if "_std/" not in key}
     methods = list(dict.fromkeys(clean(str(row["method"])) for row in shown))
+    scores = [key for key in rows[0] if f"best_candidate_{key}" in rows[0]] or ["test_accuracy"]
     columns = {
         "sparsity": "sparsity",
-        "test accuracy": "test_accuracy",
+        **{score.replace("_", " "): score for score in scores if score.startswith("test_")},
         "OOD accuracy": "ood_accuracy_15",
         "worst group": "worst_group",
     }

@@ -6,7 +6,14 @@ import zlib
 from collections.abc import Sequence
 
 METHODS = ("dense", "sms_uniform", "sms_greedy", "imp", "imp_reprune", "imp_mx")
-MEASURES = ("sparsity", "test_accuracy", "ood_accuracy_15", "worst_group", "worst_class")
+MEASURES = (
+    "sparsity",
+    "test_accuracy",
+    "test_mean_iou",
+    "ood_accuracy_15",
+    "worst_group",
+    "worst_class",
+)
 
 
 def tags() -> dict[str, str]:

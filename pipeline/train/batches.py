@@ -65,4 +65,4 @@ class Batches:
                 images = self.augmentation.apply(images, draws[batch])
             if labels.ndim == 3:
                 labels = self.augmentation.apply(labels[:, None], draws[batch], IGNORE)[:, 0]
-            yield self.normalise(images), labels
+            yield self.normalise(images), labels.long()

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.train.normalise import normaliser
-from pipeline.train.predict import evaluating
+from pipeline.train.predict import batch_of, evaluating
 
 
 def reestimate(
-    model: nn.Module, images: Tensor, mean: Tensor, std: Tensor, batch_size: int = 256
+    model: nn.Module, images: Tensor, mean: Tensor, std: Tensor, batch_size: int | None = None
 ) -> None:
     """Replace all running statistics by averages over ``images``, in one pass.
 
@@ -43,7 +43,7 @@ def reestimate(
         for norm in norms:
             norm.reset_running_stats()
             norm.training = True
-        for rows in order.tensor_split(math.ceil(count / batch_size)):
+        for rows in order.tensor_split(math.ceil(count / (batch_size or batch_of(images)))):
             seen += len(rows)
             for norm in norms:
                 norm.momentum = len(rows) / seen  # makes the running value the weighted average

@@ -10,6 +10,15 @@ from torch import Tensor, nn
 from pipeline.train.normalise import normaliser
 
 
+def batch_of(images: Tensor) -> int:
+    """Return how many of ``images`` are passed at once: 256, and fewer of those that are large.
+
+    A batch has 2^22 pixels at most, so that what a network makes of large images fits in memory.
+    """
+    pixels = images[0, 0].numel() if images.ndim == 4 else 1
+    return max(2, min(256, 2**22 // pixels))  # BatchNorm needs two
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put ``model`` in evaluation mode; afterwards each module is in the mode it was in."""
@@ -23,7 +32,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def logits(
-    model: nn.Module, images: Tensor, mean: Tensor, std: Tensor, batch_size: int = 256
+    model: nn.Module, images: Tensor, mean: Tensor, std: Tensor, batch_size: int | None = None
 ) -> Tensor:
     """Return the logits of ``model`` on ``images``, float32 [N, K], on the model's device.
 
@@ -35,12 +44,12 @@ def logits(
 
 
 def outputs(
-    model: nn.Module, images: Tensor, mean: Tensor, std: Tensor, batch_size: int = 256
+    model: nn.Module, images: Tensor, mean: Tensor, std: Tensor, batch_size: int | None = None
 ) -> Iterator[Tensor]:
     """Yield the outputs of ``model``, as it is, batch by batch; arguments as of `logits`."""
     device = next(model.parameters()).device
     normalise = normaliser(mean, std, device)
-    for batch in torch.split(images, batch_size):
+    for batch in torch.split(images, batch_size or batch_of(images)):
         yield model(normalise(batch.to(device)))
 
 

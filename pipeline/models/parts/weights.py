@@ -17,7 +17,8 @@ def load_weights(model: nn.Module, path: Path) -> list[str]:
     """Load pretrained weights into ``model`` in place, running none of the code in the file.
 
     A classifier of another number of classes keeps the weights it has; the names of its parameters
-    are reported and returned.
+    are reported and returned. So does all that surrounds a ``backbone``, where the file is of an
+    image classifier whose layers before its last are that backbone.
 
     Args:
         model: the network, its classifier the last Linear or convolution.
@@ -27,6 +28,8 @@ def load_weights(model: nn.Module, path: Path) -> list[str]:
         UserError: the file is none of these, or a key is absent, unknown or of another shape.
     """
     own, loaded = model.state_dict(), _read(path)
+    if hasattr(model, "backbone") and own.keys().isdisjoint(loaded):
+        loaded = _around(own, loaded)
     left = [key for key in _classifier(model) if _other_classes(loaded.get(key), own[key])]
     for key, tensor in loaded.items():
         if key in getattr(model, "redundant", ()):  # a copy, which its own files also hold
@@ -45,6 +48,20 @@ def load_weights(model: nn.Module, path: Path) -> list[str]:
     if left:
         emit(new_classifier=" ".join(left))
     return left
+
+
+def _around(own: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return ``loaded`` as the network's backbone, and ``own`` weights around it.
+
+    The one layer that the backbone has not is the file's classifier and is left out.
+    """
+    inside = {f"backbone.{key}": value for key, value in loaded.items()}
+    outside = {key: value for key, value in own.items() if not key.startswith("backbone.")}
+    unknown = inside.keys() - own.keys()
+    if len({key.rpartition(".")[0] for key in unknown}) == 1:
+        inside = {key: value for key, value in inside.items() if key not in unknown}
+    emit(new_around_backbone=len(outside))
+    return outside | inside
 
 
 def _classifier(model: nn.Module) -> list[str]:

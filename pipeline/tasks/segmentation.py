@@ -1,0 +1,62 @@
+"""Segmentation: one label a pixel; better is a higher mean intersection over union (IoU)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from pipeline.data.base import Dataset, Split
+from pipeline.errors import UserError
+from pipeline.evaluate.overlap import confusion, mean_iou
+from pipeline.tasks.base import Task
+from pipeline.train.predict import evaluating, outputs
+
+
+class Segmentation(Task):
+    """Keeps what was taken for what, and at which loss, float64 [N, K, K + 1]: a row a class.
+
+    For image n and true class k, [n, k, j] counts its pixels that were predicted as class j, and
+    [n, k, K] is the sum of their cross-entropies. From that the measures of any set of images
+    follow, at a few kilobytes an image; the probabilities of all pixels would take a thousand times
+    as much, and so there is no ensemble of predictions.
+    """
+
+    metric = "mean_iou"
+
+    def predict(self, model: nn.Module, data: Dataset, split: Split) -> Tensor:
+        """Return the counts and losses of every image of ``split`` [N, K, K + 1]."""
+        kept, classes, done = [], len(data.classes), 0
+        with evaluating(model), torch.inference_mode():
+            for scores in outputs(model, split.images, data.mean, data.std):
+                labels = split.labels[done : done + len(scores)].to(scores.device).long()
+                done += len(scores)
+                counts = confusion(scores.argmax(1), labels, classes).double()
+                losses = cross_entropy(scores.float(), labels, reduction="none").double()
+                of_class = [(losses * (labels == k)).sum((1, 2)) for k in range(classes)]
+                kept.append(torch.cat([counts, torch.stack(of_class, 1)[:, :, None]], 2).cpu())
+        return torch.cat(kept)
+
+    def measure(self, predictions: Tensor, split: Split, data: Dataset) -> dict[str, float]:  # noqa: ARG002
+        """Return the mean IoU of one confusion matrix of all images, and the mean cross-entropy.
+
+        Raises:
+            UserError: the network put out NaN or infinity.
+        """
+        total = predictions.sum(0)
+        counts = total[:, :-1]
+        loss = float(total[:, -1].sum() / counts.sum())
+        if not math.isfinite(loss):
+            raise UserError(
+                "the network's outputs hold NaN or infinity, so training diverged: "
+                "lower the learning rate."
+            )
+        return {"mean_iou": float(mean_iou(counts)), "loss": loss}
+
+    def ensemble(self, predictions: Sequence[Tensor]) -> None:  # noqa: ARG002
+        """Return nothing: the probabilities, which would be averaged, are not kept."""
+        return
+
+
+TASK = Segmentation()
