@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pipeline import families
 from pipeline.errors import UserError
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -35,6 +36,8 @@ class Section(BaseModel):
 
 class Data(Section):
     """The images: a file of ``pipeline/data``, where it finds them, and their size in pixels.
+
+    The size of sentences is how many tokens they have at most.
 
     ``corrupted`` is the folder in ``path`` where the official corrupted test set is looked for.
     """
@@ -179,18 +182,18 @@ class Experiment(Section):
         _distinct("merge", self.merge)
         _distinct("studies", self.studies)
         for method in self.methods:
-            _choice("methods", method, modules("plan/methods"))
-        _choice("task", self.task, modules("tasks"))
+            _choice("methods", method, families.names("plan/methods"))
+        _choice("task", self.task, families.names("tasks"))
         for rule in self.merge:
-            _choice("merge", rule, modules("soup"))
+            _choice("merge", rule, families.names("soup"))
         for key, named in (("studies", self.studies), ("study", self.study)):
             for study in named:
-                _choice(key, study, modules("plan/studies"))
-        _choice("data.name", self.data.name, modules("data"))
-        _choice("prune.criterion", self.prune.criterion, modules("prune/criteria"))
-        _choice("prune.allocation", self.prune.allocation, modules("prune/allocations"))
+                _choice(key, study, families.names("plan/studies"))
+        _choice("data.name", self.data.name, families.names("data"))
+        _choice("prune.criterion", self.prune.criterion, families.names("prune/criteria"))
+        _choice("prune.allocation", self.prune.allocation, families.names("prune/allocations"))
         if not self.network.name.startswith("torchvision."):
-            known = [*modules("models"), "torchvision.NAME"]
+            known = [*families.names("models"), "torchvision.NAME"]
             _choice("network.name", self.network.name, known)
         own = (self.prune.criterion, self.prune.allocation)
         if self.prune.structure == "filters" and own not in _FILTERS:
@@ -296,14 +299,6 @@ def load(path: Path) -> Experiment:
 def recipes() -> dict[str, str]:
     """Return what each recipe of the folder is about, by name."""
     return {file.stem: _read(file)["about"] for file in sorted(RECIPES.glob("*.yaml"))}
-
-
-def modules(room: str) -> list[str]:
-    """Return the names that a folder of ``pipeline`` offers: its files that are no base."""
-    folder = Path(__file__).parent / room
-    shared = {"__init__", "base", "build"}
-    names = {file.stem for file in folder.glob("*.py")} - shared
-    return sorted(name.removesuffix("_") for name in names)  # global_.py: global
 
 
 def _with_official_corruptions(experiment: Experiment, root: Path) -> Experiment:

@@ -12,8 +12,8 @@ SPLIT_SEED = 0
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--name", required=True, help="a file of pipeline/data")
-parser.add_argument("--root", type=Path, help="where the images are")
-parser.add_argument("--size", type=int, help="pixels")
+parser.add_argument("--root", type=Path, help="where its files are")
+parser.add_argument("--size", type=int, help="pixels a side, or tokens a sentence")
 parser.add_argument("--out", type=Path, required=True)
 
 

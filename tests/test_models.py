@@ -66,7 +66,7 @@ def test_small_networks_count_as_their_layers_do(name, blocks):
 
 
 def test_there_are_these_networks():
-    assert names() == sorted([*OURS, *OF_PIXELS])
+    assert names() == sorted([*OURS, *OF_PIXELS, "t5small", "t5tiny"])
 
 
 @pytest.mark.parametrize("name", OURS)

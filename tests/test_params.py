@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline import families
 from pipeline.errors import UserError
-from pipeline.params import RECIPES, load, modules, recipes
+from pipeline.params import RECIPES, load, recipes
 
 ROOT = Path(__file__).parent.parent
 
@@ -144,7 +145,7 @@ def test_a_missing_file_says_where_to_run(tmp_path):
 
 
 def test_modules_lists_the_files_a_room_offers():
-    assert "digits" in modules("data")
-    assert "base" not in modules("data")
-    assert "global" in modules("prune/allocations")
+    assert "digits" in families.names("data")
+    assert "base" not in families.names("data")
+    assert "global" in families.names("prune/allocations")
     assert RECIPES.is_dir()

@@ -9,8 +9,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import families
 from pipeline.errors import UserError
-from pipeline.params import Experiment, load, modules
+from pipeline.params import Experiment, load
 from pipeline.plan import graph
 from pipeline.plan.build import build, methods
 from pipeline.plan.imports import closure
@@ -86,7 +87,7 @@ def test_candidates_differ_in_what_varies_and_nothing_else():
     m=st.integers(1, 6),
     phases=st.integers(1, 4),
     methods=st.sets(st.sampled_from(FAMILY), min_size=1),
-    merge=st.sets(st.sampled_from(modules("soup")), min_size=1),
+    merge=st.sets(st.sampled_from(families.names("soup")), min_size=1),
     seeds=st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
 )
 def test_laws_of_every_plan(m, phases, methods, merge, seeds):
@@ -106,12 +107,12 @@ def test_laws_of_every_plan(m, phases, methods, merge, seeds):
 
 
 def test_a_merge_is_told_what_its_rule_asks_for_and_watches_that_rule_only():
-    of = plan(methods=["sms"], merge=modules("soup"), phases=2, seeds=[0])
+    of = plan(methods=["sms"], merge=families.names("soup"), phases=2, seeds=[0])
     asked = {"distilled": {"dense", "seed"}, "learned": {"seed"}}
     asked |= {"model_stock": {"parent"}, "wise": {"parent"}}
     own = {"distilled": ["learned"], "greedy": ["uniform"], "model_stock": ["uniform"]}
     own["wise"] = ["uniform"]
-    for rule in modules("soup"):
+    for rule in families.names("soup"):
         node = of.nodes[f"s0-sms_{rule}-p2"]
         given = {"data", "candidates", "rule"} | asked.get(rule, set())
         assert node.arguments.keys() == given
@@ -130,9 +131,9 @@ def test_the_same_candidates_merged_by_every_rule_need_only_names():
     work = Work(of, 0)
     work.start("sms_uniform")
     candidates = [f"s0-p1-c{j}" for j in range(3)]
-    for rule in modules("soup"):
+    for rule in families.names("soup"):
         work.merge(candidates, 1, rule, name=f"p1-by_{rule}")
-    others = {f"s0-p1-by_{rule}" for rule in modules("soup")} - {"s0-p1-by_uniform"}
+    others = {f"s0-p1-by_{rule}" for rule in families.names("soup")} - {"s0-p1-by_uniform"}
     assert set(of.nodes) - before == others, "the method's own soup is found again"
 
 

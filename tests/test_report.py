@@ -20,11 +20,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 
+from pipeline import families
 from pipeline.evaluate.corruptions.constants import NAMES_15, NAMES_19
 from pipeline.evaluate.cost import macs
 from pipeline.evaluate.robustness import mean_corruption_error
 from pipeline.models.build import build as network_of
-from pipeline.params import RECIPES, Experiment, modules
+from pipeline.params import RECIPES, Experiment
 from pipeline.plan.build import build
 from pipeline.plan.nodes import Plan, Row
 from pipeline.report import paper
@@ -595,7 +596,7 @@ def unseen(figure: Figure) -> set[Text]:
     ("changes", "change"),
     [
         ({"phases": 1, "methods": ["sms"], "merge": ["greedy"]}, None),
-        ({"merge": modules("soup")}, None),
+        ({"merge": families.names("soup")}, None),
         pytest.param(
             {"phases": 10, "seeds": [0, 1], "target_sparsity": 0.995},
             crowd,

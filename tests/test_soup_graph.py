@@ -6,13 +6,13 @@ import shutil
 import pytest
 import torch
 
+from pipeline import families
 from pipeline.checkpoint import load
-from pipeline.params import modules
 from tests.project import Project, ran
 
 pytestmark = pytest.mark.slow
 
-RULES = modules("soup")
+RULES = families.names("soup")
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ class Split:
 
     images: Tensor
     labels: Tensor
+    text: Tensor | None = None  # the labels as people write them, UTF-8, uint8 [N, ...]
 
     def __post_init__(self) -> None:
         pixels = self.images.dtype == torch.uint8 and self.images.ndim == 4
@@ -44,7 +45,8 @@ class Split:
 
     def take(self, rows: Tensor) -> "Split":
         """Return the examples at ``rows``, int64 [M], in that order."""
-        return Split(self.images[rows], self.labels[rows])
+        text = None if self.text is None else self.text[rows]
+        return Split(self.images[rows], self.labels[rows], text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,8 @@ class Groups:
 class RawData:
     """What a data set's file returns; without a ``val``, one is split off ``train``.
 
-    ``task`` is the file of pipeline/tasks that says what is learned.
+    ``task`` is the file of pipeline/tasks that says what is learned; ``extras`` are what else it
+    needs, as a vocabulary.
     """
 
     train: Split
@@ -68,6 +71,7 @@ class RawData:
     groups: Mapping[str, Groups] = field(default_factory=dict)
     val: Split | None = None
     task: str = "classification"
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +90,7 @@ class Dataset:
     groups: dict[str, Groups]
     name: str = "unnamed"
     task: str = "classification"
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def fixed_size(name: str, size: int | None, own: int) -> None:
@@ -100,9 +105,13 @@ def save(dataset: Dataset, folder: Path) -> None:
     for part in ("train", "val", "test"):
         split: Split = getattr(dataset, part)
         tensors = {"images": split.images, "labels": split.labels}
+        if split.text is not None:
+            tensors["text"] = split.text
         save_tensors(folder / f"{part}.safetensors", tensors)
     ids = {name: groups.ids for name, groups in dataset.groups.items()}
     save_tensors(folder / "groups.safetensors", ids)
+    if dataset.extras:
+        save_tensors(folder / "extras.safetensors", dataset.extras)
     meta = {
         "name": dataset.name,
         "classes": list(dataset.classes),
@@ -124,8 +133,11 @@ def load(folder: Path) -> Dataset:
     meta = read_json(folder / "meta.json")
     splits = [load_tensors(folder / f"{part}.safetensors") for part in ("train", "val", "test")]
     ids = load_tensors(folder / "groups.safetensors")
+    more = folder / "extras.safetensors"
     try:
-        train, val, test = (Split(split["images"], split["labels"]) for split in splits)
+        train, val, test = (
+            Split(split["images"], split["labels"], split.get("text")) for split in splits
+        )
         return Dataset(
             train,
             val,
@@ -136,6 +148,7 @@ def load(folder: Path) -> Dataset:
             groups={name: Groups(tuple(of), ids[name]) for name, of in meta["groups"].items()},
             name=meta["name"],
             task=meta["task"],
+            extras=load_tensors(more) if more.exists() else {},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder} holds no data set ({error!r}): make it anew") from error

@@ -4,21 +4,20 @@ A data set is a file of this folder with one function ``read(root, size) -> RawD
 touches nothing else. Everything later sees a `Dataset` and cannot tell where it came from.
 """
 
-import importlib
 import math
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from pipeline import families
 from pipeline.data.base import Dataset, Groups, RawData, Split
 from pipeline.errors import UserError
 
 
 def names() -> list[str]:
-    """Return the data sets that there are: the files of this folder but the shared ones."""
-    files = Path(__file__).parent.glob("*.py")
-    return sorted(file.stem for file in files if file.stem not in {"__init__", "base", "build"})
+    """Return the data sets that there are."""
+    return families.names("data")
 
 
 def read(name: str, root: Path | None = None, size: int | None = None) -> RawData:
@@ -27,15 +26,13 @@ def read(name: str, root: Path | None = None, size: int | None = None) -> RawDat
     Args:
         name: a file of this folder.
         root: the folder its images lie in.
-        size: the side of its images in pixels; None is the data set's own.
+        size: the side of its images in pixels, or the most tokens of a sentence; None is the data
+            set's own.
 
     Raises:
         UserError: there is no such data set, or its files are absent or damaged.
     """
-    if name not in names():
-        known = ", ".join(names())
-        raise UserError(f"data.name is {name!r}, and there is no such data set: choose of {known}")
-    raw: RawData = importlib.import_module(f"pipeline.data.{name}").read(root, size)
+    raw: RawData = families.load("data", name, "data.name").read(root, size)
     return raw
 
 
@@ -109,4 +106,4 @@ def prepare(name: str, raw: RawData, *, seed: int) -> Dataset:
     groups = dict(raw.groups)
     if raw.test.labels.ndim == 1:
         groups = {"classes": Groups(raw.classes, raw.test.labels), **groups}
-    return Dataset(train, val, raw.test, raw.classes, mean, std, groups, name, raw.task)
+    return Dataset(train, val, raw.test, raw.classes, mean, std, groups, name, raw.task, raw.extras)

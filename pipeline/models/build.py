@@ -6,10 +6,10 @@ A network is a file of this folder with one function ``build(classes, channels) 
 
 import difflib
 import importlib
-from pathlib import Path
 
 from torch import nn
 
+from pipeline import families
 from pipeline.errors import UserError
 
 # These two return a second, auxiliary output unless told otherwise.
@@ -20,9 +20,8 @@ TORCHVISION_OPTIONS = {
 
 
 def names() -> list[str]:
-    """Return our own networks: the files of this folder but the shared ones."""
-    files = Path(__file__).parent.glob("*.py")
-    return sorted(file.stem for file in files if file.stem not in {"__init__", "build"})
+    """Return our own networks."""
+    return families.names("models")
 
 
 def build(name: str, classes: int, channels: int = 3) -> nn.Module:

@@ -3,7 +3,8 @@
 from importlib import import_module
 from types import ModuleType
 
-from pipeline.params import Experiment, modules
+from pipeline import families
+from pipeline.params import Experiment
 from pipeline.plan.nodes import Plan
 from pipeline.plan.studies.base import Study
 from pipeline.plan.work import Work
@@ -54,12 +55,12 @@ def _study(plan: Plan, name: str) -> None:
 
 def methods() -> dict[str, str]:
     """Return the first line of what each method is, by name."""
-    return {name: _about(_module("methods", name)) for name in modules("plan/methods")}
+    return {name: _about(_module("methods", name)) for name in families.names("plan/methods")}
 
 
 def studies() -> dict[str, str]:
     """Return the first line of what each study is, by name."""
-    return {name: _about(_module("studies", name)) for name in modules("plan/studies")}
+    return {name: _about(_module("studies", name)) for name in families.names("plan/studies")}
 
 
 def _module(room: str, name: str) -> ModuleType:

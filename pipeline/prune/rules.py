@@ -1,8 +1,6 @@
 """Finding a criterion or an allocation by the name a user writes in params.yaml.
 
-The name is the module's: ``magnitude`` is criteria/magnitude.py. A name that Python reserves takes
-an underscore, as PEP 8 has it: ``global`` is allocations/global_.py. To add one, write one file
-with the room's function, and its test; nothing else changes.
+To add one, write one file with the room's function, and its test; nothing else changes.
 
     criteria/NAME.py     scores(weights) -> scores: what is smallest is pruned first
     allocations/NAME.py  masks(scores, sparsity, alive) -> masks: how many each layer loses
@@ -10,12 +8,12 @@ with the room's function, and its test; nothing else changes.
 An allocation that draws at random takes a ``seed`` as well, and stands in `SEEDED`.
 """
 
-import importlib
 from functools import partial
-from pathlib import Path
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from pipeline import families
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:  # the planner reads this file too, and has no other use for torch
@@ -32,8 +30,7 @@ SEEDED = ("random",)
 
 def names(room: str) -> list[str]:
     """Return the names in ``room`` ("criteria" or "allocations"), sorted."""
-    files = (Path(__file__).parent / room).glob("[!_]*.py")
-    return sorted(file.stem.removesuffix("_") for file in files)
+    return families.names(f"prune/{room}")
 
 
 def module_name(room: str, name: str) -> str:
@@ -42,16 +39,12 @@ def module_name(room: str, name: str) -> str:
     Raises:
         UserError: no such file in the room.
     """
-    if name not in names(room):
-        allowed = ", ".join(names(room))
-        raise UserError(f"prune.{SINGULAR[room]} is {name!r}: use one of {allowed}.")
-    here = Path(__file__).parent / room / f"{name}.py"
-    return f"pipeline.prune.{room}.{name if here.exists() else name + '_'}"
+    return families.module_name(f"prune/{room}", name, f"prune.{SINGULAR[room]}")
 
 
 def load(room: str, name: str) -> ModuleType:
     """Import the module behind ``name``."""
-    return importlib.import_module(module_name(room, name))
+    return import_module(module_name(room, name))
 
 
 def allocation(name: str, seed: int | None = None) -> "Allocation":

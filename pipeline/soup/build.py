@@ -1,6 +1,6 @@
 """Finding a merge rule by the name a user writes in params.yaml, and what it has to be given.
 
-The name is the file's: ``uniform`` is uniform.py. To add a rule, write one file with a function
+To add a rule, write one file with a function
 
     merge(candidates, *, ...) -> Soup
 
@@ -10,18 +10,14 @@ there is; nothing is read or computed that no rule asks for.
 
 import ast
 import importlib
-from pathlib import Path
 from types import ModuleType
 
-from pipeline.errors import UserError
-
-FOLDER = Path(__file__).parent
-NO_RULES = {"__init__", "base", "build"}
+from pipeline import families
 
 
 def names() -> list[str]:
     """Return the names of all rules, sorted."""
-    return sorted({file.stem for file in FOLDER.glob("*.py")} - NO_RULES)
+    return families.names("soup")
 
 
 def module_name(name: str) -> str:
@@ -30,9 +26,7 @@ def module_name(name: str) -> str:
     Raises:
         UserError: there is no such rule.
     """
-    if name not in names():
-        raise UserError(f"merge is {name!r}: use one of {', '.join(names())}.")
-    return f"pipeline.soup.{name}"
+    return families.module_name("soup", name, "merge")
 
 
 def asks(name: str) -> list[str]:
@@ -54,5 +48,5 @@ def load(name: str) -> ModuleType:
 
 
 def _parsed(name: str) -> ast.Module:
-    file = FOLDER / f"{module_name(name).rpartition('.')[2]}.py"
+    file = families.ROOT / "soup" / f"{module_name(name).rpartition('.')[2]}.py"
     return ast.parse(file.read_text(encoding="utf-8"))

@@ -10,10 +10,11 @@ the file of the same name in pipeline/evaluate: training does not depend on it.
 """
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor, nn
+
+from pipeline import families
 
 if TYPE_CHECKING:
     from pipeline.data.base import Dataset, Split
@@ -36,7 +37,7 @@ class Task(Protocol):
 
 def load(name: str) -> Task:
     """Return the task ``name``, a file of this folder."""
-    task: Task = import_module(f"pipeline.tasks.{name}").TASK
+    task: Task = families.load("tasks", name, "task").TASK
     return task
 
 

@@ -32,6 +32,8 @@ def load_weights(model: nn.Module, path: Path) -> list[str]:
         loaded = _around(own, loaded)
     left = [key for key in _classifier(model) if _other_classes(loaded.get(key), own[key])]
     for key, tensor in loaded.items():
+        if key in getattr(model, "redundant", ()):  # a copy, which its own files also hold
+            continue
         if key not in own:
             raise _other_network(path, f"it has {key}, which the network has not")
         if key not in left and tensor.shape != own[key].shape:

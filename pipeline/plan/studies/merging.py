@@ -1,7 +1,8 @@
 """Every merge rule on the same candidates, with nothing retrained in between."""
 
+from pipeline import families
 from pipeline.errors import UserError
-from pipeline.params import Count, Section, modules
+from pipeline.params import Count, Section
 from pipeline.plan.methods import sms
 from pipeline.plan.studies.base import Study
 
@@ -24,7 +25,7 @@ def plan(work: Study) -> None:
         )
     soups = work.changed({"merge": ["uniform"]}).aside(sms.plan)
     candidates = soups[phase - 1].candidates
-    for rule in dict.fromkeys(["uniform", *(grid.rules or modules("soup"))]):
+    for rule in dict.fromkeys(["uniform", *(grid.rules or families.names("soup"))]):
         work.start(f"merged_{rule}")
         soup = work.merge(candidates, phase, rule)
         work.start(f"sms_{rule}")
