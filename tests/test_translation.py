@@ -418,3 +418,4 @@ def test_translation_through_the_whole_graph(tmp_path):
     assert measured["sparsity"] == pytest.approx(0.5, abs=1e-4)
     assert "tok:13a" in measured["bleu_signature"]
     assert metrics_of(project, "s0-sms_uniform-p1-compare")["best_candidate"]["test_bleu"] >= 0
+    assert "## Test BLEU" in (project.root / "reports" / "results.md").read_text()

@@ -17,7 +17,9 @@ class Soup(PythonModel):
 
     def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:  # noqa: ARG002
         """Return the probability of every class for each image of ``model_input``."""
-        images = torch.from_numpy(np.ascontiguousarray(model_input, dtype=np.uint8))
+        own = np.asarray(model_input)
+        dtype = np.int64 if own.dtype == np.int64 else np.uint8  # token ids, or pixels
+        images = torch.from_numpy(np.ascontiguousarray(own, dtype=dtype))
         with torch.inference_mode():
             return self.module(images).numpy()
 
