@@ -38,6 +38,7 @@ parser.add_argument("--to-epoch", type=int)
 parser.add_argument("--phase", type=int, default=0)
 parser.add_argument("--schedule", required=True)
 parser.add_argument("--milestones", type=float, nargs="*", default=[])
+parser.add_argument("--warmup", type=float, default=0.0, help="fraction of all steps")
 parser.add_argument("--learning-rate", type=float, required=True)
 parser.add_argument("--out", type=Path, required=True)
 add_training_flags(parser)
@@ -56,7 +57,11 @@ def main(flags: argparse.Namespace) -> None:
     hook = build(flags.method, Goal(masks=start.masks or None, **_options(flags)))
     epoch = steps_per_epoch(len(data.train.labels), flags.batch_size)
     rates = pretrain_rates(
-        flags.schedule, flags.epochs * epoch, flags.learning_rate, milestones=flags.milestones
+        flags.schedule,
+        flags.epochs * epoch,
+        flags.learning_rate,
+        milestones=flags.milestones,
+        warmup=flags.warmup,
     )
     part = rates[flags.from_epoch * epoch : end * epoch]
     history = train(

@@ -148,6 +148,17 @@ def test_laws_of_the_plan():
             assert graph.command(node) == graph.command(whole[name])
 
 
+@pytest.mark.parametrize("method", [*SINGLE, "gmp_sms", "dpf_sms"])
+def test_whole_filters_are_not_pruned_during_training(method):
+    with pytest.raises(UserError, match=f"structure is filters, but {method} prunes single"):
+        plan(methods=[method], prune={"structure": "filters"})
+
+
+def test_every_training_has_the_recipes_warm_up():
+    own = load(ROOT / "params.yaml").pretrain.model_dump() | {"warmup": 0.1}
+    assert {node.arguments["warmup"] for node in trainings(plan(pretrain=own), "gmp")} == {0.1}
+
+
 def test_too_many_pruning_steps_are_refused():
     with pytest.raises(UserError, match=r"during.pruning_steps is 30, but must .* the 30 epochs"):
         plan({"pruning_steps": 30}, methods=["gmp"])

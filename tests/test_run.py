@@ -324,7 +324,14 @@ def test_killed_driver_takes_its_workers_along_and_loses_nothing(toy: Toy) -> No
     assert toy.ran() == ["slow"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
+def number(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
+    """Give a signal that is not ignored here, as it is in the background of a script."""
+    before = signal.signal(request.param, signal.default_int_handler)
+    yield request.param
+    signal.signal(request.param, before)
+
+
 def test_stop_keeps_what_is_done(toy: Toy, number: signal.Signals) -> None:
     toy.add("done")
     toy.add("slow", "done", run="(sleep 60 & echo $! > pid; wait)")

@@ -58,7 +58,16 @@ def sms(work: Work, method: str, prune: Callable[[list[str], int, float], str]) 
 
 
 def levels(work: Work, method: str) -> dict[int, float]:
-    """Return the ramp of ``method``, by epoch; empty for a method that has none."""
+    """Return the ramp of ``method``, by epoch; empty for a method that has none.
+
+    Raises:
+        UserError: whole filters are to be pruned, which is after training only.
+    """
+    if work.settings.prune.structure == "filters":
+        raise UserError(
+            f"prune.structure is filters, but {work.method} prunes single weights while it trains: "
+            "set it to weights, or take the method out of the list."
+        )
     if "pruning_steps" not in OPTIONS[method]:
         return {}
     own = work.settings
@@ -96,6 +105,7 @@ def _flags(work: Work, method: str, seed: int, phase: int) -> dict[str, Any]:
         "epochs": budget(work),
         "schedule": s.schedule,
         "milestones": s.milestones,
+        "warmup": s.warmup or None,
         "learning_rate": s.learning_rate,
         "seed": seed,
         **work._training(s.weight_decay),
