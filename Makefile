@@ -47,10 +47,10 @@ repro: $(INSTALLED)  ## run the graph that params.yaml describes, then the repor
 	$(BIN)/dvc repro $(ARGS)
 
 test: $(INSTALLED)  ## run every test, except those that need a GPU
-	$(BIN)/python -m pytest -m 'not gpu' $(ARGS)
+	$(BIN)/python -m pytest -n auto -m 'not gpu' $(ARGS)
 
 test-fast: $(INSTALLED)  ## run the tests that take no more than a few seconds each
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 check: $(INSTALLED)  ## lint, formatting, types, import rules, spelling (.pre-commit-config.yaml)
 	$(BIN)/pre-commit run --all-files
