@@ -15,5 +15,5 @@ def align(work: Work, reference: str, run: str, phase: int, number: int) -> str:
         "seed": derive(work.seed, "align", phase, number),
     }
     name = joined(work.method, f"p{phase}", f"run{number}")
-    modules = work._learning()
+    modules = work.learning_modules()
     return work.add(name, "align", flags, modules=modules, phase=phase, candidate=number)

@@ -108,7 +108,7 @@ def _flags(work: Work, method: str, seed: int, phase: int) -> dict[str, Any]:
         "warmup": s.warmup or None,
         "learning_rate": s.learning_rate,
         "seed": seed,
-        **work._training(s.weight_decay),
+        **work.training_flags(s.weight_decay),
     }
 
 
@@ -120,5 +120,5 @@ def _options(work: Work, method: str) -> dict[str, Any]:
 
 
 def _add(work: Work, name: str, method: str, flags: dict[str, Any], **places: int) -> str:
-    modules = (f"pipeline.sparsify.{method}", *work._learning())
+    modules = (f"pipeline.sparsify.{method}", *work.learning_modules())
     return work.add(name, "sparsify", flags, files=(), modules=modules, shared=False, **places)

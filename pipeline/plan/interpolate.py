@@ -22,4 +22,4 @@ def interpolate(work: Work, models: Sequence[str], phase: int, points: int = 11)
         "points": points,
     }
     name = joined(work.method, f"p{phase}", "interpolate")
-    return work.add(name, "interpolate", flags, modules=work._learning(), phase=phase)
+    return work.add(name, "interpolate", flags, modules=work.learning_modules(), phase=phase)

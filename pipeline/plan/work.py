@@ -65,10 +65,10 @@ class Work(Ledger):
             "warmup": s.warmup or None,
             "learning_rate": s.learning_rate,
             "seed": derive(self.seed, "pretrain"),
-            **self._training(s.weight_decay),
+            **self.training_flags(s.weight_decay),
         }
         files = (own.network.weights,) if own.network.weights else ()
-        return self.add("dense", "pretrain", flags, files=files, modules=self._learning())
+        return self.add("dense", "pretrain", flags, files=files, modules=self.learning_modules())
 
     def prune(self, parent: str, phase: int, run: int | None = None) -> str:
         """Return ``parent`` pruned to the sparsity of ``phase``."""
@@ -80,7 +80,7 @@ class Work(Ledger):
             **_rule(own),
             "seed": self._pruning_seed(phase),
         }
-        modules = (*_pruning(own), *self._network())
+        modules = (*_pruning(own), *self.network_modules())
         lineage = "" if parent == self.pretrain() else self.lineage
         branch = f"c{run}" if lineage and run is not None else ""
         name = joined(lineage, f"p{phase}", branch, "prune")
@@ -104,12 +104,12 @@ class Work(Ledger):
             "schedule": schedule,
             "learning_rate": peak,
             "seed": derive(self.seed, "retrain", phase, seed_of),
-            **self._training(decay),
+            **self.training_flags(decay),
             **more,
         }
         shared = times == 1 and not more and self.plan.nodes[pruned].inputs == (self.pretrain(),)
         name = joined("" if shared else self.lineage, f"p{phase}", f"c{candidate}")
-        modules = self._learning()
+        modules = self.learning_modules()
         return self.add(name, "retrain", flags, modules=modules, phase=phase, candidate=candidate)
 
     def merge(self, candidates: Sequence[str], phase: int, rule: str, name: str = "") -> str:
@@ -127,7 +127,7 @@ class Work(Ledger):
             "dense": artifact(self.pretrain()) if "distillation" in asked else None,
             "seed": derive(self.seed, "merge", phase) if learns else None,
         }
-        modules = (rules.module_name(rule), *self._learning())
+        modules = (rules.module_name(rule), *self.learning_modules())
         name = name or joined(self.method, f"p{phase}")
         return self.add(name, "merge", flags, modules=modules, phase=phase)
 
@@ -152,7 +152,7 @@ class Work(Ledger):
             "average": average,
             "unaligned": [artifact(name) for name in unaligned],
         }
-        modules = (*_pruning(own), *self._learning())
+        modules = (*_pruning(own), *self.learning_modules())
         name = joined(self.method, f"p{phase}")
         return self.add(name, "reprune", flags, modules=modules, phase=phase)
 
@@ -161,7 +161,7 @@ class Work(Ledger):
         data, short = artifact(self.data()), self._short(model)
         flags = {"data": data, "model": artifact(model), "groups": self.settings.evaluate.groups}
         summary = f"pipeline.evaluate.{self.settings.task}"
-        modules = (*self._learning(), summary)
+        modules = (*self.learning_modules(), summary)
         evaluate = self.add(f"{short}-eval", "evaluate", flags, modules=modules, phase=phase)
         self.plan.rows.append(
             Row(
@@ -186,7 +186,7 @@ class Work(Ledger):
             "soup": artifact(model),
         }
         short = f"{self._short(model)}-compare"
-        return self.add(short, "compare", flags, modules=self._learning(), phase=phase)
+        return self.add(short, "compare", flags, modules=self.learning_modules(), phase=phase)
 
     def _short(self, model: str) -> str:
         return model.removeprefix(f"{self.name()}-")
@@ -196,7 +196,7 @@ class Work(Ledger):
         if self.settings.prune.structure == "weights" or phase != self.settings.phases:
             return None
         flags = {"data": artifact(self.data()), "model": artifact(model)}
-        return self.add(short, "shrink", flags, modules=self._network(), phase=phase)
+        return self.add(short, "shrink", flags, modules=self.network_modules(), phase=phase)
 
     def _robustness(self, short: str, model: str, phase: int) -> str | None:
         own = self.settings.evaluate
@@ -215,7 +215,7 @@ class Work(Ledger):
             "robustness",
             {"data": data, "model": artifact(model), "corruptions": corruptions},
             files=(official,) if official else (),
-            modules=self._network(),
+            modules=self.network_modules(),
             phase=phase,
         )
 
@@ -244,7 +244,12 @@ class Work(Ledger):
                 schedule, peak = "LLR", value
         return epochs, decay, schedule, peak
 
-    def _training(self, weight_decay: float) -> dict[str, Any]:
+    def _pruning_seed(self, phase: int) -> int | None:
+        """Return the seed of an allocation that draws at random."""
+        random = self.settings.prune.allocation in SEEDED
+        return derive(self.seed, "prune", phase) if random else None
+
+    def training_flags(self, weight_decay: float) -> dict[str, Any]:
         """Return the flags that pretraining and retraining share."""
         own, augmentation = self.settings.pretrain, self.settings.augmentation
         return {
@@ -257,18 +262,14 @@ class Work(Ledger):
             "rotation": augmentation.rotation or None,
         }
 
-    def _network(self) -> tuple[str, ...]:
+    def network_modules(self) -> tuple[str, ...]:
+        """Return the module of the network, if it is one of ours."""
         name = self.settings.network.name
         return () if name.startswith("torchvision.") else (f"pipeline.models.{name}",)
 
-    def _pruning_seed(self, phase: int) -> int | None:
-        """Return the seed of an allocation that draws at random."""
-        random = self.settings.prune.allocation in SEEDED
-        return derive(self.seed, "prune", phase) if random else None
-
-    def _learning(self) -> tuple[str, ...]:
+    def learning_modules(self) -> tuple[str, ...]:
         """Return the modules of the network and of what it learns."""
-        return (*self._network(), f"pipeline.tasks.{self.settings.task}")
+        return (*self.network_modules(), f"pipeline.tasks.{self.settings.task}")
 
 
 def _rule(prune: Prune) -> dict[str, str]:

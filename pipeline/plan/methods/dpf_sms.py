@@ -15,7 +15,7 @@ def plan(work: Work) -> None:
             "sparsity": sparsity,
         }
         rules = ("pipeline.prune.criteria.magnitude", "pipeline.prune.allocations.global_")
-        modules = (*rules, *work._network())
+        modules = (*rules, *work.network_modules())
         return work.add(f"dpf_sms-p{phase}-prune", "dpf_prune", flags, modules=modules, phase=phase)
 
     work.start("dpf_sms")

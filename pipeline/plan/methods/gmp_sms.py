@@ -17,7 +17,7 @@ def plan(work: Work) -> None:
             "allocation": "global",
         }
         rules = ("pipeline.prune.criteria.magnitude", "pipeline.prune.allocations.global_")
-        modules = (*rules, *work._network())
+        modules = (*rules, *work.network_modules())
         return work.add(f"gmp_sms-p{phase}-prune", "prune", flags, modules=modules, phase=phase)
 
     work.start("gmp_sms")
