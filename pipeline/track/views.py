@@ -10,6 +10,7 @@ MEASURES = (
     "sparsity",
     "test_accuracy",
     "test_mean_iou",
+    "test_bleu",
     "ood_accuracy_15",
     "worst_group",
     "worst_class",
