@@ -441,6 +441,21 @@ def test_paper_rows_of_filters():
     assert paper.lookup(params("cifar100_wrn20", prune=filters), "imp", 1) is None
 
 
+def test_paper_rows_of_pruning_during_training():
+    """Table 2, ResNet-50 on ImageNet at 80 %, read from the page; it has no earlier phases."""
+    shared = {"paper": {"dataset": "ImageNet", "arch": "ResNet-50"}, "target_sparsity": 0.8}
+    own = params("cifar100_wrn20", **shared)
+    for method, mean in (("bimp_sms", 75.76), ("gmp", 73.92), ("dpf_sms", 75.85), ("dst", 72.32)):
+        found = paper.lookup(own, method, 3)
+        assert found is not None
+        assert (found.mean, found.table) == (mean, 2)
+        assert paper.lookup(own, method, 2) is None
+        assert paper.lookup(own, method, 3, "best_candidate") is None
+    assert paper.lookup(own, "str", 3) is None  # the paper leaves it out
+    for other in (shared | {"target_sparsity": 0.75}, shared | {"prune": {"structure": "filters"}}):
+        assert paper.lookup(params("cifar100_wrn20", **other), "gmp", 3) is None
+
+
 def test_page_says_what_removed_filters_save(tmp_path: Path):
     """Two seeds, speed-ups 2 and 3 for one image and 4 and 5 for 64: 2.50 and 4.50."""
     experiment = params(
