@@ -283,12 +283,14 @@ def test_page_says_who_wins_and_by_how_much(three: tuple[Plan, Path]):
     page = (three[1] / "reports/results.md").read_text()
     assert "| SMS uniform | 97." in page
     assert "| 96.00 ± 1.00 |" in page
+    assert "- 2.75 points above IMP (n = 3" in page
+    assert "- 5.41 points above IMP-RePrune (n = 3" in page
     assert (
         "2.00 points above IMP 3× longer (n = 3, 95 % interval -0.48 to +4.48: not told apart)"  # noqa: RUF001
         in page
     )
     assert (
-        "SMS greedy is 3.10 points below its best candidate "
+        "SMS greedy is\n\n- 3.10 points below its best candidate "
         "(n = 3, 95 % interval -3.35 to -2.85: worse)"
     ) in page
     assert "The test set has 360 images; one is 0.28 points." in page
