@@ -31,7 +31,7 @@ def main(flags: argparse.Namespace) -> None:
             meta |= {"layout": "streamed", "images": MOST, "synthetic": True}
             write_json(folder / "meta.json", meta)
             return
-        images = test.images.permute(0, 2, 3, 1).contiguous().numpy()  # [N, H, W, C]
+        images = test.images[:].permute(0, 2, 3, 1).contiguous().numpy()  # [N, H, W, C]
         save_set(
             folder,
             lambda name, severity: generate(images, name, severity, constants, SEED),

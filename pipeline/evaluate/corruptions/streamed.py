@@ -60,7 +60,7 @@ class Streamed:
         def block(number: int) -> tuple[Tensor, Tensor]:
             clean = self.test.take(blocks[number])
             images = generate(
-                clean.images.permute(0, 2, 3, 1).contiguous().numpy(),
+                clean.images[:].permute(0, 2, 3, 1).contiguous().numpy(),
                 corruption,
                 severity,
                 self.constants,
