@@ -34,8 +34,8 @@ from pipeline.report.figures.layers import depth
 from pipeline.report.headline import headline
 from pipeline.report.page import page as page_of
 from pipeline.report.read import read
-from pipeline.report.robustness import FAMILIES, corruption_errors
-from pipeline.report.spread import difference, spread
+from pipeline.report.robustness import FAMILIES
+from pipeline.report.spread import by_seed, difference, spread
 from pipeline.report.write import DRAWN, write
 
 ROOT = Path(__file__).parent.parent
@@ -529,14 +529,14 @@ def test_corruption_error_is_that_of_the_evaluation(three: tuple[Plan, Path]):
     """Computed here from tables, there from metrics: the same formula twice."""
     plan, folder = three
     results = read(plan, folder / "artifacts")
-    own = corruption_errors(results, "imp")
+    own = by_seed(results, "imp", 3, "mce")
     for seed in range(3):
         model, dense = (
             json.loads((folder / "artifacts" / name / "metrics.json").read_text())["by_corruption"]
             for name in (f"s{seed}-imp-p3-c0-ood", f"s{seed}-dense-ood")
         )
         assert own[seed] == pytest.approx(mean_corruption_error(model, dense))
-    assert corruption_errors(results, "dense") == pytest.approx([1.0] * 3)
+    assert by_seed(results, "dense", 0, "mce") == pytest.approx({0: 1.0, 1: 1.0, 2: 1.0})
 
 
 def test_families_hold_the_19_corruptions():
