@@ -10,6 +10,7 @@ import yaml
 
 from pipeline import params
 from pipeline.errors import UserError
+from pipeline.evaluate.corruptions.constants import OFFICIAL
 from pipeline.files import read_json
 from pipeline.plan import build, graph
 from pipeline.plan.nodes import Plan, Row, artifact
@@ -38,8 +39,9 @@ def repro(root: Path, tracker: Tracker) -> int:
     _share(root, "data")
     plan = write_plan(root)
     for node in plan.nodes.values():
-        for file in node.files:
-            _share(root, file)
+        for file in (*node.files, *node.unwatched):
+            wanted = file == plan.params.evaluate.corruptions_path
+            _share(root, file, f"get it ({OFFICIAL}), " if wanted else "")
     tracker.open(plan.nodes, plan.params.model_dump(exclude_none=True))
     with View(len(plan.nodes)) as view:
         summary = execute(root, listeners=[view, tracker])
@@ -106,8 +108,10 @@ def _hashes(root: Path) -> dict[str, str]:
     }
 
 
-def _share(root: Path, file: str) -> None:
+def _share(root: Path, file: str, source: str = "") -> None:
     """Let a queued experiment's temporary folder see the data of the main checkout.
+
+    ``source`` says where to get the file.
 
     Raises:
         UserError: data that a stage reads is in neither.
@@ -117,7 +121,7 @@ def _share(root: Path, file: str) -> None:
     here, there = root / file, home / file
     if not there.exists() and not here.exists():
         raise UserError(
-            f"{PARAMS}: {file} does not exist, but a stage reads it: "
+            f"{PARAMS}: {file} does not exist, but a stage reads it: {source}"
             "put it there, or correct the path"
         )
     if not here.exists():

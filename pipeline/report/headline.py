@@ -24,7 +24,8 @@ def headline(results: Results) -> dict[str, Any]:
         phase = 0 if method == "dense" else results.final
         values = {
             "test_accuracy": over_seeds(results, method, phase, "test_accuracy"),
-            "ood_accuracy": over_seeds(results, method, phase, "ood_accuracy_19"),
+            "ood_accuracy": over_seeds(results, method, phase, "ood_accuracy_19")
+            or over_seeds(results, method, phase, "ood_accuracy_15"),
             "worst_group": over_seeds(results, method, phase, "worst_group"),
         }
         if method in results.soups:

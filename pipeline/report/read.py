@@ -19,6 +19,7 @@ from pipeline.report.results import (
     TABLES,
     Results,
 )
+from pipeline.report.robustness import corruption_error
 from pipeline.report.source import Records, Source
 
 ROUNDING = 1e-3  # whole weights, layer by layer, in the smallest networks
@@ -34,6 +35,7 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
     source = Source(artifacts, set(without), metric.inward)
     rows: Records = []
     tables: dict[str, Records] = {name: [] for name in TABLES}
+    dense = {row.seed: source.metrics(row.robustness) for row in plan.rows if row.method == "dense"}
     for row in plan.rows:
         key: dict[str, Any] = dict(zip(KEY, (row.method, row.phase, row.seed), strict=True))
         evaluated = source.metrics(row.evaluate)
@@ -48,7 +50,7 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
             | {name: model[name] for name in AVERAGED if name in model}
             | _worst_group(evaluated)
             | _flat(source.metrics(row.compare))
-            | _robustness(robust)
+            | _robustness(robust, dense.get(row.seed, {}))
             | _shrunk(shrunk)
         )
         candidates = [source.metrics(name) for name in row.candidates]
@@ -99,13 +101,17 @@ def _flat(compared: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _robustness(robust: dict[str, Any]) -> dict[str, Any]:
+def _robustness(robust: dict[str, Any], dense: dict[str, Any]) -> dict[str, Any]:
     if not robust:
         return {}
+    found = (metrics.get("by_corruption", {}) for metrics in (robust, dense))
     return {
         "ood_accuracy_15": robust.get("mean_15"),
         "ood_accuracy_19": robust.get("mean_19"),
+        "mce": corruption_error(*found),
         "ood_synthetic": robust.get("synthetic"),
+        "ood_about": robust.get("about"),
+        "ood_images": robust.get("images"),
     }
 
 

@@ -31,7 +31,7 @@ COMPARED = [
     "angle_mean_degrees",
 ]
 AVERAGED = ["sparsity_of_mean", "sparsity_of_mean_unaligned"]  # before re-pruning
-ROBUST = ["ood_accuracy_15", "ood_accuracy_19", "ood_synthetic"]
+ROBUST = ["ood_accuracy_15", "ood_accuracy_19", "mce", "ood_synthetic", "ood_about", "ood_images"]
 SHRUNK = [
     "parameters_removed",
     "bytes_removed",

@@ -21,6 +21,7 @@ MEASURES = [
     "ensemble_test_accuracy",
     "ood_accuracy_15",
     "ood_accuracy_19",
+    "mce",
     "speedup",
     "nonzeros",
     "stored_bytes",
