@@ -64,9 +64,10 @@ class Augmentation(Section):
 
 
 class Pretrain(Section):
-    """How the dense network is trained; retraining keeps batch size and weight decay.
+    """How the dense network is trained; retraining keeps batch size, weight decay and precision.
 
-    ``milestones`` and ``warmup`` are fractions of the whole training.
+    ``milestones`` and ``warmup`` are fractions of the whole training. ``precision`` bf16 trains
+    in mixed precision; whatever is measured is measured in fp32.
     """
 
     epochs: Count
@@ -78,6 +79,7 @@ class Pretrain(Section):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_norm: Positive | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 class Prune(Section):

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from pipeline.data.base import IGNORE
+from pipeline.errors import UserError
 from pipeline.seeds import derive
 from pipeline.train.augment import Augmentation
+from pipeline.train.distributed import own, world
 from pipeline.train.normalise import normaliser
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ class Batches:
 
     Order and augmentation have a random stream each, drawn on the CPU once an epoch: any device
     sees the same batches, and a GPU never waits for the host within an epoch. A set smaller than
-    a batch is one batch.
+    a batch is one batch. Of processes that train together each is handed its share of every batch.
     """
 
     def __init__(
@@ -40,6 +42,12 @@ class Batches:
         self.images = data.train.images.to(device)
         self.labels = data.train.labels.to(device)
         self.size = min(batch_size, len(self.labels))
+        if self.size < world():
+            raise UserError(
+                f"a batch has {self.size} examples, too few for {world()} processes: raise "
+                "pretrain.batch_size or lower SMS_GPUS_PER_STAGE"
+            )
+        self.own = own(self.size)
         self.augmentation = augmentation
         self.normalise = normaliser(data.mean, data.std, device)
         self.order, self.draws = (
@@ -58,7 +66,8 @@ class Batches:
         order = torch.randperm(count, generator=self.order).to(device)
         draws = self.augmentation.draw(count, self.draws).to(device)
         for step in range(len(self)):
-            batch = slice(step * self.size, (step + 1) * self.size)
+            first = step * self.size
+            batch = slice(first + self.own.start, first + self.own.stop)
             rows = order[batch]
             images, labels = self.images[rows], self.labels[rows]
             if images.ndim == 4:
