@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pipeline.sparsify.build import names
 from pipeline.train.distributed import own, rank, share, total, world
+from tests.project import Project, ran
 from tests.ranks import GOAL, SCENARIOS, norm
 
 ROOT = Path(__file__).parent.parent
@@ -297,3 +298,15 @@ def test_nothing_outlives_the_stage(stages: Stages, number: signal.Signals) -> N
     assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
     assert gone(both)
     assert not (stages.folder / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_graph_trains_by_two_processes_under_the_same_cache_keys(tmp_path: Path) -> None:
+    project = Project.create(tmp_path / "project")
+    for old, new in (("[sms, imp]", "[imp]"), ("m: 3", "m: 1"), ("phases: null", "phases: 1")):
+        project.edit("params.yaml", old, new)
+    output = project.run("dvc", "repro", SMS_GPUS_PER_STAGE="2")
+    assert {"s0-dense", "s0-p1-c0"} <= ran(output)
+    log = project.root / ".dvc" / "tmp" / "sms" / "logs" / "s0-p1-c0.log"
+    assert len(log.read_text().splitlines()) == 1  # one epoch, told once
+    assert ran(project.run("dvc", "repro")) == set()

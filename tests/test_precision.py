@@ -110,7 +110,7 @@ def test_every_task_trains_as_in_float32(name):
         torch.manual_seed(0)
         model = network(name, 20 if name == "t5tiny" else 3, channels)
         settings = Settings(4, 0.0, precision=precision)
-        history = train(model, data, settings, [0.01] * 4, seed=0)
+        history = train(model, data, settings, [0.001] * 4, seed=0)
         losses.append([row["loss"] for row in history])
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
     assert losses[1] != losses[0]
