@@ -50,6 +50,7 @@ def leave() -> bool:
     first = rank() == 0
     if dist.is_initialized():
         dist.destroy_process_group()
+        os.environ["LOCAL_WORLD_SIZE"] = "1"  # the machine's cores are its own now
     return first
 
 

@@ -31,8 +31,9 @@ class Settings:
     """How to train: SGD (Nesterov iff weight decay > 0) on the cross entropy.
 
     Attributes: weight_decay, on all parameters; clip_norm, the largest norm of the gradient;
-    precision, "bf16" computes the forward pass in bfloat16 where PyTorch deems it safe; compile,
-    whether to spend up to half a minute on `torch.compile`, which only long trainings earn back.
+    precision, "bf16" computes outputs and their gradients in bfloat16 where PyTorch deems it safe,
+    and keeps weights, gradients and statistics in float32; compile, whether to spend up to half a
+    minute on `torch.compile`, which only long trainings earn back.
     """
 
     batch_size: int
@@ -85,7 +86,7 @@ def train(  # noqa: PLR0913
     count at which the label scores highest (pipeline/tasks/base.py). Weights masked False are +0.0
     from the start and after every step. Equal seeds give equal bits (on one machine, with one
     number of threads); the order of the data, augmentation and dropout have a stream of randomness
-    each.
+    each. Processes that train together (pipeline/train/distributed.py) take every step together.
 
     Arguments: masks, bool, True = kept, by parameter name; device, where the model is left.
     Raises: UserError when the training diverges.
