@@ -1,5 +1,9 @@
-"""What tests/test_distributed.py trains: alone, or as ``python -m tests.ranks FOLDER`` by two."""
+"""What tests/test_distributed.py trains: alone, or as ``python -m tests.ranks FOLDER`` by two.
 
+On a GPU, if ``RANKS_DEVICE`` is cuda, which both share: NCCL would want two, gloo does not.
+"""
+
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,6 +26,7 @@ from tests.test_loop import dataset, random_masks, small
 
 AUGMENTED = Augmentation(crop_padding=1, flip=True, rotation=10.0)
 SETTINGS = Settings(15, 5e-4, clip_norm=0.5, label_smoothing=0.1, augmentation=AUGMENTED)
+DEVICE = torch.device(os.environ.get("RANKS_DEVICE", "cpu"))
 RATES = [0.05 - 0.004 * step for step in range(12)]  # three epochs of 64 // 15 steps
 GOAL = Goal(sparsity=0.5, epochs=3, pruning_steps=2, refresh=2, penalty=1e-3, alpha=1e-3)
 
@@ -57,7 +62,7 @@ class Gradients(Hook):
     def on_gradients(self, model: nn.Module, step: int) -> None:
         for name, parameter in model.named_parameters():
             if step == 1 and parameter.grad is not None:
-                self.seen[name] = parameter.grad.clone()
+                self.seen[name] = parameter.grad.cpu().clone()
 
 
 class Zeros(Hook):
@@ -69,7 +74,7 @@ class Zeros(Hook):
     def on_step_end(self, model: nn.Module, step: int) -> None:
         self.steps = step
         for name, mask in self.masks.items():
-            pruned = model.get_parameter(name)[~mask]
+            pruned = model.get_parameter(name).cpu()[~mask]
             self.wrong += int((pruned.ne(0) | pruned.signbit()).sum())
 
 
@@ -81,8 +86,18 @@ def trained(
     masks: dict[str, Tensor] | None = None,
 ) -> dict[str, Any]:
     """Train ``model`` and return all that came of it."""
-    history = train(model, data or dataset(), settings, RATES, seed=3, hooks=hooks, masks=masks)
-    return {"state": model.state_dict(), "history": history}
+    history = train(
+        model,
+        data or dataset(),
+        settings,
+        RATES,
+        seed=3,
+        hooks=hooks,
+        masks=masks,
+        device=DEVICE,
+    )
+    seed = torch.initial_seed()  # of dropout's stream
+    return {"state": model.cpu().state_dict(), "history": history, "seed": seed}
 
 
 def masked(make: Callable[[], nn.Module], settings: Settings = SETTINGS) -> dict[str, Any]:
@@ -118,13 +133,15 @@ def norm() -> dict[str, Any]:
     weights = torch.randn(7, 4, 3, 5, generator=generator)
     layer = nn.Sequential(nn.BatchNorm2d(4))
     nn.init.uniform_(layer[0].weight, generator=generator)
+    layer.to(DEVICE)
     if dist.is_initialized():
-        synchronise(layer, torch.device("cpu"))
+        synchronise(layer, DEVICE)
     part = own(7)
-    x = inputs[part].clone().requires_grad_()
+    x = inputs[part].to(DEVICE, copy=True).requires_grad_()
     y = layer(x)
-    (y * weights[part]).sum().backward()
-    return {"y": y.detach(), "x": x.grad, "state": layer.state_dict()}
+    (y * weights[part].to(DEVICE)).sum().backward()
+    assert x.grad is not None
+    return {"y": y.detach().cpu(), "x": x.grad.cpu(), "state": layer.cpu().state_dict()}
 
 
 def means() -> list[Tensor]:
