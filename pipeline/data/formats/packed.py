@@ -7,6 +7,7 @@ of each.
 
 import json
 import os
+import weakref
 from pathlib import Path
 
 import torch
@@ -29,8 +30,9 @@ class Pack:
 
     def __init__(self, path: Path, rows: Tensor | None = None) -> None:
         tensors = load_tensors(path)  # maps the file and reads none of the images
-        self.path, self.file = path, path.open("rb")
-        self.first = _offset(self.file.fileno(), "bytes")
+        self.path, self.file = path, os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.file)
+        self.first = _offset(self.file, "bytes")
         try:
             offsets, sizes = tensors["offsets"], tensors["sizes"]
         except KeyError as error:
@@ -45,7 +47,7 @@ class Pack:
     def read(self, row: int) -> bytes:
         """Return image ``row``, letting other threads run while the disk is slow."""
         start, end = int(self.starts[row]), int(self.ends[row])
-        return os.pread(self.file.fileno(), end - start, self.first + start)
+        return os.pread(self.file, end - start, self.first + start)
 
     def take(self, rows: Tensor) -> "Pack":
         """Return the images at ``rows``, int64 [M]."""
