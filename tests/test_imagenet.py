@@ -537,13 +537,13 @@ def test_a_small_class_subset_is_learned_from_official_folders(tmp_path):
     wnids = dict(zip(("airplane", "frog", "horse", "ship"), (*WNIDS, "n09999999"), strict=True))
     with tarfile.open(pack) as archive:
         for member in archive:
-            _, part, name, *rest = [*member.name.split("/"), "", ""][:4]
-            number = int("".join(filter(str.isdigit, rest[0])) or 0)
-            if name in wnids and member.isfile() and number % 10 == 0:
-                folder = project.root / "data" / "imagenet" / {"test": "val"}.get(part, part)
-                path = folder / wnids[name] / f"{number:05d}.JPEG"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(archive.extractfile(member).read())
+            path = Path(member.name)
+            if not member.isfile() or path.parent.name not in wnids or int(path.stem) % 10:
+                continue
+            part = "train" if path.parts[1] == "train" else "val"
+            folder = project.root / "data" / "imagenet" / part / wnids[path.parent.name]
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{path.stem}.JPEG").write_bytes(archive.extractfile(member).read())
     recipe = yaml.safe_load((RECIPES / "imagenet_resnet50.yaml").read_text())
     recipe["network"]["name"], recipe["data"]["size"] = "resnet8", 28
     recipe["pretrain"] |= {"epochs": 4, "batch_size": 64}
