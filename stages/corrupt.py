@@ -19,7 +19,7 @@ parser.add_argument("--out", type=Path, required=True)
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
     test = load(flags.data).test
-    images = test.images.permute(0, 2, 3, 1).contiguous().numpy()  # [N, H, W, C]
+    images = test.images[:].permute(0, 2, 3, 1).contiguous().numpy()  # [N, H, W, C]
     constants = constants_for(images.shape[1])
     with publish(flags.out) as folder:
         save_set(

@@ -261,6 +261,7 @@ class Work(Ledger):
             "crop_padding": augmentation.crop_padding or None,
             "flip": augmentation.flip,
             "rotation": augmentation.rotation or None,
+            "resized_crop": augmentation.resized_crop,
         }
 
     def network_modules(self) -> tuple[str, ...]:

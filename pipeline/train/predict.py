@@ -1,21 +1,22 @@
 """A network's outputs on examples, without a trace left in the network."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.data.formats.compressed import Compressed, Images, Rows
 from pipeline.train.normalise import normaliser
 
 
-def batch_of(images: Tensor) -> int:
+def batch_of(images: Images) -> int:
     """Return how many of ``images`` are passed at once: 256, and fewer of those that are large.
 
     A batch has 2^22 pixels at most, so that what a network makes of large images fits in memory.
     """
-    pixels = images[0, 0].numel() if images.ndim == 4 else 1
+    pixels = math.prod(images.shape[2:]) if images.ndim == 4 else 1
     return max(2, min(256, 2**22 // pixels))  # BatchNorm needs two
 
 
@@ -32,7 +33,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def logits(
-    model: nn.Module, images: Tensor, mean: Tensor, std: Tensor, batch_size: int | None = None
+    model: nn.Module, images: Images, mean: Tensor, std: Tensor, batch_size: int | None = None
 ) -> Tensor:
     """Return the logits of ``model`` on ``images``, float32 [N, K], on the model's device.
 
@@ -44,17 +45,27 @@ def logits(
 
 
 def outputs(
-    model: nn.Module, images: Tensor, mean: Tensor, std: Tensor, batch_size: int | None = None
+    model: nn.Module, images: Images, mean: Tensor, std: Tensor, batch_size: int | None = None
 ) -> Iterator[Tensor]:
     """Yield the outputs of ``model``, as it is, batch by batch; arguments as of `logits`."""
     device = next(model.parameters()).device
     normalise = normaliser(mean, std, device)
-    for batch in torch.split(images, batch_size or batch_of(images)):
-        yield model(normalise(batch.to(device)))
+    size = batch_size or batch_of(images)
+    parts = (slice(start, start + size) for start in range(0, len(images), size))
+    for batch in on_device(images, parts, device):
+        yield model(normalise(batch))
+
+
+def on_device(images: Images, parts: Iterable[Rows], device: torch.device) -> Iterator[Tensor]:
+    """Yield ``images`` part by part on ``device``; compressed ones are decoded ahead."""
+    if isinstance(images, Compressed):
+        yield from images.decoded(((rows, None) for rows in parts), device)
+    else:
+        yield from (images[rows].to(device) for rows in parts)
 
 
 def count_right(
-    model: nn.Module, images: Tensor, labels: Tensor, mean: Tensor, std: Tensor
+    model: nn.Module, images: Images, labels: Tensor, mean: Tensor, std: Tensor
 ) -> Tensor:
     """Return at how many positions the label scores highest, and how many count, float64 [2].
 
