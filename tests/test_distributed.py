@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pipeline.sparsify.build import names
+from pipeline.train.batches import Batches
 from pipeline.train.distributed import own, rank, share, total, world
 from tests.project import Project, ran
-from tests.ranks import GOAL, SCENARIOS, norm
+from tests.ranks import AUGMENTED, GOAL, SCENARIOS, norm
+from tests.test_loop import dataset
 
 ROOT = Path(__file__).parent.parent
 
@@ -87,6 +89,24 @@ def test_shares_follow_each_other_and_differ_by_one_at_most(count: int, of: int)
 def test_a_process_alone_has_everything() -> None:
     assert (world(), rank(), own(7)) == (1, 0, slice(0, 7))
     assert total(torch.tensor([2.0, 3.0])).tolist() == [2, 3]
+
+
+def test_shares_of_a_batch_are_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order and the draws of the augmentation are those of the whole batch."""
+
+    def epochs() -> list[tuple[Tensor, Tensor]]:
+        cpu = torch.device("cpu")
+        batches = Batches(dataset(), 20, AUGMENTED, seed=0, device=cpu)
+        return [batch for _ in range(2) for batch in batches.epoch()]
+
+    whole, parts = epochs(), []
+    for number in range(3):
+        monkeypatch.setattr("pipeline.train.batches.own", lambda n, r=number: share(n, r, 3))
+        parts.append(epochs())
+    assert [len(part[0][1]) for part in parts] == [6, 7, 7]
+    for step, (images, labels) in enumerate(whole):
+        assert torch.equal(torch.cat([part[step][0] for part in parts]), images)
+        assert torch.equal(torch.cat([part[step][1] for part in parts]), labels)
 
 
 # ---- two processes against one
