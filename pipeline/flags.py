@@ -16,6 +16,8 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop-padding", type=int, default=0, help="pixels")
     parser.add_argument("--flip", action="store_true")
     parser.add_argument("--rotation", type=float, default=0.0, help="degrees")
+    parser.add_argument("--resized-crop", type=float, help="smallest share of an image's area")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
 
@@ -27,5 +29,8 @@ def settings(flags: argparse.Namespace) -> Settings:
         weight_decay=flags.weight_decay,
         label_smoothing=flags.label_smoothing,
         clip_norm=flags.clip_norm,
-        augmentation=Augmentation(flags.crop_padding, flags.flip, flags.rotation),
+        augmentation=Augmentation(
+            flags.crop_padding, flags.flip, flags.rotation, flags.resized_crop
+        ),
+        precision=flags.precision,
     )

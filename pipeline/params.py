@@ -56,20 +56,26 @@ class Network(Section):
 
 
 class Augmentation(Section):
-    """Random crops, flips and rotations of the training images."""
+    """Random crops, flips and rotations of the training images.
+
+    ``resized_crop``: the smallest share of an image's area that is cut out and resized.
+    """
 
     crop_padding: Annotated[int, Field(ge=0)] = 0
     flip: bool = False
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    resized_crop: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 class Pretrain(Section):
-    """How the dense network is trained; retraining keeps batch size and weight decay.
+    """How the dense network is trained; retraining keeps batch size, weight decay and precision.
 
-    ``milestones`` and ``warmup`` are fractions of the whole training.
+    ``milestones`` and ``warmup`` are fractions of the whole training. 0 epochs take the network's
+    weights file as it is. ``precision`` bf16 trains in mixed precision; whatever is measured is
+    measured in fp32.
     """
 
-    epochs: Count
+    epochs: Annotated[int, Field(ge=0)]
     batch_size: Count
     learning_rate: Positive
     weight_decay: NotNegative
@@ -78,6 +84,7 @@ class Pretrain(Section):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_norm: Positive | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 class Prune(Section):
@@ -200,6 +207,10 @@ class Experiment(Section):
             raise UserError(
                 f"prune.structure is filters, which ranks by L2 norm, each layer alike, but "
                 f"prune asks for {' and '.join(own)}: leave criterion and allocation as they were"
+            )
+        if not (self.pretrain.epochs or self.network.weights):
+            raise UserError(
+                "pretrain.epochs is 0, but network.weights is null: name a file of trained weights"
             )
         self.retrain_values()
         return self

@@ -1,4 +1,8 @@
-"""Train the dense network, from scratch or from a file of weights, and keep its learning rates."""
+"""Train the dense network, from scratch or from a file of weights, and keep its learning rates.
+
+With 0 epochs the weights are taken as they are. The learning rates, which retraining goes by, are
+then those of a training of one epoch: of the schedule's shape and its largest rate.
+"""
 
 import argparse
 from pathlib import Path
@@ -15,6 +19,7 @@ from pipeline.models.parts.weights import load_weights
 from pipeline.rates import pretrain_rates
 from pipeline.seeds import derive
 from pipeline.train.device import pick
+from pipeline.train.launch import leave, on_all_gpus
 from pipeline.train.loop import steps_per_epoch, train
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -37,7 +42,7 @@ def main(flags: argparse.Namespace) -> None:
     model = build(flags.network, len(data.classes), channels)
     if flags.weights:
         load_weights(model, flags.weights)
-    steps = flags.epochs * steps_per_epoch(len(data.train.labels), flags.batch_size)
+    steps = max(flags.epochs, 1) * steps_per_epoch(len(data.train.labels), flags.batch_size)
     rates = pretrain_rates(
         flags.schedule,
         steps,
@@ -45,7 +50,10 @@ def main(flags: argparse.Namespace) -> None:
         milestones=flags.milestones,
         warmup=flags.warmup,
     )
-    history = train(model, data, settings(flags), rates, seed=flags.seed, device=device)
+    taken = rates if flags.epochs else []
+    history = train(model, data, settings(flags), taken, seed=flags.seed, device=device)
+    if not leave():
+        return
     meta = {
         "network": flags.network,
         "classes": len(data.classes),
@@ -64,4 +72,4 @@ def main(flags: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(main, parser)
+    run(on_all_gpus(main), parser)

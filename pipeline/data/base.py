@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipeline.checkpoint import load_tensors, read_json, save_tensors, write_json
+from pipeline.data.formats.compressed import Compressed, Images
+from pipeline.data.formats.packed import pack, unpack
 from pipeline.errors import UserError
 
+PACKED = "-images.safetensors"  # of a split whose images are compressed
 IGNORE = -100  # a label that does not count: what torch.nn.functional.cross_entropy leaves out
 
 
@@ -19,10 +23,11 @@ class Split:
 
     Attributes: images, uint8 [N, C, H, W] in 0..255, or token ids, int64 [N, ...]; labels, int64
     [N] in 0..K-1, or one a pixel [N, H, W] or token [N, L], where `IGNORE` does not count. Maps of
-    up to 128 classes may be int8, an eighth of the memory.
+    up to 128 classes may be int8, an eighth of the memory. Images that would not fit in memory are
+    `Compressed`, and look like the tensor.
     """
 
-    images: Tensor
+    images: Images
     labels: Tensor
     text: Tensor | None = None  # the labels as people write them, UTF-8, uint8 [N, ...]
 
@@ -46,7 +51,9 @@ class Split:
     def take(self, rows: Tensor) -> "Split":
         """Return the examples at ``rows``, int64 [M], in that order."""
         text = None if self.text is None else self.text[rows]
-        return Split(self.images[rows], self.labels[rows], text)
+        own = self.images
+        images: Images = own.take(rows) if isinstance(own, Compressed) else own[rows]
+        return Split(images, self.labels[rows], text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +69,8 @@ class RawData:
     """What a data set's file returns; without a ``val``, one is split off ``train``.
 
     ``task`` is the file of pipeline/tasks that says what is learned; ``extras`` are what else it
-    needs, as a vocabulary.
+    needs, as a vocabulary. ``scale`` is the mean and the deviation of images / 255 where they are
+    given, and not to be taken of the training split.
     """
 
     train: Split
@@ -72,6 +80,7 @@ class RawData:
     val: Split | None = None
     task: str = "classification"
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    scale: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,11 +109,18 @@ def fixed_size(name: str, size: int | None, own: int) -> None:
 
 
 def save(dataset: Dataset, folder: Path) -> None:
-    """Write ``dataset`` into ``folder``: safetensors per split and of the groups, and meta.json."""
+    """Write ``dataset`` into ``folder``: safetensors per split and of the groups, and meta.json.
+
+    Compressed images have a file of their own (pipeline/data/formats/packed.py).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for part in ("train", "val", "test"):
         split: Split = getattr(dataset, part)
-        tensors = {"images": split.images, "labels": split.labels}
+        tensors = {"labels": split.labels}
+        if isinstance(split.images, Compressed):
+            pack(folder / f"{part}{PACKED}", split.images)
+        else:
+            tensors["images"] = split.images[:]
         if split.text is not None:
             tensors["text"] = split.text
         save_tensors(folder / f"{part}.safetensors", tensors)
@@ -131,13 +147,10 @@ def load(folder: Path) -> Dataset:
         UserError: the files are absent or not a data set.
     """
     meta = read_json(folder / "meta.json")
-    splits = [load_tensors(folder / f"{part}.safetensors") for part in ("train", "val", "test")]
     ids = load_tensors(folder / "groups.safetensors")
     more = folder / "extras.safetensors"
     try:
-        train, val, test = (
-            Split(split["images"], split["labels"], split.get("text")) for split in splits
-        )
+        train, val, test = (_split(folder, part, meta) for part in ("train", "val", "test"))
         return Dataset(
             train,
             val,
@@ -152,3 +165,9 @@ def load(folder: Path) -> Dataset:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder} holds no data set ({error!r}): make it anew") from error
+
+
+def _split(folder: Path, part: str, meta: Mapping[str, Any]) -> Split:
+    tensors, packed = load_tensors(folder / f"{part}.safetensors"), folder / f"{part}{PACKED}"
+    images = unpack(packed, meta["shape"][-1]) if packed.exists() else tensors["images"]
+    return Split(images, tensors["labels"], tensors.get("text"))

@@ -92,15 +92,17 @@ def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 def prepare(name: str, raw: RawData, *, seed: int) -> Dataset:
     """Return ``raw`` as the data set ``name``: validation split off, statistics taken.
 
-    The statistics see the training split only. Where an example has one label, the classes
-    themselves are a group set.
+    The statistics see the training split only, unless the data set gives them. Where an example
+    has one label, the classes themselves are a group set.
     """
     if raw.val is None:
         train, val = split_validation(raw.train, seed=seed)
     else:
         train, val = raw.train, raw.val
-    if train.images.dtype == torch.uint8:
-        mean, std = statistics(train.images)
+    if raw.scale is not None:
+        mean, std = raw.scale
+    elif train.images.dtype == torch.uint8:
+        mean, std = statistics(train.images[:])
     else:
         mean = std = torch.empty(0)
     groups = dict(raw.groups)

@@ -23,8 +23,17 @@ Interval = tuple[int, int, float]  # from an epoch to another, at a sparsity
 
 
 def budget(work: Work) -> int:
-    """Return the epochs of one training."""
-    return work.settings.during.epochs or work.settings.pretrain.epochs
+    """Return the epochs of one training.
+
+    Raises:
+        UserError: there are none.
+    """
+    epochs = work.settings.during.epochs or work.settings.pretrain.epochs
+    if not epochs:
+        raise UserError(
+            f"pretrain.epochs is 0 and during.epochs null, but {work.method} trains: give it epochs"
+        )
+    return epochs
 
 
 def sparsify(work: Work, method: str, *, from_dense: bool = False) -> str:

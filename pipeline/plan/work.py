@@ -250,9 +250,11 @@ class Work(Ledger):
             "weight_decay": weight_decay,
             "label_smoothing": own.label_smoothing or None,
             "clip_norm": own.clip_norm,
+            "precision": None if own.precision == "fp32" else own.precision,
             "crop_padding": augmentation.crop_padding or None,
             "flip": augmentation.flip,
             "rotation": augmentation.rotation or None,
+            "resized_crop": augmentation.resized_crop,
         }
 
     def network_modules(self) -> tuple[str, ...]:

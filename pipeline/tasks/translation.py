@@ -35,7 +35,7 @@ class Translation(Task):
         device = next(model.parameters()).device
         kept = []
         with evaluating(model), torch.inference_mode():
-            batches = (torch.split(side, BATCH) for side in (split.images, split.labels))
+            batches = (side.split(BATCH) for side in (split.images, split.labels))
             for batch in zip(*batches, strict=True):
                 tokens, labels = (side.to(device) for side in batch)
                 scores = model(tokens).float()

@@ -9,7 +9,8 @@ from mlflow.models import infer_signature
 from torch import Tensor, nn
 
 from pipeline import small
-from pipeline.checkpoint import load, load_tensors
+from pipeline.checkpoint import load
+from pipeline.data.base import load as load_data
 from pipeline.files import read_json
 from pipeline.models.build import build
 
@@ -66,7 +67,7 @@ def log_model(run_id: str, name: str, model: Path, data: Path) -> str:
     on any machine with PyTorch.
     """
     module = classifier(model, data)
-    examples = load_tensors(data / "test.safetensors")["images"][:4]
+    examples = load_data(data).test.images[:4]
     with torch.inference_mode():
         probabilities = module(examples)
     signature = infer_signature(examples.numpy(), probabilities.numpy())

@@ -14,12 +14,15 @@ class Augmentation:
     Attributes: crop_padding, black pixels added on each side before the crop; flip, whether half
     of the images are mirrored; rotation, the largest angle in degrees, either way (nearest pixel,
     black outside). All three move pixels without changing them, so one gather does them together.
+    resized_crop, the smallest share of a compressed image that is cut out and resized, is done
+    where images are decoded (pipeline/train/crops.py).
     Source: the data augmentation of the paper, Appendix A; torchvision's PIL transforms.
     """
 
     crop_padding: int = 0
     flip: bool = False
     rotation: float = 0.0
+    resized_crop: float | None = None
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return ``images``, uint8 [B, C, H, W], augmented with fresh draws."""

@@ -1,14 +1,19 @@
-"""The training split in memory, handed out in shuffled, augmented, normalised batches."""
+"""The training split, handed out in shuffled, augmented, normalised batches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from pipeline.data.base import IGNORE
+from pipeline.data.formats.compressed import Compressed
+from pipeline.errors import UserError
 from pipeline.seeds import derive
+from pipeline.train import crops
 from pipeline.train.augment import Augmentation
+from pipeline.train.distributed import own, world
 from pipeline.train.normalise import normaliser
 
 if TYPE_CHECKING:
@@ -24,8 +29,11 @@ class Batches:
     """Batches of one data set on one device, in which the images stay uint8 until they are used.
 
     Order and augmentation have a random stream each, drawn on the CPU once an epoch: any device
-    sees the same batches, and a GPU never waits for the host within an epoch. A set smaller than
-    a batch is one batch.
+    sees the same batches, and a GPU never waits for the host within an epoch. Compressed images
+    stay with the host, which decodes the next batches while one is learned from; their crops have a
+    random stream too. A set smaller than a batch is one batch.
+
+    Of processes that train together each is handed its share of every batch.
     """
 
     def __init__(
@@ -40,10 +48,26 @@ class Batches:
         self.images = data.train.images.to(device)
         self.labels = data.train.labels.to(device)
         self.size = min(batch_size, len(self.labels))
+        if self.size < world():
+            raise UserError(
+                f"a batch has {self.size} examples, too few for {world()} processes: raise "
+                "pretrain.batch_size or lower SMS_GPUS_PER_STAGE"
+            )
+        self.own = own(self.size)
+        self.smallest = augmentation.resized_crop
+        self.flipped = augmentation.flip
+        if self.smallest is not None:  # mirrors what it cuts out
+            augmentation = replace(augmentation, resized_crop=None, flip=False)
+            if not isinstance(self.images, Compressed):
+                raise UserError(
+                    f"augmentation.resized_crop is {self.smallest}, but the images of {data.name} "
+                    "are stored as squares: leave it null, and set crop_padding"
+                )
         self.augmentation = augmentation
         self.normalise = normaliser(data.mean, data.std, device)
-        self.order, self.draws = (
-            torch.Generator().manual_seed(derive(seed, name)) for name in ("order", "augmentation")
+        self.order, self.draws, self.crops = (
+            torch.Generator().manual_seed(derive(seed, name))
+            for name in ("order", "augmentation", "crops")
         )
 
     def __len__(self) -> int:
@@ -55,14 +79,31 @@ class Batches:
         A map of labels, one a pixel, is moved as its image is.
         """
         count, device = len(self.labels), self.labels.device
-        order = torch.randperm(count, generator=self.order).to(device)
+        order = torch.randperm(count, generator=self.order)
         draws = self.augmentation.draw(count, self.draws).to(device)
-        for step in range(len(self)):
-            batch = slice(step * self.size, (step + 1) * self.size)
-            rows = order[batch]
-            images, labels = self.images[rows], self.labels[rows]
+        starts = range(0, len(self) * self.size, self.size)
+        batches = [slice(start + self.own.start, start + self.own.stop) for start in starts]
+        decoded = self._images(order, batches)
+        order = order.to(device)
+        for batch, found in zip(batches, decoded, strict=True):
+            images, labels = found, self.labels[order[batch]]
             if images.ndim == 4:
                 images = self.augmentation.apply(images, draws[batch])
             if labels.ndim == 3:
                 labels = self.augmentation.apply(labels[:, None], draws[batch], IGNORE)[:, 0]
             yield self.normalise(images), labels.long()
+
+    def _images(self, order: Tensor, batches: Iterable[slice]) -> Iterator[Tensor]:
+        """Yield the images of each batch of ``order`` on the device, cut out where they are cut."""
+        if not isinstance(self.images, Compressed):
+            order = order.to(self.labels.device)
+            yield from (self.images[order[batch]] for batch in batches)
+            return
+        cut = None
+        if self.smallest is not None:
+            sizes = self.images.files.sizes[order]
+            cut = crops.draw(sizes, self.smallest, self.crops, flip=self.flipped)
+        yield from self.images.decoded(
+            ((order[batch], None if cut is None else cut[batch]) for batch in batches),
+            self.labels.device,
+        )

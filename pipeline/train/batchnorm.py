@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pipeline.data.formats.compressed import Images
 from pipeline.train.normalise import normaliser
-from pipeline.train.predict import batch_of, evaluating
+from pipeline.train.predict import batch_of, evaluating, on_device
 
 
 def reestimate(
-    model: nn.Module, images: Tensor, mean: Tensor, std: Tensor, batch_size: int | None = None
+    model: nn.Module, images: Images, mean: Tensor, std: Tensor, batch_size: int | None = None
 ) -> None:
     """Replace all running statistics by averages over ``images``, in one pass.
 
@@ -38,16 +39,17 @@ def reestimate(
     normalise = normaliser(mean, std, device)
     count = len(images)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).to(images.device)
+    parts = order.tensor_split(math.ceil(count / (batch_size or batch_of(images))))
     seen = 0
     with evaluating(model), torch.no_grad():
         for norm in norms:
             norm.reset_running_stats()
             norm.training = True
-        for rows in order.tensor_split(math.ceil(count / (batch_size or batch_of(images)))):
-            seen += len(rows)
+        for batch in on_device(images, parts, device):
+            seen += len(batch)
             for norm in norms:
-                norm.momentum = len(rows) / seen  # makes the running value the weighted average
-            model(normalise(images[rows].to(device)))
+                norm.momentum = len(batch) / seen  # makes the running value the weighted average
+            model(normalise(batch))
         for norm, momentum in norms.items():
             norm.training = False
             norm.momentum = momentum

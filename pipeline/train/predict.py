@@ -1,21 +1,22 @@
 """A network's outputs on examples, without a trace left in the network."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.data.formats.compressed import Compressed, Images, Rows
 from pipeline.train.normalise import normaliser
 
 
-def batch_of(images: Tensor) -> int:
+def batch_of(images: Images) -> int:
     """Return how many of ``images`` are passed at once: 256, and fewer of those that are large.
 
     A batch has 2^22 pixels at most, so that what a network makes of large images fits in memory.
     """
-    pixels = images[0, 0].numel() if images.ndim == 4 else 1
+    pixels = math.prod(images.shape[2:]) if images.ndim == 4 else 1
     return max(2, min(256, 2**22 // pixels))  # BatchNorm needs two
 
 
@@ -32,7 +33,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def logits(
-    model: nn.Module, images: Tensor, mean: Tensor, std: Tensor, batch_size: int | None = None
+    model: nn.Module, images: Images, mean: Tensor, std: Tensor, batch_size: int | None = None
 ) -> Tensor:
     """Return the logits of ``model`` on ``images``, float32 [N, K], on the model's device.
 
@@ -44,31 +45,41 @@ def logits(
 
 
 def outputs(
-    model: nn.Module, images: Tensor, mean: Tensor, std: Tensor, batch_size: int | None = None
+    model: nn.Module, images: Images, mean: Tensor, std: Tensor, batch_size: int | None = None
 ) -> Iterator[Tensor]:
     """Yield the outputs of ``model``, as it is, batch by batch; arguments as of `logits`."""
     device = next(model.parameters()).device
     normalise = normaliser(mean, std, device)
-    for batch in torch.split(images, batch_size or batch_of(images)):
-        yield model(normalise(batch.to(device)))
+    size = batch_size or batch_of(images)
+    parts = (slice(start, start + size) for start in range(0, len(images), size))
+    for batch in on_device(images, parts, device):
+        yield model(normalise(batch))
 
 
-def share_right(
-    model: nn.Module, images: Tensor, labels: Tensor, mean: Tensor, std: Tensor
-) -> float:
-    """Return the share of the positions that count at which the label scores highest, or NaN.
+def on_device(images: Images, parts: Iterable[Rows], device: torch.device) -> Iterator[Tensor]:
+    """Yield ``images`` part by part on ``device``; compressed ones are decoded ahead."""
+    if isinstance(images, Compressed):
+        yield from images.decoded(((rows, None) for rows in parts), device)
+    else:
+        yield from (images[rows].to(device) for rows in parts)
 
-    NaN stands for a network that puts out NaN or infinity. Arguments: labels, int64 [N, ...],
-    negative where a position does not count; the others as of `logits`.
+
+def count_right(
+    model: nn.Module, images: Images, labels: Tensor, mean: Tensor, std: Tensor
+) -> Tensor:
+    """Return at how many positions the label scores highest, and how many count, float64 [2].
+
+    The first is NaN for a network that puts out NaN or infinity. Arguments: labels, int64
+    [N, ...], negative where a position does not count; the others as of `logits`.
     """
-    right = count = 0
+    right, count, done = 0.0, int((labels >= 0).sum()), 0
     with evaluating(model), torch.inference_mode():
-        done = 0
         for scores in outputs(model, images, mean, std):
             own = labels[done : done + len(scores)].to(scores.device)
             done += len(scores)
             if not scores.isfinite().all():
-                return math.nan
+                right = math.nan
+                break
             right += int((scores.argmax(1) == own).sum())
-            count += int((own >= 0).sum())
-    return right / count
+    device = next(model.parameters()).device
+    return torch.tensor([right, count], dtype=torch.float64, device=device)

@@ -1,0 +1,104 @@
+"""ImageNet-1K, or any of its classes: ROOT/train/WNID/*.JPEG and ROOT/val/WNID/*.JPEG.
+
+The layout is that of torchvision's ImageNet and ImageFolder; so is the order of the classes, that
+of their WNIDs, and with it the meaning of torchvision's pretrained weights. The official validation
+images, whose labels are public, serve as the test set; validation is split off the training images.
+A million images do not fit in memory as pixels, so they stay compressed: those for training are
+shrunk once, those for testing are kept byte by byte, so that what is measured on them is what
+others measure. Names of classes that people can read are taken from LOC_synset_mapping.txt or
+classes.txt, where one lies beside train and val.
+
+Source: Russakovsky et al. 2015, ImageNet Large Scale Visual Recognition Challenge.
+"""
+
+import re
+from pathlib import Path
+
+import torch
+
+from pipeline.data.base import Groups, RawData, Split
+from pipeline.data.formats.compressed import Compressed
+from pipeline.data.formats.loose import Loose
+from pipeline.data.formats.pictures import short_side
+from pipeline.errors import UserError
+
+DEFAULT_SIZE = 224
+SUFFIXES = {".jpeg", ".jpg"}
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what published weights were trained with
+NAMES = ("LOC_synset_mapping.txt", "classes.txt")
+TARS = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
+
+EXPECTED = (
+    f"data.path should hold train/WNID/*.JPEG and val/WNID/*.JPEG of {TARS[0]} and {TARS[1]}, from "
+    "https://image-net.org/download after registering; they are for non-commercial research and "
+    "education only and may not be passed on"
+)
+
+
+def read(root: Path | None, size: int | None) -> RawData:
+    """Return the images under ``root``, or ``root``/imagenet, as squares of ``size`` (224) pixels.
+
+    Raises:
+        UserError: a folder or its images are absent, or the classes of train and val differ.
+    """
+    folder, size = root or Path("data"), size or DEFAULT_SIZE
+    if (folder / "imagenet").is_dir():
+        folder /= "imagenet"
+    classes = _classes(folder, "train")
+    if strange := set(classes) ^ set(_classes(folder, "val")):
+        raise UserError(
+            f"{folder / 'train'} and {folder / 'val'} differ in the classes "
+            f"{', '.join(sorted(strange)[:5])}: each needs a folder in both"
+        )
+    if len(classes) < 2:
+        raise UserError(f"{folder / 'train'} has one class, {classes[0]}: give at least two")
+    train = _split(folder / "train", classes, size, short_side(size))
+    test = _split(folder / "val", classes, size, None)
+    names = _names(folder, classes)
+    return RawData(
+        train,
+        test,
+        classes,
+        groups={"classes": Groups(names, test.labels)},
+        scale=(torch.tensor(MEAN), torch.tensor(STD)),
+    )
+
+
+def _classes(folder: Path, part: str) -> tuple[str, ...]:
+    inside = folder / part
+    if inside.is_dir():
+        classes = sorted(
+            path.name for path in inside.iterdir() if re.fullmatch(r"n\d{8}", path.name)
+        )
+        if classes:
+            return tuple(classes)
+    if all((folder / tar).is_file() for tar in TARS):
+        raise UserError(
+            f"{folder} holds {TARS[0]} and {TARS[1]}, but no {part}/WNID: put "
+            'ILSVRC2012_devkit_t12.tar.gz beside them and unpack all three by: python -c "from '
+            f"torchvision.datasets import ImageNet as I; I('{folder}', 'train'); "
+            f"I('{folder}', 'val')\""
+        )
+    raise UserError(f"{inside} holds no folders named by WNID, as n01440764: {EXPECTED}")
+
+
+def _split(folder: Path, classes: tuple[str, ...], size: int, short: int | None) -> Split:
+    paths: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        own = sorted(str(p) for p in (folder / name).iterdir() if p.suffix.lower() in SUFFIXES)
+        if not own:
+            raise UserError(f"{folder / name} holds no .JPEG images: {EXPECTED}")
+        paths += own
+        labels += [label] * len(own)
+    return Split(Compressed(Loose(paths, short), size), torch.tensor(labels))
+
+
+def _names(folder: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return each class's WNID with a name for people behind, where a file gives one."""
+    known: dict[str, str] = {}
+    for file in NAMES:
+        if not known and (folder / file).is_file():
+            text = (folder / file).read_text(encoding="utf-8")
+            known = dict(re.findall(r"\b(n\d{8})[\s,]+([^,\n]+)", text))
+    return tuple(f"{name} {known[name].strip()}" if name in known else name for name in classes)
