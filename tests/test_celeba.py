@@ -49,6 +49,7 @@ def test_each_image_has_its_split_label_and_group(root):
     groups = raw.groups["Male x Blond_Hair"]
     named = [groups.names[group] for group in groups.ids]
     assert named == ["male blond", "female non-blond", "male non-blond", "female blond"]
+    assert [groups.names[group] for group in groups.train] == ["male non-blond", "female blond"]
     shades = raw.test.images.float().mean((1, 2, 3))
     assert shades.tolist() == pytest.approx([60, 80, 100, 120], abs=3), "images keep their rows"
 

@@ -53,7 +53,7 @@ def read(root: Path | None, size: int | None) -> RawData:
         splits["train"],
         splits["test"],
         CLASSES,
-        groups={f"{GROUP} x {TARGET}": Groups(GROUPS, groups["test"])},
+        groups={f"{GROUP} x {TARGET}": Groups(GROUPS, groups["test"], groups["train"])},
         val=splits["val"],
     )
 
