@@ -3,7 +3,6 @@
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from pipeline.report.figures import style
 from pipeline.report.names import label, looks, short
@@ -33,9 +32,13 @@ def draw(rows: pd.DataFrame, m: int, seeds: int) -> Figure:
     for axes, (group, n) in zip(panels, sizes.items(), strict=True):
         _panel(axes, own[own["group"] == group], m)
         axes.set_title(f"{group} ({n:,} test images)")
-    figure.supylabel("share of the group's test images (%)", fontsize=9)
+    figure.supylabel(
+        "newly right \N{LEFTWARDS ARROW}    % of the group's test images    "
+        "\N{RIGHTWARDS ARROW} newly wrong",
+        fontsize=9,
+    )
     figure.supxlabel(f"sparsity (%), one shot; {_seeds(seeds)}", fontsize=9)
-    _legend(figure, panels[0])
+    style.legend(figure, panels[0])
     return figure
 
 
@@ -65,18 +68,6 @@ def _panel(axes: Axes, rows: pd.DataFrame, m: int) -> None:
     axes.grid(axis="y")
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, names = axes.get_legend_handles_labels()
-    kinds = {
-        "up: newly wrong": Patch(color=style.GREY, alpha=0.6, linewidth=0),
-        "down: newly right": Patch(color=style.GREY, alpha=0.25, linewidth=0),
-    }
-    figure.legend(
-        [*handles, *kinds.values()], [*names, *kinds],
-        loc="outside upper center", ncols=len(handles) if len(handles) > 2 else 4,
-    )  # fmt: skip
-
-
 def _seeds(seeds: int) -> str:
     many = "one seed" if seeds == 1 else f"means of {seeds} seeds"
-    return f"{many}; points: change of the error rate, 95 % interval"
+    return f"{many}; points: their difference, 95 % interval"
