@@ -20,8 +20,12 @@ from pipeline.evaluate.subgroups import against, by_group, chosen
 from pipeline.params import RECIPES, Experiment
 from pipeline.plan.build import build
 from pipeline.report import beside_paper, table_15
+from pipeline.report.by_group import section as by_group_section
+from pipeline.report.headline import headline
 from pipeline.report.paper import FOLDER
 from pipeline.report.read import read as read_rows
+from pipeline.report.results import Results
+from pipeline.report.spread import summary
 from pipeline.report.studies import subgroups
 from pipeline.report.study import Study, read
 
@@ -338,3 +342,43 @@ def test_the_page_says_what_the_paper_s_numbers_look_like(tmp_path):
     assert "98.90" in line_of(text, "dense", "-")[3]
     assert "look like those of training images" in text
     assert "the paper's tables have" not in text
+
+
+@pytest.fixture
+def results(tmp_path) -> Results:
+    """Two seeds of the dense network and IMP: blond men 50 and 54 %, others 80 to 99 %."""
+    of = build(experiment(studies=[], seeds=[0, 1]))
+    for row in of.rows:
+        found = shares((0.95, 0.8, 0.99, 0.5 + 0.04 * row.seed))
+        classes = {"non-blond": {"recall": 0.97, "n": 2600, "low": 0.96, "high": 0.98}}
+        sets = {"class": {"groups": classes}, "Male x Blond_Hair": {"groups": found["groups"]}}
+        leave(tmp_path, row.evaluate, test_accuracy=0.94, test_macro_accuracy=0.9, groups=sets)
+    return read_rows(of, tmp_path)
+
+
+def test_named_groups_are_columns_of_the_results(results):
+    assert results.by_group == ["test_group_mean", *(f"test_recall/{name}" for name in NAMES)]
+    row = results.cells["imp", 1][1]
+    assert row["test_group_mean"] == pytest.approx((0.95 + 0.8 + 0.99 + 0.54) / 4)
+    assert (row["test_worst_group"], row["test_macro_accuracy"]) == (0.54, 0.9)
+    assert set(results.tables["groups"]["split"]) == {"test"}
+
+
+def test_named_groups_are_in_the_metrics_and_the_summary(results):
+    metrics = headline(results)["imp"]
+    assert metrics["test_recall/male blond"] == 0.52
+    assert (metrics["test_macro_accuracy"], metrics["test_worst_group"]) == (0.9, 0.52)
+    over_seeds = summary(results).set_index(["method", "measure"])
+    blond = over_seeds.loc["imp", "test_recall/male blond"]
+    assert (blond["n"], blond["mean"]) == (2, 0.52)
+    assert blond["std"] == pytest.approx(0.04 / np.sqrt(2))
+
+
+def test_the_page_has_the_recall_of_every_group_with_its_interval(results):
+    text = by_group_section(results)
+    low, high = np.mean([wilson(p, 24) for p in (0.5, 0.54)], axis=0)
+    ends = f"({100 * low:.1f} to {100 * high:.1f})"
+    columns = "male blond, 24 images | female blond, 380 images | male non-blond, 1000 images"
+    assert f"| recall (%) by Male x Blond_Hair | {columns} |" in text
+    assert line_of(text, "IMP", "male blond")[3] == f"52.00 ± 2.83 {ends}"
+    assert f"| IMP | 52.00 ± 2.83 {ends} | 80.00 ± 0.00 (75.7 to 83.7) |" in text
