@@ -14,7 +14,7 @@ from pipeline.report.subgroups import OVERALL, ROLES, order, places
 INTERVALS = """\
 In brackets the 95 % interval that the group's images leave for one network, averaged over the
 seeds (Wilson's; of a mean of groups or classes, Zou and Donner's from theirs; of a change, Agresti
-and Min's for paired shares). It is not the spread over the seeds, which ± is.
+and Min's for paired shares). It is not the spread over the seeds.
 """
 
 
