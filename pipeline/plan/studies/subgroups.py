@@ -50,5 +50,5 @@ def _shift(work: Study, model: str, phase: int) -> str:
         "dense": artifact(work.pretrain()) if phase else None,
         "groups": work.grid(Grid).groups,
     }
-    short = f"{work._short(model)}-shift"
-    return work.add(short, "shift", flags, modules=work.network_modules(), phase=phase)
+    name = f"{model.removeprefix(f'{work.name()}-')}-shift"
+    return work.add(name, "shift", flags, modules=work.network_modules(), phase=phase)
