@@ -283,12 +283,14 @@ def test_page_says_who_wins_and_by_how_much(three: tuple[Plan, Path]):
     page = (three[1] / "reports/results.md").read_text()
     assert "| SMS uniform | 97." in page
     assert "| 96.00 ± 1.00 |" in page
+    assert "- 2.75 points above IMP (n = 3" in page
+    assert "- 5.41 points above IMP-RePrune (n = 3" in page
     assert (
         "2.00 points above IMP 3× longer (n = 3, 95 % interval -0.48 to +4.48: not told apart)"  # noqa: RUF001
         in page
     )
     assert (
-        "SMS greedy is 3.10 points below its best candidate "
+        "SMS greedy is\n\n- 3.10 points below its best candidate "
         "(n = 3, 95 % interval -3.35 to -2.85: worse)"
     ) in page
     assert "The test set has 360 images; one is 0.28 points." in page
@@ -439,6 +441,21 @@ def test_paper_rows_of_filters():
     assert (found.mean, found.table) == (94.70, 12)
     assert paper.lookup(params("cifar100_wrn20", target_sparsity=0.6), "imp", 1) is None
     assert paper.lookup(params("cifar100_wrn20", prune=filters), "imp", 1) is None
+
+
+def test_paper_rows_of_pruning_during_training():
+    """Table 2, ResNet-50 on ImageNet at 80 %, read from the page; it has no earlier phases."""
+    shared = {"paper": {"dataset": "ImageNet", "arch": "ResNet-50"}, "target_sparsity": 0.8}
+    own = params("cifar100_wrn20", **shared)
+    for method, mean in (("bimp_sms", 75.76), ("gmp", 73.92), ("dpf_sms", 75.85), ("dst", 72.32)):
+        found = paper.lookup(own, method, 3)
+        assert found is not None
+        assert (found.mean, found.table) == (mean, 2)
+        assert paper.lookup(own, method, 2) is None
+        assert paper.lookup(own, method, 3, "best_candidate") is None
+    assert paper.lookup(own, "str", 3) is None  # the paper leaves it out
+    for other in (shared | {"target_sparsity": 0.75}, shared | {"prune": {"structure": "filters"}}):
+        assert paper.lookup(params("cifar100_wrn20", **other), "gmp", 3) is None
 
 
 def test_page_says_what_removed_filters_save(tmp_path: Path):

@@ -7,6 +7,8 @@ from pipeline.report.results import Results
 from pipeline.report.spread import Spread, over_seeds
 from pipeline.report.verdict import comparisons
 
+_PLAIN = {"imp", "imp_reprune"}  # their own numbers stand beside the soup's and say enough
+
 
 def headline(results: Results) -> dict[str, Any]:
     """Return means over seeds, six decimals: each method's last phase, and the soups' gains.
@@ -36,7 +38,7 @@ def headline(results: Results) -> dict[str, Any]:
         named = {results.metric.outward(name): found for name, found in values.items()}
         metrics[method] = _means(named.items())
     for made in comparisons(results):
-        if made.phase == results.final:
+        if made.phase == results.final and made.rival not in _PLAIN:
             metrics[made.soup][f"over_{made.rival}"] = round(made.difference.mean, 6)
     return metrics
 
