@@ -305,7 +305,7 @@ def test_metrics_are_few_and_right(three: tuple[Plan, Path]):
     uniform = metrics["sms_uniform"]
     assert (uniform["test_accuracy"], uniform["over_imp_mx"]) == (0.96, 0.02)
     assert metrics["sms_greedy"]["over_best_candidate"] == -0.031
-    assert {"p1", "p2", "ood_accuracy", "worst_group"} < uniform.keys()
+    assert {"p1", "p2", "ood_accuracy", "test_worst_group"} < uniform.keys()
     assert metrics["sparsity"] == 0.95
     count = sum(len(value) if isinstance(value, dict) else 1 for value in metrics.values())
     assert count <= 30

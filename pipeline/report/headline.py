@@ -14,6 +14,7 @@ def headline(results: Results) -> dict[str, Any]:
     """Return means over seeds, six decimals: each method's last phase, and the soups' gains.
 
     Accuracies are fractions. ``p1``, ``p2``, ... are a soup's test accuracies in earlier phases;
+    Data with a few named groups adds each group's recall, their mean and the mean over classes.
     ``over_best_candidate`` and ``over_imp_mx`` what the soup gains in the last. What was not
     measured is left out.
     """
@@ -26,8 +27,10 @@ def headline(results: Results) -> dict[str, Any]:
             "test_accuracy": over_seeds(results, method, phase, "test_accuracy"),
             "ood_accuracy": over_seeds(results, method, phase, "ood_accuracy_19")
             or over_seeds(results, method, phase, "ood_accuracy_15"),
-            "worst_group": over_seeds(results, method, phase, "worst_group"),
+            "test_worst_group": over_seeds(results, method, phase, "test_worst_group"),
         }
+        for column in ("test_macro_accuracy", *results.by_group) if results.by_group else ():
+            values[column] = over_seeds(results, method, phase, column)
         if method in results.soups:
             for earlier in results.phases:
                 if earlier < results.final:

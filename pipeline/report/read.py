@@ -22,6 +22,7 @@ from pipeline.report.results import (
 from pipeline.report.robustness import corruption_error
 from pipeline.report.source import Records, Source
 
+FEW = 10  # groups whose recalls are columns of the table of results
 ROUNDING = 1e-3  # whole weights, layer by layer, in the smallest networks
 
 
@@ -48,7 +49,7 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
             | {name: evaluated[name] for name in (*EVALUATED, *metric.columns) if name in evaluated}
             | source.size(row.model)
             | {name: model[name] for name in AVERAGED if name in model}
-            | _worst_group(evaluated)
+            | _group_measures(evaluated)
             | _flat(source.metrics(row.compare))
             | _robustness(robust, dense.get(row.seed, {}))
             | _shrunk(shrunk)
@@ -65,6 +66,8 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
         if not node.study:
             _extend(tables["training"], place, source.history(name))
     columns = [*COLUMNS, *(SHRUNK if any(row.shrink for row in plan.rows) else [])]
+    more = dict.fromkeys(key for row in rows for key in row if key.startswith("test_"))
+    columns += [key for key in more if key not in columns]
     return Results(
         params=plan.params,
         planned=_planned(plan),
@@ -151,15 +154,24 @@ def _layers(evaluated: dict[str, Any]) -> Records:
 def _groups(evaluated: dict[str, Any]) -> Records:
     """Return recall and 95 % interval of every group, set by set."""
     return [
-        {"set": name, "group": group, **found}
+        {"split": "test", "set": name, "group": group, **found}
         for name, measured in evaluated.get("groups", {}).items()
         for group, found in measured["groups"].items()
     ]
 
 
-def _worst_group(evaluated: dict[str, Any]) -> dict[str, Any]:
+def _group_measures(evaluated: dict[str, Any]) -> dict[str, Any]:
+    """Return the lowest recall, and of the first set of a few named groups each and their mean."""
     recalls = [record["recall"] for record in _groups(evaluated)]
-    return {"worst_group": min(recalls)} if recalls else {}
+    found = {"test_worst_group": min(recalls)} if recalls else {}
+    if "test_macro_accuracy" in evaluated:
+        found["test_macro_accuracy"] = evaluated["test_macro_accuracy"]
+    for name, measured in evaluated.get("groups", {}).items():
+        own = {group: one["recall"] for group, one in measured["groups"].items()}
+        if name != "class" and len(own) <= FEW and "test_group_mean" not in found:
+            found["test_group_mean"] = sum(own.values()) / len(own)
+            found |= {f"test_recall/{group}": recall for group, recall in own.items()}
+    return found
 
 
 def _corruptions(robust: dict[str, Any]) -> Records:

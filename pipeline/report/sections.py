@@ -2,7 +2,7 @@
 
 from pipeline.report import robustness
 from pipeline.report.markdown import NONE, number, table
-from pipeline.report.names import label, percent, sparsity
+from pipeline.report.names import label, sparsity
 from pipeline.report.results import ROLES, Results
 from pipeline.report.spread import over_seeds, reached, spread
 
@@ -124,37 +124,3 @@ def corruptions(results: Results) -> str:
         + "\nBy severity, the mean over all types in percent:\n\n"
         + table(["", *map(str, range(1, 6))], by_severity)
     )
-
-
-def groups(results: Results) -> str:
-    """Return worst and mean recall for every set of groups."""
-    n = len(results.params.seeds)
-    groups = results.at_end("groups")
-    parts = []
-    for name in dict.fromkeys(groups["set"]):
-        rows = []
-        for method in results.methods:
-            own = groups[(groups["set"] == name) & (groups["method"] == method)]
-            if own.empty:
-                continue
-            worst = own.loc[own.groupby("seed")["recall"].idxmin()]
-            places = set(worst["group"])
-            interval = ""
-            if len(worst) == 1:
-                low, high = worst["low"].iloc[0], worst["high"].iloc[0]
-                interval = f" ({percent(low, 1)} to {percent(high, 1)})"
-            rows.append(
-                [
-                    label(method, results.params.m),
-                    places.pop() if len(places) == 1 else "differs by seed",
-                    f"{worst['n'].mean():.0f}",
-                    number(spread(worst["recall"].tolist()), n) + interval,
-                    number(spread(own.groupby("seed")["recall"].mean().tolist()), n),
-                ]
-            )
-        headers = [f"by {name}", "worst group", "its images", "worst recall (%)", "mean recall (%)"]
-        parts.append(table(headers, rows, names=2))
-    if parts and n == 1:
-        how = "Wilson" if results.metric.name == "accuracy" else "bootstrap over images"
-        parts.append(f"In brackets the 95 % interval that so few images leave ({how}).\n")
-    return "\n".join(parts) or "Groups were not evaluated.\n"
