@@ -8,8 +8,7 @@ import torch
 from mlflow.models import infer_signature
 from torch import Tensor, nn
 
-from pipeline.checkpoint import load
-from pipeline.data.base import load as load_data
+from pipeline.checkpoint import load, load_tensors
 from pipeline.files import read_json
 from pipeline.models.build import build
 
@@ -57,7 +56,7 @@ def log_model(run_id: str, name: str, model: Path, data: Path) -> str:
     unpickling, on any machine with PyTorch.
     """
     module = classifier(model, data)
-    examples = load_data(data).test.images[:4]
+    examples = load_tensors(data / "test.safetensors")["images"][:4]
     with torch.inference_mode():
         probabilities = module(examples)
     signature = infer_signature(examples.numpy(), probabilities.numpy())
