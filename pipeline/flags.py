@@ -17,6 +17,7 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--flip", action="store_true")
     parser.add_argument("--rotation", type=float, default=0.0, help="degrees")
     parser.add_argument("--resized-crop", type=float, help="smallest share of an image's area")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
 
@@ -31,4 +32,5 @@ def settings(flags: argparse.Namespace) -> Settings:
         augmentation=Augmentation(
             flags.crop_padding, flags.flip, flags.rotation, flags.resized_crop
         ),
+        precision=flags.precision,
     )

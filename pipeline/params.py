@@ -68,10 +68,11 @@ class Augmentation(Section):
 
 
 class Pretrain(Section):
-    """How the dense network is trained; retraining keeps batch size and weight decay.
+    """How the dense network is trained; retraining keeps batch size, weight decay and precision.
 
     ``milestones`` and ``warmup`` are fractions of the whole training. 0 epochs take the network's
-    weights file as it is.
+    weights file as it is. ``precision`` bf16 trains in mixed precision; whatever is measured is
+    measured in fp32.
     """
 
     epochs: Annotated[int, Field(ge=0)]
@@ -83,6 +84,7 @@ class Pretrain(Section):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_norm: Positive | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 class Prune(Section):

@@ -10,9 +10,10 @@ import yaml
 
 from pipeline import params
 from pipeline.errors import UserError
+from pipeline.evaluate.corruptions.constants import OFFICIAL
 from pipeline.files import read_json
 from pipeline.plan import build, graph
-from pipeline.plan.nodes import Plan, artifact
+from pipeline.plan.nodes import Plan, Row, artifact
 from pipeline.report import metric
 from pipeline.report.write import write as write_report
 from pipeline.run.driver import execute
@@ -38,8 +39,9 @@ def repro(root: Path, tracker: Tracker) -> int:
     _share(root, "data")
     plan = write_plan(root)
     for node in plan.nodes.values():
-        for file in node.files:
-            _share(root, file)
+        for file in (*node.files, *node.unwatched):
+            wanted = file == plan.params.evaluate.corruptions_path
+            _share(root, file, f"get it ({OFFICIAL}), " if wanted else "")
     tracker.open(plan.nodes, plan.params.model_dump(exclude_none=True))
     with View(len(plan.nodes)) as view:
         summary = execute(root, listeners=[view, tracker])
@@ -65,13 +67,18 @@ def _log_results(plan: Plan, root: Path, tracker: Tracker) -> None:
     tracker.report(root / REPORTS, [{str(key): row[key] for key in row} for row in rows])
     soup = _best_soup(plan, root, set(hashes))
     if soup is not None:
-        name, tags = soup
+        row, tags = soup
+        # The network without its pruned filters is the same function, and smaller.
+        name = row.shrink if row.shrink in hashes else row.model
         model, data = root / artifact(name), root / artifact("data")
         tracker.register(f"sms-{plan.params.recipe}", model, data, hashes[name], tags)
 
 
-def _best_soup(plan: Plan, root: Path, there: set[str]) -> tuple[str, dict[str, Any]] | None:
-    """Return the soup of the last phase with the best validation score, of the first seed."""
+def _best_soup(plan: Plan, root: Path, there: set[str]) -> tuple[Row, dict[str, Any]] | None:
+    """Return the last phase's soup with the best validation score, of the first seed.
+
+    It comes as its row of the report and what is to be written beside the registered model.
+    """
     soups = [
         row
         for row in plan.rows
@@ -85,7 +92,7 @@ def _best_soup(plan: Plan, root: Path, there: set[str]) -> tuple[str, dict[str, 
     metrics = {row.model: read_json(root / artifact(row.model) / "metrics.json") for row in soups}
     score = f"val_{metric.found(plan, root / ARTIFACTS).name}"
     best = max(soups, key=lambda row: metrics[row.model][score])
-    return best.model, {"method": best.method, "phase": best.phase, **metrics[best.model]}
+    return best, {"method": best.method, "phase": best.phase, **metrics[best.model]}
 
 
 def _hashes(root: Path) -> dict[str, str]:
@@ -101,8 +108,10 @@ def _hashes(root: Path) -> dict[str, str]:
     }
 
 
-def _share(root: Path, file: str) -> None:
+def _share(root: Path, file: str, source: str = "") -> None:
     """Let a queued experiment's temporary folder see the data of the main checkout.
+
+    ``source`` says where to get the file.
 
     Raises:
         UserError: data that a stage reads is in neither.
@@ -112,7 +121,7 @@ def _share(root: Path, file: str) -> None:
     here, there = root / file, home / file
     if not there.exists() and not here.exists():
         raise UserError(
-            f"{PARAMS}: {file} does not exist, but a stage reads it: "
+            f"{PARAMS}: {file} does not exist, but a stage reads it: {source}"
             "put it there, or correct the path"
         )
     if not here.exists():

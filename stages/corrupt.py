@@ -1,12 +1,17 @@
-"""Corrupt the test images in the 19 ways of CIFAR-C and ImageNet-C, at five severities."""
+"""Corrupt the test images in the 19 ways of CIFAR-C and ImageNet-C, at five severities.
+
+A set that would be too large to store is only described, and generated where it is evaluated.
+"""
 
 import argparse
 from pathlib import Path
 
+from pipeline.checkpoint import write_json
 from pipeline.cli import publish, run
 from pipeline.data.base import load
+from pipeline.evaluate.corruptions.arrays import save_set
 from pipeline.evaluate.corruptions.generate import constants_for, generate
-from pipeline.evaluate.corruptions.official import save_set
+from pipeline.evaluate.corruptions.streamed import MOST, too_large
 
 # One set for every seed and experiment, so that their accuracies compare.
 SEED = 0
@@ -19,14 +24,19 @@ parser.add_argument("--out", type=Path, required=True)
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
     test = load(flags.data).test
-    images = test.images[:].permute(0, 2, 3, 1).contiguous().numpy()  # [N, H, W, C]
-    constants = constants_for(images.shape[1])
+    constants = constants_for(max(test.images.shape[-2:]))
+    meta = {"constants": constants, "seed": SEED}
     with publish(flags.out) as folder:
+        if too_large(test.images.shape):
+            meta |= {"layout": "streamed", "images": MOST, "synthetic": True}
+            write_json(folder / "meta.json", meta)
+            return
+        images = test.images[:].permute(0, 2, 3, 1).contiguous().numpy()  # [N, H, W, C]
         save_set(
             folder,
             lambda name, severity: generate(images, name, severity, constants, SEED),
             test.labels.numpy(),
-            {"constants": constants, "seed": SEED},
+            meta,
         )
 
 

@@ -19,6 +19,7 @@ from pipeline.models.parts.weights import load_weights
 from pipeline.rates import pretrain_rates
 from pipeline.seeds import derive
 from pipeline.train.device import pick
+from pipeline.train.launch import leave, on_all_gpus
 from pipeline.train.loop import steps_per_epoch, train
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -51,6 +52,8 @@ def main(flags: argparse.Namespace) -> None:
     )
     taken = rates if flags.epochs else []
     history = train(model, data, settings(flags), taken, seed=flags.seed, device=device)
+    if not leave():
+        return
     meta = {
         "network": flags.network,
         "classes": len(data.classes),
@@ -69,4 +72,4 @@ def main(flags: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(main, parser)
+    run(on_all_gpus(main), parser)

@@ -11,6 +11,7 @@ from pipeline.model_folder import network, read, write
 from pipeline.schedule import allr_peak, learning_rates, settle
 from pipeline.swa import AverageEpochs
 from pipeline.train.device import pick
+from pipeline.train.launch import leave, on_all_gpus
 from pipeline.train.loop import steps_per_epoch, train
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -45,6 +46,8 @@ def main(flags: argparse.Namespace) -> None:
         hooks=hooks,
         device=device,
     )
+    if not leave():
+        return
     with publish(flags.out) as folder:
         retrained = Checkpoint(model.cpu().state_dict(), parent.masks, parent.meta)
         write(folder, retrained, data, device, learning_rate=max(rates))
@@ -74,4 +77,4 @@ def _peak(flags: argparse.Namespace) -> float | None:
 
 
 if __name__ == "__main__":
-    run(main, parser)
+    run(on_all_gpus(main), parser)

@@ -8,31 +8,38 @@ from torch import Tensor
 from pipeline.checkpoint import write_json
 from pipeline.cli import publish, run
 from pipeline.data.base import load
-from pipeline.evaluate.corruptions import official
+from pipeline.evaluate.corruptions.opened import opened
+from pipeline.evaluate.resume import Cells, side_file
 from pipeline.evaluate.robustness import robustness
-from pipeline.model_folder import network, read
+from pipeline.model_folder import MODEL, network, read
 from pipeline.train.device import pick
 from pipeline.train.predict import logits
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True, help="for its mean and deviation")
 parser.add_argument("--model", type=Path, required=True)
-parser.add_argument("--corruptions", type=Path, required=True, help="a folder as of CIFAR-10-C")
+parser.add_argument(
+    "--corruptions", type=Path, required=True, help="a folder as of CIFAR-10-C, or a stage's"
+)
 parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
 parser.add_argument("--out", type=Path, required=True)
 
 
 def main(flags: argparse.Namespace) -> None:
-    """Run the stage."""
-    data = load(flags.data)
-    model = network(read(flags.model)).to(pick(flags.device))
+    """Run the stage, from where it was interrupted if it was."""
+    data, device = load(flags.data), pick(flags.device)
+    model = network(read(flags.model)).to(device)
+    corrupted = opened(flags.corruptions, data)
 
     def predict(images: Tensor) -> Tensor:
         return logits(model, images, data.mean, data.std).cpu()
 
-    metrics = robustness(predict, official.read(flags.corruptions))
+    read_here = (flags.model / MODEL, flags.data, flags.corruptions)
+    cells = Cells(side_file(flags.out, read_here, device))
+    metrics = robustness(predict, corrupted, cells)
     with publish(flags.out) as folder:
         write_json(folder / "metrics.json", metrics)
+    cells.forget()
 
 
 if __name__ == "__main__":

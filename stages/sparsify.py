@@ -20,6 +20,7 @@ from pipeline.sparsify.base import Goal
 from pipeline.sparsify.build import build
 from pipeline.sparsify.parts.dense import DENSE, with_dense
 from pipeline.train.device import pick
+from pipeline.train.launch import leave, on_all_gpus
 from pipeline.train.loop import steps_per_epoch, train
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -67,6 +68,8 @@ def main(flags: argparse.Namespace) -> None:
     history = train(
         model, data, settings(flags), part, seed=flags.seed, hooks=[hook], device=device
     )
+    if not leave():
+        return
     state = model.cpu().state_dict()
     masks = {name: mask.cpu().contiguous() for name, mask in hook.masks.items()}
     found = Checkpoint(state, masks, start.meta)
@@ -97,4 +100,4 @@ def _options(flags: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run(main, parser)
+    run(on_all_gpus(main), parser)

@@ -1,7 +1,12 @@
 """Celeb-A's official files: splits, labels and groups as they say; what is wrong is named."""
 
+import csv
+import json
 import os
+import sqlite3
 import tarfile
+from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +16,7 @@ from PIL import Image
 from pipeline.data import celeba
 from pipeline.data.build import prepare
 from pipeline.errors import UserError
+from tests.project import Project
 
 # name, partition, Male, Blond_Hair
 FACES = [
@@ -49,6 +55,7 @@ def test_each_image_has_its_split_label_and_group(root):
     groups = raw.groups["Male x Blond_Hair"]
     named = [groups.names[group] for group in groups.ids]
     assert named == ["male blond", "female non-blond", "male non-blond", "female blond"]
+    assert [groups.names[group] for group in groups.train] == ["male non-blond", "female blond"]
     shades = raw.test.images.float().mean((1, 2, 3))
     assert shades.tolist() == pytest.approx([60, 80, 100, 120], abs=3), "images keep their rows"
 
@@ -90,12 +97,17 @@ def test_missing_images_are_named_with_where_to_get_them(root):
         celeba.read(root, 16)
 
 
-@pytest.mark.slow
-def test_the_shared_faces(tmp_path):
+@pytest.fixture
+def pack() -> Path:
+    """Return the archive of real faces, or skip."""
     shared = Path(os.environ.get("SMS_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    pack = shared / "celeba.tar.xz"
-    if not pack.is_file():
-        pytest.skip(f"{pack} is not here")
+    if not (shared / "celeba.tar.xz").is_file():
+        pytest.skip(f"{shared / 'celeba.tar.xz'} is not here")
+    return shared / "celeba.tar.xz"
+
+
+@pytest.mark.slow
+def test_the_shared_faces(tmp_path, pack):
     with tarfile.open(pack) as archive:
         archive.extractall(tmp_path, filter="data")
     data = prepare("celeba", celeba.read(tmp_path, None), seed=0)
@@ -103,3 +115,68 @@ def test_the_shared_faces(tmp_path):
     counts = data.groups["Male x Blond_Hair"].ids.bincount(minlength=4)
     assert counts.sum() == len(data.test)
     assert counts[3] == 24, "blond men are rare, and so few in the test split"
+
+
+def few_faces(pack: Path, folder: Path, most: int) -> None:
+    """Unpack the lists, and of each group of each split the first ``most`` faces."""
+    with tarfile.open(pack) as archive:
+        lists = [name for name in archive.getnames() if name.endswith(".txt")]
+        archive.extractall(folder, members=map(archive.getmember, lists), filter="data")
+        lines = (folder / "celeba" / "list_attr_celeba.txt").read_text().splitlines()
+        places = [lines[1].split().index(name) + 1 for name in ("Male", "Blond_Hair")]
+        kinds = {row[0]: [row[place] for place in places] for row in map(str.split, lines[2:])}
+        parts = (folder / "celeba" / "list_eval_partition.txt").read_text().split()
+        taken = Counter()
+        for name, part in zip(parts[::2], parts[1::2], strict=True):
+            kind = (part, *kinds[name])
+            taken[kind] += 1
+            if taken[kind] <= most:
+                member = archive.getmember(f"celeba/img_align_celeba/{name}")
+                archive.extract(member, folder, filter="data")
+
+
+def table(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+@pytest.mark.slow
+def test_a_whole_run_on_the_shared_faces(tmp_path, pack):
+    """A small network on a few hundred faces: every group is in the tables, the page, MLflow."""
+    project = Project.create(tmp_path / "project")
+    few_faces(pack, project.root / "data", most=30)
+    for old, new in (
+        ("recipe: tiny", "recipe: celeba_resnet18"),
+        ("m: 3", "m: 2\nstudies: [subgroups]\nstudy: {subgroups: {sparsities: [0.9, 0.95]}}"),
+        ("epochs: null, schedule", "epochs: 1, schedule"),
+        ("epochs: null, batch_size: null", "epochs: 2, batch_size: 32"),
+        ("data: {path: null, size: null}", "data: {path: null, size: 16}"),
+        ("network: {name: null", "network: {name: resnet8"),
+    ):
+        project.edit("params.yaml", old, new)
+    project.run("dvc", "repro", SMS_MLFLOW="1")
+    reports = project.root / "reports"
+
+    soup = json.loads((reports / "metrics.json").read_text())["sms_uniform"]
+    recalls = [soup[f"test_recall/{name}"] for name in celeba.GROUPS]
+    assert soup["test_group_mean"] == pytest.approx(sum(recalls) / 4, abs=1e-5)
+    assert soup["test_worst_group"] == min(recalls)
+    results = table(reports / "results.csv")
+    assert all(row["test_recall/male blond"] for row in results)
+    groups = table(reports / "groups.csv")
+    blond_men = [row for row in groups if (row["split"], row["group"]) == ("test", "male blond")]
+    assert {row["n"] for row in blond_men} == {"24"}
+    page = (reports / "results.md").read_text()
+    assert "| recall (%) by Male x Blond_Hair | male blond, 24 images |" in page
+    assert "## Missing" not in page
+
+    study = (reports / "studies" / "subgroups.md").read_text()
+    assert "## Missing" not in study
+    for row in ("| - | dense |", "| 90 % | IMP |", "| 95 % | SMS uniform, best candidate |"):
+        assert row in study
+    assert "| 95 % | SMS uniform | paper | 98.91 ± 0.01 |" in study
+    assert "network.name is resnet8, not torchvision.resnet18" in study
+    with closing(sqlite3.connect(project.root / "mlflow.db")) as database:
+        logged = {key for (key,) in database.execute("SELECT DISTINCT key FROM metrics")}
+    assert {"test_recall/male blond", "test_group_mean", "test_macro_accuracy"} < logged
+    assert {"train_recall/male blond", "test_error_change/female blond"} < logged

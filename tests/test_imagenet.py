@@ -43,6 +43,7 @@ from pipeline.train import crops
 from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches
 from pipeline.train.batchnorm import reestimate
+from pipeline.train.distributed import share
 from pipeline.train.loop import Settings, train
 from pipeline.train.predict import logits
 from tests.project import Project, ran
@@ -298,6 +299,16 @@ def test_batches_do_not_depend_on_the_number_of_threads(data, monkeypatch):
             assert torch.equal(images, images2)
             assert torch.equal(labels, labels2)
     assert not torch.equal(epochs[0][0][0], epochs[0][3][0]), "epochs differ"
+
+
+def test_processes_decode_their_shares_of_the_same_batches(data, monkeypatch):
+    whole, parts = batches(data, 5), []
+    for number in range(2):
+        monkeypatch.setattr("pipeline.train.batches.own", lambda n, r=number: share(n, r, 2))
+        parts.append(batches(data, 5))
+    for step, (images, labels) in enumerate(whole):
+        assert torch.equal(torch.cat([part[step][0] for part in parts]), images)
+        assert torch.equal(torch.cat([part[step][1] for part in parts]), labels)
 
 
 def test_without_a_crop_batches_are_those_of_the_decoded_images(data):

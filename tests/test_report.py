@@ -34,11 +34,12 @@ from pipeline.report.figures.layers import depth
 from pipeline.report.headline import headline
 from pipeline.report.page import page as page_of
 from pipeline.report.read import read
-from pipeline.report.robustness import FAMILIES, corruption_errors
-from pipeline.report.spread import difference, spread
+from pipeline.report.robustness import FAMILIES
+from pipeline.report.spread import by_seed, difference, spread
 from pipeline.report.write import DRAWN, write
 
 ROOT = Path(__file__).parent.parent
+IMAGENET = {"dataset": "ImageNet", "arch": "ResNet-50"}
 BASE = {
     "dense": [0.970],
     "sms_uniform": [0.972, 0.968, 0.951],
@@ -283,12 +284,14 @@ def test_page_says_who_wins_and_by_how_much(three: tuple[Plan, Path]):
     page = (three[1] / "reports/results.md").read_text()
     assert "| SMS uniform | 97." in page
     assert "| 96.00 ± 1.00 |" in page
+    assert "- 2.75 points above IMP (n = 3" in page
+    assert "- 5.41 points above IMP-RePrune (n = 3" in page
     assert (
         "2.00 points above IMP 3× longer (n = 3, 95 % interval -0.48 to +4.48: not told apart)"  # noqa: RUF001
         in page
     )
     assert (
-        "SMS greedy is 3.10 points below its best candidate "
+        "SMS greedy is\n\n- 3.10 points below its best candidate "
         "(n = 3, 95 % interval -3.35 to -2.85: worse)"
     ) in page
     assert "The test set has 360 images; one is 0.28 points." in page
@@ -302,7 +305,7 @@ def test_metrics_are_few_and_right(three: tuple[Plan, Path]):
     uniform = metrics["sms_uniform"]
     assert (uniform["test_accuracy"], uniform["over_imp_mx"]) == (0.96, 0.02)
     assert metrics["sms_greedy"]["over_best_candidate"] == -0.031
-    assert {"p1", "p2", "ood_accuracy", "worst_group"} < uniform.keys()
+    assert {"p1", "p2", "ood_accuracy", "test_worst_group"} < uniform.keys()
     assert metrics["sparsity"] == 0.95
     count = sum(len(value) if isinstance(value, dict) else 1 for value in metrics.values())
     assert count <= 30
@@ -399,10 +402,14 @@ def test_paper_rows_need_the_same_experiment():
         (params(wrn, m=5), False, 72.90),
         (params(wrn, target_sparsity=0.9), False, 75.98),
         (params(wrn), True, 44.18),
+        (params(wrn, target_sparsity=0.9, paper=IMAGENET), True, 38.70),
     ):
         found = paper.lookup(own, "sms_uniform", 3, ood=ood)
         assert found is not None
         assert found.mean == mean
+    dense = paper.lookup(params(wrn, paper=IMAGENET), "dense", 0, ood=True)
+    assert dense is not None
+    assert (dense.mean, dense.std) == (40.35, 0.30)
     assert paper.lookup(params("cifar10_resnet18"), "imp", 3) is not None
     assert paper.lookup(params(wrn, m=4), "imp", 3) is not None
     for other in (
@@ -439,6 +446,21 @@ def test_paper_rows_of_filters():
     assert (found.mean, found.table) == (94.70, 12)
     assert paper.lookup(params("cifar100_wrn20", target_sparsity=0.6), "imp", 1) is None
     assert paper.lookup(params("cifar100_wrn20", prune=filters), "imp", 1) is None
+
+
+def test_paper_rows_of_pruning_during_training():
+    """Table 2, ResNet-50 on ImageNet at 80 %, read from the page; it has no earlier phases."""
+    shared = {"paper": {"dataset": "ImageNet", "arch": "ResNet-50"}, "target_sparsity": 0.8}
+    own = params("cifar100_wrn20", **shared)
+    for method, mean in (("bimp_sms", 75.76), ("gmp", 73.92), ("dpf_sms", 75.85), ("dst", 72.32)):
+        found = paper.lookup(own, method, 3)
+        assert found is not None
+        assert (found.mean, found.table) == (mean, 2)
+        assert paper.lookup(own, method, 2) is None
+        assert paper.lookup(own, method, 3, "best_candidate") is None
+    assert paper.lookup(own, "str", 3) is None  # the paper leaves it out
+    for other in (shared | {"target_sparsity": 0.75}, shared | {"prune": {"structure": "filters"}}):
+        assert paper.lookup(params("cifar100_wrn20", **other), "gmp", 3) is None
 
 
 def test_page_says_what_removed_filters_save(tmp_path: Path):
@@ -501,7 +523,7 @@ def test_recipes_pretrain_as_table_3_says(recipe: str):
 def test_page_lays_our_row_beside_the_papers(tmp_path: Path, synthetic: bool):
     def change(row: Row, stage: str, metrics: dict[str, Any]) -> None:
         if stage == "robustness":
-            metrics["synthetic"] = synthetic
+            metrics |= {"synthetic": synthetic, "about": "`data/C`", "images": 10_000}
         if stage == "evaluate" and (row.method, row.phase) == ("sms_uniform", 3):
             metrics["test_accuracy"] = 0.7301
 
@@ -509,6 +531,26 @@ def test_page_lays_our_row_beside_the_papers(tmp_path: Path, synthetic: bool):
     page = page_of(read(plan, tmp_path / "artifacts"))
     assert "| SMS uniform | 3 (98 %) | 73.01 | 72.67 ± 0.29 | +0.34 | 1 |" in page
     assert ("44.18 ± 0.43" in page) is not synthetic
+    assert ("**Official**: `data/C`, 10,000 images" in page) is not synthetic
+    assert ("stand beside no number of the paper" in page) is synthetic
+
+
+def test_a_set_of_15_types_has_no_mean_over_19(tmp_path: Path):
+    def change(row: Row, stage: str, metrics: dict[str, Any]) -> None:
+        if stage == "robustness":
+            del metrics["mean_19"]
+            kept = {name: metrics["by_corruption"][name] for name in NAMES_15}
+            metrics |= {"by_corruption": kept, "mean_15": 0.75, "synthetic": False}
+
+    plan = made(tmp_path / "artifacts", params("cifar100_wrn20"), change)
+    results = read(plan, tmp_path / "artifacts")
+    page = page_of(results)
+    assert "| dense | 75.00 | - | 100.0 |" in page
+    assert "dense, mean of 15 corruptions" in page
+    assert "mean of 19 corruptions" not in page
+    assert headline(results)["dense"]["ood_accuracy"] == 0.75
+    with style.look():
+        DRAWN["corruptions"](results)
 
 
 @pytest.mark.parametrize(
@@ -529,14 +571,14 @@ def test_corruption_error_is_that_of_the_evaluation(three: tuple[Plan, Path]):
     """Computed here from tables, there from metrics: the same formula twice."""
     plan, folder = three
     results = read(plan, folder / "artifacts")
-    own = corruption_errors(results, "imp")
+    own = by_seed(results, "imp", 3, "mce")
     for seed in range(3):
         model, dense = (
             json.loads((folder / "artifacts" / name / "metrics.json").read_text())["by_corruption"]
             for name in (f"s{seed}-imp-p3-c0-ood", f"s{seed}-dense-ood")
         )
         assert own[seed] == pytest.approx(mean_corruption_error(model, dense))
-    assert corruption_errors(results, "dense") == pytest.approx([1.0] * 3)
+    assert by_seed(results, "dense", 0, "mce") == pytest.approx({0: 1.0, 1: 1.0, 2: 1.0})
 
 
 def test_families_hold_the_19_corruptions():

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
+from pipeline.evaluate.corruptions.arrays import Arrays, read, save_set
 from pipeline.evaluate.corruptions.constants import NAMES_15, NAMES_19, SEVERITIES
-from pipeline.evaluate.corruptions.official import CorruptedSet, read, save_set
 from pipeline.evaluate.robustness import mean_corruption_error, robustness
 
 LABELS = np.array([0, 1, 2, 0])
@@ -60,11 +60,12 @@ def test_reading_gives_each_corruption_and_severity_from_the_disk(tmp_path):
     for name in NAMES_19:
         assert isinstance(found.images[name], np.memmap)
         for severity in SEVERITIES:
-            images, labels = found.at(name, severity)
-            assert (images[:, 0, 0, 0] == NAMES_19.index(name)).all()
-            assert (images[:, 0, 0, 1] == severity).all()
-            np.testing.assert_array_equal(images[:, 0, 0, 2], np.arange(4))
-            np.testing.assert_array_equal(labels, LABELS)
+            ((images, labels),) = found.batches(name, severity)
+            assert images.dtype == torch.uint8
+            assert (images[:, 0] == NAMES_19.index(name)).all()
+            assert (images[:, 1] == severity).all()
+            assert images[:, 2, 0, 0].tolist() == [0, 1, 2, 3]
+            assert labels.tolist() == LABELS.tolist()
 
 
 def test_a_downloaded_set_is_not_synthetic(tmp_path):
@@ -177,7 +178,7 @@ def test_accuracies_by_corruption_and_severity(tmp_path):
 
 def test_another_data_set_s_labels_are_refused():
     images = dict.fromkeys(NAMES_19, np.zeros((5, 4, 4, 3), np.uint8))
-    hundred = CorruptedSet(images, np.array([57] * 5), synthetic=False)
+    hundred = Arrays(images, np.array([57] * 5), synthetic=False)
     with pytest.raises(UserError, match="label 57"):
         robustness(lambda batch: torch.zeros(len(batch), 10), hundred)
 

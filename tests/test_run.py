@@ -27,7 +27,7 @@ from pipeline.run.command import as_module
 from pipeline.run.driver import execute
 from pipeline.run.local import Local
 from pipeline.run.loop import Loop, turns
-from pipeline.run.machine import default_jobs, gpus
+from pipeline.run.machine import default_jobs, gpus, grouped
 from pipeline.run.view import View
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # DVC's own
@@ -122,7 +122,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Toy
         "GIT_CONFIG_GLOBAL": "/dev/null",
     }.items():
         monkeypatch.setenv(key, value)
-    for key in ("CUDA_VISIBLE_DEVICES", "SMS_THREADS", "DVC_STAGE", "DVC_ROOT"):
+    for key in ("SMS_GPUS_PER_STAGE", "SMS_THREADS", "DVC_STAGE", "DVC_ROOT"):
         monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     return lambda name: Toy(tmp_path / name)
@@ -470,6 +470,35 @@ def test_gpus_are_shared_out(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     used = [(toy.root / f"{name}.gpu").read_text().strip() for name in "abc"]
     assert set(used[:2]) == {"3", "5"}
     assert used[2] in {"3", "5"}
+
+
+def test_gpus_are_shared_out_in_groups(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert grouped(["3", "5", "7"], 2) == ["3,5"]
+    assert grouped([], 2) == []
+    with pytest.raises(UserError, match="SMS_GPUS_PER_STAGE=2, but this process may use 1 GPUs"):
+        grouped(["0"], 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
+    monkeypatch.setenv("SMS_GPUS_PER_STAGE", "2")
+    for name in "abc":
+        toy.add(name, run=f"echo $CUDA_VISIBLE_DEVICES >> {name}.gpu; sleep 0.3")
+    toy.execute(jobs=8)
+    used = [(toy.root / f"{name}.gpu").read_text().strip() for name in "abc"]
+    assert set(used[:2]) == {"0,1", "2,3"}
+    assert used[2] in {"0,1", "2,3"}
+
+
+def test_processes_that_train_together_share_the_cores(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.run.machine.cores", lambda: 16)
+    monkeypatch.setattr("pipeline.run.local.cores", lambda: 16)
+    assert default_jobs() == 16
+    monkeypatch.setenv("SMS_GPUS_PER_STAGE", "4")
+    assert default_jobs() == 4
+    assert Local(toy.root, 2).shared["SMS_THREADS"] == "2"
+    monkeypatch.setenv("SMS_GPUS_PER_STAGE", "0")
+    with pytest.raises(UserError, match="SMS_GPUS_PER_STAGE=0"):
+        default_jobs()
 
 
 @pytest.mark.parametrize("text", ["0", "-2", "many"])

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import mlflow
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,12 +17,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pipeline import small
-from pipeline.checkpoint import Checkpoint, load, save
+from pipeline.checkpoint import Checkpoint, load, load_tensors, save
 from pipeline.errors import UserError
 from pipeline.evaluate.latency import latencies
 from pipeline.models.build import build
 from pipeline.prune.filters import prune_filters
 from pipeline.structure.shrink import kept_filters, shrink
+from pipeline.track.export import classifier
 from tests.project import Project, ran
 from tests.test_filters import (
     Wide,
@@ -262,12 +265,13 @@ def test_stages_prune_and_remove(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # MLflow's own
 def test_the_whole_graph_with_filters_ends_in_a_report_of_measured_times(tmp_path):
     project = Project.create(tmp_path / "project")
     project.edit("params.yaml", "prune: {", "prune: {structure: filters, ")
     project.edit("params.yaml", "methods: [sms, imp]", "methods: [sms, imp, imp_reprune]")
     project.edit("params.yaml", "m: 3", "m: 2")
-    output = project.run("dvc", "repro")
+    output = project.run("dvc", "repro", SMS_MLFLOW="1")
     finals = {"s0-sms_uniform-p2", "s0-imp-p2-c0", "s0-imp_reprune-p2"}
     assert {f"{name}-shrink" for name in finals} <= ran(output)
     for name in finals:
@@ -285,4 +289,21 @@ def test_the_whole_graph_with_filters_ends_in_a_report_of_measured_times(tmp_pat
     assert all(f"| {label} |" in table for label in ("SMS uniform", "IMP", "IMP-RePrune"))
     assert "| conv1 | 3 | 16 |" in page
     assert "## Missing" not in page
+    assert_the_small_soup_is_served(project.root)
     assert ran(project.run("dvc", "repro")) == set()
+
+
+def assert_the_small_soup_is_served(root: Path) -> None:
+    """Load the registered model: the probabilities of the masked network, from fewer weights."""
+    mlflow.set_tracking_uri(f"sqlite:///{root}/mlflow.db")
+    version = mlflow.MlflowClient().get_model_version("sms-tiny", "1")
+    served = mlflow.pyfunc.load_model(version.source)
+    soup = root / "artifacts" / "s0-sms_uniform-p2"
+    masked = classifier(soup, root / "artifacts" / "data")
+    images = load_tensors(root / "artifacts" / "data" / "test.safetensors")["images"][:32]
+    with torch.no_grad():
+        expected = masked(images).numpy()
+    np.testing.assert_allclose(served.predict(images.numpy()), expected, atol=1e-5)
+    graph = served.unwrap_python_model().module
+    small_soup = small.load(root / "artifacts" / f"{soup.name}-shrink" / small.SMALL)
+    assert count(graph) == count(small_soup) < count(masked)

@@ -29,7 +29,7 @@ from tests.test_report import unseen
 ROOT = Path(__file__).parent.parent
 ALL = [
     *("alignment", "interpolation", "length", "merging", "more_phases", "pairs", "schedule"),
-    *("sparsity", "swa"),
+    *("sparsity", "subgroups", "swa"),
 ]
 SMALL = {
     "length": {"sparsities": [0.9], "epochs": [1, 3]},
@@ -38,6 +38,7 @@ SMALL = {
     "pairs": {"candidates": 3},
     "schedule": {"sparsities": [0.9, 0.95], "schedules": ["LLR", "ALLR"], "epochs": [1, 2]},
     "sparsity": {"sparsities": [0.8, 0.9]},
+    "subgroups": {"sparsities": [0.9]},
     "swa": {"schedules": ["LLR", "ALLR"]},
 }
 
@@ -78,6 +79,9 @@ def test_studies_are_listed_with_a_line_each():
         ("more_phases", {"prune": 6 + 1, "retrain": 6 + 2}),
         # greedy on the uniform soup's candidates; the uniform soup is there
         ("merging", {"merge": 1, "compare": 1}),
+        # IMP is candidate 0; the dense network, IMP_mx, two soups and three candidates are set
+        # beside the dense one
+        ("subgroups", {"prune": 1, "retrain": 3 + 1, "merge": 2, "shift": 1 + 1 + 2 + 3}),
         # IMP by LLR, and IMP+SWA by both; phase 1's pruning is everybody's
         ("swa", {"prune": 3, "retrain": 3 * 2}),
         # per phase IMP's runs and SMS's candidates, which in phase 1 are the same
@@ -218,6 +222,10 @@ def test_grids_of_cifar_100_are_the_papers():
             "the study: retrain.schedule is 'SGD', but must be 'FT', 'LRW', 'SLR', 'CLR', 'LLR'",
         ),
         (
+            "studies: [subgroups]\nstudy: {subgroups: {methods: [imp, smz]}}",
+            "study.subgroups.methods is 'smz': use one of bimp, ",
+        ),
+        (
             "studies: [merging]\nstudy: {merging: {phase: 4}}",
             "study.merging.phase is 4, but there are only 3 phases: name one of them",
         ),
@@ -250,7 +258,21 @@ def everywhere(of: Plan, artifacts: Path) -> None:
         high = 0.9 + (len(name) % 7) / 200 + (0.01 if node.script == "merge" else 0)
         leave(artifacts, name, test_accuracy=high, val_accuracy=high, l2_mean=3.0, l2_max=4.0,
               ensemble={"test_accuracy": 0.95}, taken=[0, 1], mean_19=high - 0.2,
-              sparsity_of_mean=0.5, test_error_barrier_mean=0.1)  # fmt: skip
+              sparsity_of_mean=0.5, test_error_barrier_mean=0.1,
+              **(by_group(high) if node.script == "shift" else {}))  # fmt: skip
+
+
+def by_group(high: float) -> dict[str, Any]:
+    """Return what stages/shift.py leaves: a rare group below and a large one above ``high``."""
+    ends = {"low": high - 0.1, "high": high + 0.05}
+    groups = {"rare": {"recall": high - 0.05, "n": 24}, "many": {"recall": high, "n": 400}}
+    groups = {name: one | ends for name, one in groups.items()}
+    moved = {"lost": 3, "gained": 1, "change": 0.1, "low": -0.05, "high": 0.2}
+    return {
+        **dict.fromkeys(("test_macro_accuracy", "test_group_mean", "test_worst_group"), high),
+        "test": {"groups": groups, "classes": groups},
+        "test_shift": dict.fromkeys(groups, moved),
+    }
 
 
 def test_the_best_candidate_is_chosen_on_validation(tmp_path: Path):
@@ -423,7 +445,8 @@ def test_every_study_has_page_table_and_picture(tmp_path: Path, seeds: list[int]
         assert ("## Missing" in text) is not full
         assert ("±" in text.split("![")[1]) is (full and len(seeds) > 1) or name == "pairs"
         lines = (tmp_path / "studies" / f"{name}.csv").read_text().splitlines()
-        assert len(lines) == 1 + sum(point.study == name for point in of.points)
+        if name != "subgroups":  # a row a measure, as tests/test_subgroups.py checks
+            assert len(lines) == 1 + sum(point.study == name for point in of.points)
         picture = imread(tmp_path / "studies" / "figures" / f"{name}.png")
         assert picture.shape[1] == 1300
         assert 0.001 < (picture[..., :3].min(axis=2) < 0.9).mean() < 0.6

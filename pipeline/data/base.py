@@ -58,10 +58,14 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """A partition of the test images: group names, and the group of each image, int64 [N_test]."""
+    """A partition of the test images: group names, and the group of each image, int64 [N_test].
+
+    ``train`` is the group of each training image, int64 [N_train], where the data set knows it.
+    """
 
     names: tuple[str, ...]
     ids: Tensor
+    train: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +129,7 @@ def save(dataset: Dataset, folder: Path) -> None:
             tensors["text"] = split.text
         save_tensors(folder / f"{part}.safetensors", tensors)
     ids = {name: groups.ids for name, groups in dataset.groups.items()}
+    ids |= {f"{n}/train": g.train for n, g in dataset.groups.items() if g.train is not None}
     save_tensors(folder / "groups.safetensors", ids)
     if dataset.extras:
         save_tensors(folder / "extras.safetensors", dataset.extras)
@@ -158,7 +163,10 @@ def load(folder: Path) -> Dataset:
             classes=tuple(meta["classes"]),
             mean=torch.tensor(meta["mean"]),
             std=torch.tensor(meta["std"]),
-            groups={name: Groups(tuple(of), ids[name]) for name, of in meta["groups"].items()},
+            groups={
+                name: Groups(tuple(of), ids[name], ids.get(f"{name}/train"))
+                for name, of in meta["groups"].items()
+            },
             name=meta["name"],
             task=meta["task"],
             extras=load_tensors(more) if more.exists() else {},

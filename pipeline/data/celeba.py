@@ -21,9 +21,10 @@ GROUPS = ("female non-blond", "female blond", "male non-blond", "male blond")
 DEFAULT_SIZE = 64
 
 EXPECTED = (
-    "it should hold img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt of "
-    "CelebA (aligned and cropped images), from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, "
-    "which gives them for non-commercial research only; set data.path to the folder above celeba"
+    "the folder celeba should hold img_align_celeba/ (all aligned and cropped images, or some), "
+    "list_attr_celeba.txt and list_eval_partition.txt, from "
+    "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, which gives them for non-commercial "
+    "research only; set data.path to the folder above celeba"
 )
 
 
@@ -53,7 +54,7 @@ def read(root: Path | None, size: int | None) -> RawData:
         splits["train"],
         splits["test"],
         CLASSES,
-        groups={f"{GROUP} x {TARGET}": Groups(GROUPS, groups["test"])},
+        groups={f"{GROUP} x {TARGET}": Groups(GROUPS, groups["test"], groups["train"])},
         val=splits["val"],
     )
 

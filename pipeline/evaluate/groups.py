@@ -1,31 +1,12 @@
-"""Recall by group: whom a network serves worse than its accuracy says."""
+"""Recall by group: whom a network serves worse than its accuracy says, and whom pruning costs."""
 
 from collections.abc import Sequence
-from math import sqrt
-from statistics import NormalDist
 from typing import Any
 
 from torch import Tensor
 
 from pipeline.errors import UserError
-
-CONFIDENCE = 0.95
-
-
-def interval(recall: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return Wilson's score interval of a share ``recall`` seen on ``n`` examples.
-
-    (p + z^2/2n -+ z sqrt(p (1 - p) / n + z^2/4n^2)) / (1 + z^2/n), z the normal quantile.
-
-    Source: Wilson 1927, Probable Inference, the Law of Succession, and Statistical Inference.
-    """
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    centre = recall + z * z / (2 * n)
-    half = z * sqrt(recall * (1 - recall) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    low, high = (centre - half) / scale, (centre + half) / scale
-    # The interval holds the share and lies in [0, 1]; rounding would break that at both ends.
-    return max(0.0, min(recall, low)), min(1.0, max(recall, high))
+from pipeline.evaluate.intervals import paired, wilson
 
 
 def group_recall(right: Tensor, groups: Tensor, names: Sequence[str]) -> dict[str, Any]:
@@ -46,19 +27,12 @@ def group_recall(right: Tensor, groups: Tensor, names: Sequence[str]) -> dict[st
 
     Source: paper, Appendix B.2.4 and Table 15.
     """
-    if groups.shape != right.shape or int(groups.min()) < 0 or int(groups.max()) >= len(names):
-        raise UserError(
-            f"groups.safetensors does not give each of {len(right)} examples one of the "
-            f"{len(names)} groups {list(names)}: delete artifacts/data and run `dvc repro`."
-        )
     found: dict[str, dict[str, Any]] = {}
-    for index, name in enumerate(names):
-        members = groups == index
+    for name, members in _members(right, groups, names).items():
         n = int(members.sum())
-        if n:
-            recall = int(right[members].sum()) / n
-            low, high = interval(recall, n)
-            found[name] = {"recall": recall, "n": n, "low": low, "high": high}
+        recall = int(right[members].sum()) / n
+        low, high = wilson(recall, n)
+        found[name] = {"recall": recall, "n": n, "low": low, "high": high}
     worst = min(found, key=lambda name: found[name]["recall"])
     return {
         "groups": found,
@@ -66,3 +40,50 @@ def group_recall(right: Tensor, groups: Tensor, names: Sequence[str]) -> dict[st
         "worst_recall": found[worst]["recall"],
         "balanced": sum(group["recall"] for group in found.values()) / len(found),
     }
+
+
+def shift(
+    before: Tensor, after: Tensor, groups: Tensor, names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Return what changed in each group from one network to another, on the same examples.
+
+    change = (lost - gained) / n = error rate after - error rate before.
+
+    Args:
+        before: bool [N], the first network, the dense one, classifies the example right.
+        after: bool [N], the second, pruned, one does.
+        groups: as of `group_recall`.
+        names: as of `group_recall`.
+
+    Returns:
+        {name: {lost, gained, change, low, high}}: how many examples only the first has right, how
+        many only the second; the change with its 95 % interval.
+
+    Raises:
+        UserError: as of `group_recall`.
+    """
+    found = {}
+    for name, members in _members(after, groups, names).items():
+        lost = int((before & ~after)[members].sum())
+        gained = int((~before & after)[members].sum())
+        n = int(members.sum())
+        low, high = paired(lost, gained, n)
+        found[name] = {
+            "lost": lost,
+            "gained": gained,
+            "change": (lost - gained) / n,
+            "low": low,
+            "high": high,
+        }
+    return found
+
+
+def _members(right: Tensor, groups: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return bool [N] for each group that has examples: whose they are."""
+    if groups.shape != right.shape or int(groups.min()) < 0 or int(groups.max()) >= len(names):
+        raise UserError(
+            f"groups.safetensors does not give each of {len(right)} examples one of the "
+            f"{len(names)} groups {list(names)}: delete artifacts/data and run `dvc repro`."
+        )
+    own = {name: groups == index for index, name in enumerate(names)}
+    return {name: members for name, members in own.items() if members.any()}

@@ -4,53 +4,78 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
+from pipeline.evaluate.corruptions.base import CorruptedSet
 from pipeline.evaluate.corruptions.constants import NAMES_15, NAMES_19, SEVERITIES
-from pipeline.evaluate.corruptions.official import CorruptedSet
-from pipeline.evaluate.metrics import accuracy
+from pipeline.evaluate.metrics import hits
+from pipeline.evaluate.resume import Cells
+from pipeline.progress import emit
 
 ByCorruption = Mapping[str, Sequence[float]]
+Predict = Callable[[Tensor], Tensor]
 
 
-def robustness(predict: Callable[[Tensor], Tensor], corrupted: CorruptedSet) -> dict[str, Any]:
+def robustness(
+    predict: Predict, corrupted: CorruptedSet, cells: Cells | None = None
+) -> dict[str, Any]:
     """Return a network's accuracy on each corruption and severity, and the means.
 
     Args:
-        predict: from images, uint8 [N, C, H, W], to logits, float [N, K].
-        corrupted: the test set under all 19 corruptions.
+        predict: from images, uint8 [B, C, H, W], to logits, float [B, K].
+        corrupted: the test set under all 19 corruptions, or the main 15.
+        cells: what is known already, and is left out; what is found is entered there.
 
     Returns:
         ``by_corruption`` {name: five accuracies, by severity}; ``mean_15`` and ``mean_19``, the
         means over all severities of the 15 main corruptions and of all 19 (the paper does not
-        say which it means); ``synthetic``.
+        say which it means), the latter only where there are all; ``images``, their number under
+        each corruption and severity; ``synthetic`` and ``about``, what they are.
 
     Raises:
         UserError: the set has a label that the network has no class for.
 
-    Source: paper, Appendix B.2.3, Figure 8 and Table 14; Hendrycks & Dietterich 2019.
+    Source: paper, Appendix B.2.3, Figures 7 and 8, Tables 13 and 14; Hendrycks & Dietterich 2019.
     """
-    by_corruption: dict[str, list[float]] = {}
-    for name in NAMES_19:
-        by_corruption[name] = []
-        for severity in SEVERITIES:
-            images, labels = corrupted.at(name, severity)
-            logits = predict(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
-            if labels.max() >= logits.shape[1]:
-                raise UserError(
-                    f"the corruption set has the label {labels.max()}, but the network only "
-                    f"{logits.shape[1]} classes: set evaluate.corruptions_path to the set of the "
-                    "same data."
-                )
-            by_corruption[name].append(accuracy(logits, torch.from_numpy(labels)))
+    cells = cells or Cells()
+    every = [(name, severity) for name in corrupted.names for severity in SEVERITIES]
+    for done, cell in enumerate(every, start=1):
+        if cell not in cells:
+            cells.enter(cell, *_tally(predict, corrupted, cell))
+            emit(corruption=cell[0], severity=cell[1], done=done, of=len(every))
+    by_corruption = {
+        name: [cells.accuracy((name, severity)) for severity in SEVERITIES]
+        for name in corrupted.names
+    }
+    found = {
+        f"mean_{len(names)}": fmean(fmean(by_corruption[name]) for name in names)
+        for names in (NAMES_15, NAMES_19)
+        if set(names) <= by_corruption.keys()
+    }
     return {
         "by_corruption": by_corruption,
-        "mean_15": fmean(fmean(by_corruption[name]) for name in NAMES_15),
-        "mean_19": fmean(fmean(by_corruption[name]) for name in NAMES_19),
+        **found,
+        "images": cells.images(every[0]),
         "synthetic": corrupted.synthetic,
+        "about": corrupted.about,
     }
+
+
+def _tally(predict: Predict, corrupted: CorruptedSet, cell: tuple[str, int]) -> tuple[int, int]:
+    """Return how many images of a cell the network knows, and how many there are."""
+    right = count = 0
+    for images, labels in corrupted.batches(*cell):
+        logits = predict(images)
+        if labels.max() >= logits.shape[1]:
+            raise UserError(
+                f"the corruption set has the label {labels.max()}, but the network only "
+                f"{logits.shape[1]} classes: set evaluate.corruptions_path to the set of the "
+                "same data."
+            )
+        right += int(hits(logits, labels).sum())
+        count += len(labels)
+    return right, count
 
 
 def mean_corruption_error(

@@ -22,6 +22,7 @@ class Node:
     labels: dict[str, str] = field(default_factory=dict)  # kind, seed, phase, candidate, methods
     lineage: str = ""  # the section of the graph it is listed under
     study: str = ""  # the study that asked for it, where no method did
+    unwatched: tuple[str, ...] = ()  # data outside the graph that it reads, but DVC does not hash
 
     @property
     def out(self) -> str:

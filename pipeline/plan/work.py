@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from pipeline.errors import UserError
 from pipeline.params import Prune
+from pipeline.plan.corruptions import corrupted
 from pipeline.plan.ledger import Ledger, joined
 from pipeline.plan.nodes import Row, artifact
 from pipeline.prune.ladder import sparsities
@@ -206,18 +207,10 @@ class Work(Ledger):
         if own.corruptions == "none" or (own.corruptions == "final" and not last):
             return None
         data = artifact(self.data())
-        official = own.corruptions_path
-        corruptions = official or artifact(
-            self.add("corruptions", "corrupt", {"data": data}, shared=True)
-        )
-        return self.add(
-            short,
-            "robustness",
-            {"data": data, "model": artifact(model), "corruptions": corruptions},
-            files=(official,) if official else (),
-            modules=self.network_modules(),
-            phase=phase,
-        )
+        corruptions, files = corrupted(self)
+        flags = {"data": data, "model": artifact(model), "corruptions": corruptions}
+        modules = self.network_modules()
+        return self.add(short, "robustness", flags, files=files, modules=modules, phase=phase)
 
     def _parent(self, candidate: str, rule: str) -> str:
         """Return the folder of the pruned model that ``candidate`` was retrained from."""
@@ -257,6 +250,7 @@ class Work(Ledger):
             "weight_decay": weight_decay,
             "label_smoothing": own.label_smoothing or None,
             "clip_norm": own.clip_norm,
+            "precision": None if own.precision == "fp32" else own.precision,
             "crop_padding": augmentation.crop_padding or None,
             "flip": augmentation.flip,
             "rotation": augmentation.rotation or None,

@@ -9,6 +9,7 @@ from pipeline.report.names import label, sparsity
 from pipeline.report.results import Results
 from pipeline.report.robustness import synthetic
 from pipeline.report.spread import Spread, over_seeds
+from pipeline.report.table_15 import NOTE
 
 _ROLES = {
     "model": ("test_accuracy", ""),
@@ -28,7 +29,7 @@ def section(results: Results) -> str:
         return f"The paper's rows on {here} are another experiment: {'; '.join(reasons)}.\n"
     rows = list(_rows(results))
     text = table(["", "phase", "ours (%)", "paper (%)", "difference", "paper's table"], rows, 2)
-    if paper.same_setting(params).empty:
+    if paper.same_setting(params).empty and not paper.published(params).empty:
         text += f"\nNothing else is shared; {_offer(params)}.\n"
     notes = [
         "The paper does not say how many of the 19 corruptions its mean takes, so both stand here."
@@ -37,6 +38,9 @@ def section(results: Results) -> str:
         "Generated corruptions are not the official set, so they stand beside no number of the "
         "paper."
         if synthetic(results)
+        else "",
+        f"{NOTE}Table 15 stands beside the study `subgroups`."
+        if params.paper.dataset == "Celeb-A"
         else "",
     ]
     return text + "".join(f"\n{note}\n" for note in notes if note)

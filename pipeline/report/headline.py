@@ -7,11 +7,14 @@ from pipeline.report.results import Results
 from pipeline.report.spread import Spread, over_seeds
 from pipeline.report.verdict import comparisons
 
+_PLAIN = {"imp", "imp_reprune"}  # their own numbers stand beside the soup's and say enough
+
 
 def headline(results: Results) -> dict[str, Any]:
     """Return means over seeds, six decimals: each method's last phase, and the soups' gains.
 
     Accuracies are fractions. ``p1``, ``p2``, ... are a soup's test accuracies in earlier phases;
+    Data with a few named groups adds each group's recall, their mean and the mean over classes.
     ``over_best_candidate`` and ``over_imp_mx`` what the soup gains in the last. What was not
     measured is left out.
     """
@@ -22,9 +25,12 @@ def headline(results: Results) -> dict[str, Any]:
         phase = 0 if method == "dense" else results.final
         values = {
             "test_accuracy": over_seeds(results, method, phase, "test_accuracy"),
-            "ood_accuracy": over_seeds(results, method, phase, "ood_accuracy_19"),
-            "worst_group": over_seeds(results, method, phase, "worst_group"),
+            "ood_accuracy": over_seeds(results, method, phase, "ood_accuracy_19")
+            or over_seeds(results, method, phase, "ood_accuracy_15"),
+            "test_worst_group": over_seeds(results, method, phase, "test_worst_group"),
         }
+        for column in ("test_macro_accuracy", *results.by_group) if results.by_group else ():
+            values[column] = over_seeds(results, method, phase, column)
         if method in results.soups:
             for earlier in results.phases:
                 if earlier < results.final:
@@ -33,7 +39,7 @@ def headline(results: Results) -> dict[str, Any]:
         named = {results.metric.outward(name): found for name, found in values.items()}
         metrics[method] = _means(named.items())
     for made in comparisons(results):
-        if made.phase == results.final:
+        if made.phase == results.final and made.rival not in _PLAIN:
             metrics[made.soup][f"over_{made.rival}"] = round(made.difference.mean, 6)
     return metrics
 

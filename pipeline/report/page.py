@@ -2,7 +2,7 @@
 
 from pipeline.params import Prune
 from pipeline.plan.build import studies
-from pipeline.report import beside_paper, removal, sections, verdict
+from pipeline.report import beside_paper, by_group, removal, sections, verdict
 from pipeline.report.names import sparsity
 from pipeline.report.results import Results
 
@@ -32,7 +32,7 @@ def page(results: Results) -> str:
         "Beside the paper": beside_paper.section(results),
         "The last phase": sections.last(results) + removal.section(results) + _image("layers"),
         "Corrupted images": sections.corruptions(results) + _image("corruptions"),
-        "Groups": sections.groups(results) + _image("groups"),
+        "Groups": by_group.section(results) + _image("groups"),
         "Studies": _studies(results),
         "Missing": _missing(results),
         "Files": FILES,

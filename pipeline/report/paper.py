@@ -24,6 +24,18 @@ _METHODS = {
     "imp_mx": ("IMP_mx", ""),
     "imp_reprune": ("IMP-RePrune", ""),
 }
+_DURING = {  # those of Table 2, each the best of the paper's grid of settings
+    "bimp": "BIMP",
+    "bimp_sms": "BIMP+SMS",
+    "gmp": "GMP",
+    "gmp_sms": "GMP+SMS",
+    "dpf": "DPF",
+    "dpf_sms": "DPF+SMS",
+    "gsm": "GSM",
+    "lc": "LC",
+    "dnw": "DNW",
+    "dst": "DST",
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,8 @@ def lookup(
         return None
     if method == "dense":
         return _dense(params, ood=ood)
+    if method in _DURING and role == "model" and not ood:
+        return _during(params, _DURING[method], phase)
     if method not in _METHODS:
         return None
     name, merge = _METHODS[method]
@@ -95,7 +109,7 @@ def same_setting(params: Experiment, *, ood: bool = False) -> pd.DataFrame:
     rows = rows[(rows["schedule"] == params.retrain.schedule)]
     rows = rows[rows["retrain_epochs"] == params.retrain.epochs]
     rows = rows[rows["n_phases"] == params.phases]
-    return rows[(rows["target_sparsity"] - 100 * params.target_sparsity).abs() < 1e-6]
+    return rows[_same_sparsity(rows["target_sparsity"], params)]
 
 
 def published(params: Experiment, *, ood: bool = False) -> pd.DataFrame:
@@ -115,6 +129,20 @@ def _dense(params: Experiment, *, ood: bool) -> Reference | None:
         rows = rows[rows["dataset"] == params.paper.dataset]
         rows = rows[rows["arch"] == params.paper.arch]
     return _reference(rows, "ood_mean", "ood_std") if ood else _reference(rows, "mean", "std")
+
+
+def _during(params: Experiment, name: str, phase: int) -> Reference | None:
+    """Return Table 2's accuracy, which the paper prints for the final sparsity only."""
+    rows = _table("pruning_during_training")
+    if params.paper is None or phase != params.phases or params.prune.structure != "weights":
+        return None
+    rows = rows[(rows["dataset"] == params.paper.dataset) & (rows["arch"] == params.paper.arch)]
+    rows = rows[(rows["method"] == name) & _same_sparsity(rows["sparsity"], params)]
+    return _reference(rows, "top1_mean", "top1_std")
+
+
+def _same_sparsity(percent: pd.Series, params: Experiment) -> pd.Series:
+    return (percent - 100 * params.target_sparsity).abs() < 1e-6
 
 
 def _reference(rows: pd.DataFrame, mean: str, std: str) -> Reference | None:

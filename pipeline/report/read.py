@@ -19,8 +19,10 @@ from pipeline.report.results import (
     TABLES,
     Results,
 )
+from pipeline.report.robustness import corruption_error
 from pipeline.report.source import Records, Source
 
+FEW = 10  # groups whose recalls are columns of the table of results
 ROUNDING = 1e-3  # whole weights, layer by layer, in the smallest networks
 
 
@@ -34,6 +36,7 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
     source = Source(artifacts, set(without), metric.inward)
     rows: Records = []
     tables: dict[str, Records] = {name: [] for name in TABLES}
+    dense = {row.seed: source.metrics(row.robustness) for row in plan.rows if row.method == "dense"}
     for row in plan.rows:
         key: dict[str, Any] = dict(zip(KEY, (row.method, row.phase, row.seed), strict=True))
         evaluated = source.metrics(row.evaluate)
@@ -46,9 +49,9 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
             | {name: evaluated[name] for name in (*EVALUATED, *metric.columns) if name in evaluated}
             | source.size(row.model)
             | {name: model[name] for name in AVERAGED if name in model}
-            | _worst_group(evaluated)
+            | _group_measures(evaluated)
             | _flat(source.metrics(row.compare))
-            | _robustness(robust)
+            | _robustness(robust, dense.get(row.seed, {}))
             | _shrunk(shrunk)
         )
         candidates = [source.metrics(name) for name in row.candidates]
@@ -63,6 +66,8 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
         if not node.study:
             _extend(tables["training"], place, source.history(name))
     columns = [*COLUMNS, *(SHRUNK if any(row.shrink for row in plan.rows) else [])]
+    more = dict.fromkeys(key for row in rows for key in row if key.startswith("test_"))
+    columns += [key for key in more if key not in columns]
     return Results(
         params=plan.params,
         planned=_planned(plan),
@@ -99,13 +104,17 @@ def _flat(compared: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _robustness(robust: dict[str, Any]) -> dict[str, Any]:
+def _robustness(robust: dict[str, Any], dense: dict[str, Any]) -> dict[str, Any]:
     if not robust:
         return {}
+    found = (metrics.get("by_corruption", {}) for metrics in (robust, dense))
     return {
         "ood_accuracy_15": robust.get("mean_15"),
         "ood_accuracy_19": robust.get("mean_19"),
+        "mce": corruption_error(*found),
         "ood_synthetic": robust.get("synthetic"),
+        "ood_about": robust.get("about"),
+        "ood_images": robust.get("images"),
     }
 
 
@@ -145,15 +154,24 @@ def _layers(evaluated: dict[str, Any]) -> Records:
 def _groups(evaluated: dict[str, Any]) -> Records:
     """Return recall and 95 % interval of every group, set by set."""
     return [
-        {"set": name, "group": group, **found}
+        {"split": "test", "set": name, "group": group, **found}
         for name, measured in evaluated.get("groups", {}).items()
         for group, found in measured["groups"].items()
     ]
 
 
-def _worst_group(evaluated: dict[str, Any]) -> dict[str, Any]:
+def _group_measures(evaluated: dict[str, Any]) -> dict[str, Any]:
+    """Return the lowest recall, and of the first set of a few named groups each and their mean."""
     recalls = [record["recall"] for record in _groups(evaluated)]
-    return {"worst_group": min(recalls)} if recalls else {}
+    found = {"test_worst_group": min(recalls)} if recalls else {}
+    if "test_macro_accuracy" in evaluated:
+        found["test_macro_accuracy"] = evaluated["test_macro_accuracy"]
+    for name, measured in evaluated.get("groups", {}).items():
+        own = {group: one["recall"] for group, one in measured["groups"].items()}
+        if name != "class" and len(own) <= FEW and "test_group_mean" not in found:
+            found["test_group_mean"] = sum(own.values()) / len(own)
+            found |= {f"test_recall/{group}": recall for group, recall in own.items()}
+    return found
 
 
 def _corruptions(robust: dict[str, Any]) -> Records:

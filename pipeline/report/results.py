@@ -31,7 +31,7 @@ COMPARED = [
     "angle_mean_degrees",
 ]
 AVERAGED = ["sparsity_of_mean", "sparsity_of_mean_unaligned"]  # before re-pruning
-ROBUST = ["ood_accuracy_15", "ood_accuracy_19", "ood_synthetic"]
+ROBUST = ["ood_accuracy_15", "ood_accuracy_19", "mce", "ood_synthetic", "ood_about", "ood_images"]
 SHRUNK = [
     "parameters_removed",
     "bytes_removed",
@@ -49,7 +49,7 @@ COLUMNS = [
     *EVALUATED,
     "stored_bytes",
     *AVERAGED,
-    "worst_group",
+    "test_worst_group",
     *COMPARED,
     *ROBUST,
     "model",
@@ -59,7 +59,7 @@ COLUMNS = [
 TABLES = {
     "candidates": [*KEY, "candidate", "test_accuracy"],
     "layers": [*KEY, "layer", "sparsity"],
-    "groups": [*KEY, "set", "group", "n", "recall", "low", "high"],
+    "groups": [*KEY, "split", "set", "group", "n", "recall", "low", "high"],
     "corruptions": [*KEY, "corruption", "severity", "accuracy"],
     "filters": [*KEY, "layer", "kept", "filters"],
     "training": ["node", "phase", "epoch", "loss", "accuracy", "val_accuracy", "learning_rate"],
@@ -110,6 +110,12 @@ class Results:
             record = {str(name): value for name, value in row.items()}
             found.setdefault((record["method"], record["phase"]), {})[record["seed"]] = record
         return found
+
+    @property
+    def by_group(self) -> list[str]:
+        """The columns of ``rows`` that only data with a few named groups has."""
+        starts = ("test_group_mean", "test_recall/")
+        return [name for name in self.rows.columns if name.startswith(starts)]
 
     @property
     def shrunk(self) -> bool:

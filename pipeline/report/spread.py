@@ -15,12 +15,14 @@ MEASURES = [
     "val_accuracy",
     "calibration_error",
     "worst_class",
-    "worst_group",
+    "test_macro_accuracy",
+    "test_worst_group",
     "best_candidate_test_accuracy",
     "mean_candidate_test_accuracy",
     "ensemble_test_accuracy",
     "ood_accuracy_15",
     "ood_accuracy_19",
+    "mce",
     "speedup",
     "nonzeros",
     "stored_bytes",
@@ -116,7 +118,7 @@ def summary(results: Results) -> pd.DataFrame:
     records = []
     for method, phase, planned in results.planned:
         sparsity = reached(results, method, phase) if phase else planned
-        for measure in MEASURES:
+        for measure in (*MEASURES, *results.by_group):
             found = over_seeds(results, method, phase, measure)
             if found is not None:
                 records.append((method, phase, sparsity, measure, found.n, found.mean, found.std))

@@ -1,10 +1,11 @@
-"""Running commands on this machine: one process per slot, GPUs handed out one by one.
+"""Running commands on this machine: one command per slot, GPUs handed out one by one.
 
 What a command finds in its environment:
 
-    SMS_THREADS, OMP_NUM_THREADS, ...   cores / slots: its share of the cores
+    SMS_THREADS, OMP_NUM_THREADS, ...   cores / slots: its share of the cores, and each of the
+                                        processes' that train together
     OMP_WAIT_POLICY=PASSIVE             threads that wait give their core to other stages
-    CUDA_VISIBLE_DEVICES                its GPU, where there are any
+    CUDA_VISIBLE_DEVICES                its GPU, or SMS_GPUS_PER_STAGE of them, where there are any
     SMS_EVENTS                          the file for its events, one JSON object a line
     SMS_PYTHON                          the python that runs the driver
     DVC_ROOT, DVC_STAGE                 as under ``dvc repro``
@@ -25,7 +26,14 @@ from typing import Any
 from pipeline.run.base import Event, Exit, Task
 from pipeline.run.client import Server
 from pipeline.run.command import as_module, in_shell
-from pipeline.run.machine import cores, gpus, positive, shared_environment
+from pipeline.run.machine import (
+    cores,
+    gpus,
+    gpus_per_stage,
+    grouped,
+    positive,
+    shared_environment,
+)
 
 PRELOAD = ("torch", "numpy", "safetensors.torch")  # third-party modules that are slow to import
 MISSING = -signal.SIGKILL  # the status of a worker that disappeared without one
@@ -43,10 +51,12 @@ class Local:
         self.folder = root / ".dvc" / "tmp" / "sms"
         for part in ("logs", "events"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
-        self.devices = gpus(os.environ)
+        together = gpus_per_stage()
+        self.devices = grouped(gpus(os.environ), together)
         self.per_device = positive("SMS_GPU_JOBS", 1)
         self.slots = min(jobs, len(self.devices) * self.per_device) if self.devices else jobs
-        self.shared = shared_environment(max(1, cores() // jobs)) | {"SMS_PYTHON": sys.executable}
+        threads = max(1, cores() // (jobs * together))
+        self.shared = shared_environment(threads) | {"SMS_PYTHON": sys.executable}
         self.warm: Server | None = None
         self.cold: Server | None = None
         self.tasks: dict[str, Worker] = {}
@@ -154,7 +164,7 @@ class Local:
         return exits
 
     def _device(self) -> str | None:
-        """Return the GPU with the fewest workers."""
+        """Return the GPU, or the group of them, with the fewest workers."""
         used = Counter(worker.device for worker in self.tasks.values())
         return min(self.devices, key=lambda device: used[device], default=None)
 

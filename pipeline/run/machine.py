@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.errors import UserError
@@ -22,8 +22,34 @@ def cores() -> int:
 
 
 def default_jobs() -> int:
-    """Return how many stages run at once: ``SMS_JOBS``, or one per core."""
-    return positive("SMS_JOBS", cores())
+    """Return how many stages run at once: ``SMS_JOBS``, or one per core.
+
+    Where ``SMS_GPUS_PER_STAGE`` processes train together each of them counts.
+    """
+    return positive("SMS_JOBS", max(1, cores() // gpus_per_stage()))
+
+
+def gpus_per_stage() -> int:
+    """Return how many processes train together, one a GPU: ``SMS_GPUS_PER_STAGE``, or 1.
+
+    The stages that train read it themselves (pipeline/train/launch.py).
+    """
+    return positive("SMS_GPUS_PER_STAGE", 1)
+
+
+def grouped(devices: Sequence[str], size: int) -> list[str]:
+    """Return groups of ``size`` GPUs for one stage each, as CUDA_VISIBLE_DEVICES names them.
+
+    Raises:
+        UserError: there are GPUs, but not as many
+
+    """
+    if devices and len(devices) < size:
+        raise UserError(
+            f"SMS_GPUS_PER_STAGE={size}, but this process may use {len(devices)} GPUs: lower it"
+        )
+    whole = len(devices) // size * size
+    return [",".join(devices[start : start + size]) for start in range(0, whole, size)]
 
 
 def positive(variable: str, default: int) -> int:

@@ -10,7 +10,8 @@ from pipeline.structure.channels import Channels
 
 def widened(values: Tensor, index: Tensor, width: int) -> Tensor:
     """Return [B, width, ...] with ``values`` at the channels ``index`` and 0 elsewhere."""
-    empty = values.new_zeros(len(values), width, *values.shape[2:])
+    shape = values.shape  # and not len(values), which torch.export takes for a constant
+    empty = values.new_zeros(shape[0], width, *shape[2:])
     return empty.index_copy(1, index, values)
 
 

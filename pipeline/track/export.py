@@ -8,7 +8,9 @@ import torch
 from mlflow.models import infer_signature
 from torch import Tensor, nn
 
-from pipeline.checkpoint import load, load_tensors
+from pipeline import small
+from pipeline.checkpoint import load
+from pipeline.data.base import load as load_data
 from pipeline.files import read_json
 from pipeline.models.build import build
 
@@ -41,22 +43,31 @@ class Classifier(nn.Module):
 
 def classifier(model: Path, data: Path) -> Classifier:
     """Load the model in the folder ``model`` for images like those in the folder ``data``."""
+    numbers = read_json(data / "meta.json")
+    mean, std = torch.tensor(numbers["mean"]), torch.tensor(numbers["std"])
+    return Classifier(_network(model), mean, std).eval()
+
+
+def _network(model: Path) -> nn.Module:
+    """Return the network of a model's folder, or of one whose pruned filters were removed."""
+    if (model / small.SMALL).exists():
+        return small.load(model / small.SMALL)
     checkpoint = load(model / "model.safetensors")
     meta = checkpoint.meta
     network = build(meta["network"], meta["classes"], meta["channels"])
     network.load_state_dict(checkpoint.state)
-    numbers = read_json(data / "meta.json")
-    return Classifier(network, torch.tensor(numbers["mean"]), torch.tensor(numbers["std"])).eval()
+    return network
 
 
 def log_model(run_id: str, name: str, model: Path, data: Path) -> str:
     """Log the soup in the folder ``model`` in a run; return its version of ``name``.
 
-    What is stored is a torch.export graph, so that it loads without this project and without
-    unpickling, on any machine with PyTorch.
+    ``model`` is a model's folder, or that of the stage shrink, whose network is smaller. What is
+    stored is a torch.export graph, so that it loads without this project and without unpickling,
+    on any machine with PyTorch.
     """
     module = classifier(model, data)
-    examples = load_tensors(data / "test.safetensors")["images"][:4]
+    examples = load_data(data).test.images[:4]
     with torch.inference_mode():
         probabilities = module(examples)
     signature = infer_signature(examples.numpy(), probabilities.numpy())

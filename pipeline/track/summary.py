@@ -98,7 +98,7 @@ def headline(rows: Sequence[Mapping[str, Any]]) -> str:
         "sparsity": "sparsity",
         **{score.replace("_", " "): score for score in scores if score.startswith("test_")},
         "OOD accuracy": "ood_accuracy_15",
-        "worst group": "worst_group",
+        "worst group": "test_worst_group",
     }
     known = {
         title: key

@@ -12,7 +12,7 @@ MEASURES = (
     "test_mean_iou",
     "test_bleu",
     "ood_accuracy_15",
-    "worst_group",
+    "test_worst_group",
     "worst_class",
 )
 

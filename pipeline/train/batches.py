@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.seeds import derive
 from pipeline.train import crops
 from pipeline.train.augment import Augmentation
+from pipeline.train.distributed import own, world
 from pipeline.train.normalise import normaliser
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Batches:
     sees the same batches, and a GPU never waits for the host within an epoch. Compressed images
     stay with the host, which decodes the next batches while one is learned from; their crops have a
     random stream too. A set smaller than a batch is one batch.
+
+    Of processes that train together each is handed its share of every batch.
     """
 
     def __init__(
@@ -45,6 +48,12 @@ class Batches:
         self.images = data.train.images.to(device)
         self.labels = data.train.labels.to(device)
         self.size = min(batch_size, len(self.labels))
+        if self.size < world():
+            raise UserError(
+                f"a batch has {self.size} examples, too few for {world()} processes: raise "
+                "pretrain.batch_size or lower SMS_GPUS_PER_STAGE"
+            )
+        self.own = own(self.size)
         self.smallest = augmentation.resized_crop
         self.flipped = augmentation.flip
         if self.smallest is not None:  # mirrors what it cuts out
@@ -72,7 +81,8 @@ class Batches:
         count, device = len(self.labels), self.labels.device
         order = torch.randperm(count, generator=self.order)
         draws = self.augmentation.draw(count, self.draws).to(device)
-        batches = [slice(step * self.size, (step + 1) * self.size) for step in range(len(self))]
+        starts = range(0, len(self) * self.size, self.size)
+        batches = [slice(start + self.own.start, start + self.own.stop) for start in starts]
         decoded = self._images(order, batches)
         order = order.to(device)
         for batch, found in zip(batches, decoded, strict=True):

@@ -15,11 +15,13 @@ from pipeline.progress import emit
 from pipeline.seeds import derive
 from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches, steps_per_epoch
+from pipeline.train.distributed import average, own, rank, total, world
 from pipeline.train.memory import keep_freed_memory
-from pipeline.train.predict import share_right
+from pipeline.train.predict import count_right
+from pipeline.train.whole_batch import synchronise
 
 if TYPE_CHECKING:
-    from pipeline.data.base import Dataset
+    from pipeline.data.base import Dataset, Split
 
 __all__ = ["Hook", "Settings", "steps_per_epoch", "train"]
 
@@ -29,8 +31,9 @@ class Settings:
     """How to train: SGD (Nesterov iff weight decay > 0) on the cross entropy.
 
     Attributes: weight_decay, on all parameters; clip_norm, the largest norm of the gradient;
-    precision, "bf16" computes the forward pass in bfloat16 where PyTorch deems it safe; compile,
-    whether to spend up to half a minute on `torch.compile`, which only long trainings earn back.
+    precision, "bf16" computes outputs and their gradients in bfloat16 where PyTorch deems it safe,
+    and keeps weights, gradients and statistics in float32; compile, whether to spend up to half a
+    minute on `torch.compile`, which only long trainings earn back.
     """
 
     batch_size: int
@@ -83,7 +86,7 @@ def train(  # noqa: PLR0913
     count at which the label scores highest (pipeline/tasks/base.py). Weights masked False are +0.0
     from the start and after every step. Equal seeds give equal bits (on one machine, with one
     number of threads); the order of the data, augmentation and dropout have a stream of randomness
-    each.
+    each. Processes that train together (pipeline/train/distributed.py) take every step together.
 
     Arguments: masks, bool, True = kept, by parameter name; device, where the model is left.
     Raises: UserError when the training diverges.
@@ -92,10 +95,15 @@ def train(  # noqa: PLR0913
     device = torch.device(device)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = Batches(data, settings.batch_size, settings.augmentation, seed=seed, device=device)
+    val = data.val
+    if world() > 1:
+        synchronise(model, device)
+        val = val.take(torch.arange(len(val.labels))[own(len(val.labels))])
     for hook in hooks:
         hook.on_train_start(model)
     take_step = _stepper(model, settings, masks or {}, hooks, device)
-    torch.manual_seed(derive(seed, "dropout"))  # dropout layers draw from the global generator
+    stream = ("dropout", rank()) if rank() else ("dropout",)
+    torch.manual_seed(derive(seed, *stream))  # dropout layers draw from the global generator
     history = []
     epochs = math.ceil(len(learning_rates) / len(batches))
     for epoch, start in enumerate(range(0, len(learning_rates), len(batches)), start=1):
@@ -113,13 +121,12 @@ def train(  # noqa: PLR0913
                 hook.on_step_end(model, step)
         for hook in hooks:
             hook.on_epoch_end(model, epoch)
+        hits, counted = total(torch.stack([hits, counted]))
         row = {
             "epoch": epoch,
             "loss": loss.item() / len(rates),
             "accuracy": hits.item() / counted.item(),
-            "val_accuracy": share_right(
-                model, data.val.images, data.val.labels, data.mean, data.std
-            ),
+            "val_accuracy": _accuracy(model, val, data),
             "learning_rate": rates[-1],
         }
         if not (math.isfinite(row["loss"]) and math.isfinite(row["val_accuracy"])):
@@ -127,12 +134,19 @@ def train(  # noqa: PLR0913
                 f"training diverged in epoch {epoch} (loss {row['loss']:g}) at learning rate "
                 f"{max(rates):g}: lower the learning rate, or set clip_norm"
             )
-        emit(**({"epoch": epoch, "epochs": epochs} | row))
+        if rank() == 0:
+            emit(**({"epoch": epoch, "epochs": epochs} | row))
         history.append(row)
     for hook in hooks:
         hook.on_train_end(model)
     model.to(memory_format=torch.contiguous_format)
     return history
+
+
+def _accuracy(model: nn.Module, val: "Split", data: "Dataset") -> float:
+    """Return the accuracy on the validation split, of which each process has its share."""
+    right, counted = total(count_right(model, val.images, val.labels, data.mean, data.std))
+    return float(right / counted)
 
 
 def _stepper(
@@ -159,6 +173,7 @@ def _stepper(
         foreach=True,
     )
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
+    alone = world() == 1
     masked = [model.get_parameter(name) for name in masks]
     factors = []
     with torch.no_grad():
@@ -170,9 +185,17 @@ def _stepper(
         with autocast:
             scores = network(images)
         scores = scores.float()
-        loss = cross_entropy(scores, labels, label_smoothing=settings.label_smoothing)
+        loss = cross_entropy(
+            scores,
+            labels,
+            label_smoothing=settings.label_smoothing,
+            reduction="mean" if alone else "sum",
+        )
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        if not alone:
+            found = [p.grad for p in model.parameters() if p.grad is not None]
+            average([loss, *found], (labels >= 0).sum())
         if masked:
             gradients: list[Tensor] = [weight.grad for weight in masked]  # type: ignore[misc]
             torch._foreach_mul_(gradients, factors)

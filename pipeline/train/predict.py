@@ -64,22 +64,22 @@ def on_device(images: Images, parts: Iterable[Rows], device: torch.device) -> It
         yield from (images[rows].to(device) for rows in parts)
 
 
-def share_right(
+def count_right(
     model: nn.Module, images: Images, labels: Tensor, mean: Tensor, std: Tensor
-) -> float:
-    """Return the share of the positions that count at which the label scores highest, or NaN.
+) -> Tensor:
+    """Return at how many positions the label scores highest, and how many count, float64 [2].
 
-    NaN stands for a network that puts out NaN or infinity. Arguments: labels, int64 [N, ...],
-    negative where a position does not count; the others as of `logits`.
+    The first is NaN for a network that puts out NaN or infinity. Arguments: labels, int64
+    [N, ...], negative where a position does not count; the others as of `logits`.
     """
-    right = count = 0
+    right, count, done = 0.0, int((labels >= 0).sum()), 0
     with evaluating(model), torch.inference_mode():
-        done = 0
         for scores in outputs(model, images, mean, std):
             own = labels[done : done + len(scores)].to(scores.device)
             done += len(scores)
             if not scores.isfinite().all():
-                return math.nan
+                right = math.nan
+                break
             right += int((scores.argmax(1) == own).sum())
-            count += int((own >= 0).sum())
-    return right / count
+    device = next(model.parameters()).device
+    return torch.tensor([right, count], dtype=torch.float64, device=device)

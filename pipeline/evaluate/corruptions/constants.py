@@ -1,9 +1,12 @@
 """The severity constants of CIFAR-C and ImageNet-C: one row a corruption, one entry a severity.
 
 Lengths are pixels, intensities are on the scale [0, 1], unless a note says otherwise. CIFAR-C was
-made for 32 x 32 images and ImageNet-C for 224 x 224, so pixel lengths hit other sizes harder or
-softer. CIFAR-C's come from its authors' generating script; ImageNet-C's are those of the public
-packages, whose elastic_transform is gentler than the original benchmark's.
+made for 32 x 32 images and ImageNet-C for 224 x 224. At other sizes nothing is scaled: what is a
+share of the image (elastic transform, pixelate, zoom) grows with it, and what is pixels (blurs,
+motion, glass, snow's drag, frost's crystals, spatter's drops) hits a smaller image harder and a
+larger one softer, as with the public packages. CIFAR-C's come from its authors' generating script;
+ImageNet-C's are those of the public packages, whose elastic_transform is gentler than the original
+benchmark's.
 
 Source: Hendrycks & Dietterich 2019, Benchmarking Neural Network Robustness to Common Corruptions
 and Perturbations; Michaelis et al. 2019, Benchmarking Robustness in Object Detection.
@@ -20,6 +23,13 @@ NAMES_15 = (
     "contrast", "elastic_transform", "pixelate", "jpeg_compression",
 )  # fmt: skip
 NAMES_19 = (*NAMES_15, "speckle_noise", "gaussian_blur", "spatter", "saturate")
+
+ARCHIVES = ("noise", "blur", "weather", "digital", "extra")  # what ImageNet-C is downloaded as
+BENCHMARKS = {"cifar": "CIFAR-C", "imagenet": "ImageNet-C"}
+OFFICIAL = (
+    'the records "CIFAR-10-C", "CIFAR-100-C" and "ImageNet-C" by Hendrycks & Dietterich on '
+    "zenodo.org, licence CC BY 4.0"
+)
 
 CIFAR: dict[str, tuple[Any, ...]] = {
     # standard deviation

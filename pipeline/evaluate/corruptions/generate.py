@@ -12,7 +12,7 @@ from pipeline.evaluate.corruptions.pixels import Images
 from pipeline.seeds import derive
 
 SMALLEST = 8  # pixels; a corruption of less would leave nothing to see
-LARGEST_CIFAR = 64  # pixels; above it a recipe gets ImageNet-C's constants
+LARGEST_CIFAR = 32  # pixels; above it images get ImageNet-C's constants
 CHUNK = 2**16  # pixels corrupted at once, for the processor's cache; a part of what a seed means
 
 Corruption = Callable[[Images, Any, np.random.Generator], Images]

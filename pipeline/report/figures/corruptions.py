@@ -23,8 +23,8 @@ def draw(results: Results) -> Figure:
     _separate(left, order)
     left.set_xlabel("accuracy (%),\nmean of severities 1 to 5")
     _severities(right, results)
-    images = "synthetic corruptions of the test set" if synthetic(results) else "corrupted test set"
-    figure.supxlabel(f"{images}; {style.seeds_note(results)}", fontsize=9)
+    kind = "synthetic, not the official images" if synthetic(results) else "official images"
+    figure.supxlabel(f"{kind}; {style.seeds_note(results)}", fontsize=9)
     style.legend(figure, left)
     return figure
 
@@ -54,7 +54,8 @@ def _severities(axes: Axes, results: Results) -> None:
         )
     axes.set_xticks(sorted(set(means["severity"])))
     axes.set_xlabel("severity")
-    axes.set_ylabel("accuracy (%), mean over corruptions")
+    types = results.at_end("corruptions")["corruption"].nunique()
+    axes.set_ylabel(f"accuracy (%), mean over {types} corruptions")
     axes.grid(axis="y")
     style.below_hundred(axes, "y")
 

@@ -1,4 +1,4 @@
-"""Corruption sets on disk, in CIFAR-C's layout, whether downloaded or generated.
+"""Corrupted sets in CIFAR-C's layout, whether downloaded or generated.
 
 NAME.npy     uint8 [5 N, H, W, C], severity s = rows (s - 1) N to s N; one file a corruption
 labels.npy   integers [5 N]
@@ -7,17 +7,20 @@ meta.json    only beside a generated set: {constants, synthetic: true}
 Official sets carry no meta.json, which is how the two are told apart.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.evaluate.corruptions.constants import NAMES_19, SEVERITIES
+from pipeline.evaluate.corruptions.base import step_of
+from pipeline.evaluate.corruptions.constants import BENCHMARKS, NAMES_19, OFFICIAL, SEVERITIES
 from pipeline.files import read_json, write_json
 from pipeline.progress import emit
 
@@ -25,24 +28,34 @@ Images = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class CorruptedSet:
-    """A test set under every corruption and severity.
+class Arrays:
+    """A `CorruptedSet` in arrays.
 
     Args:
         images: by corruption, uint8 [5 N, H, W, C], read from disk where they are used.
         labels: int64 [5 N].
         synthetic: made here, so not to be laid beside published numbers.
+        about: what the images are.
     """
 
     images: Mapping[str, Images]
     labels: NDArray[np.int64]
     synthetic: bool
+    about: str = ""
 
-    def at(self, corruption: str, severity: int) -> tuple[Images, NDArray[np.int64]]:
-        """Return the images [N, H, W, C] and labels [N] of one corruption and severity."""
-        n = len(self.labels) // len(SEVERITIES)
-        rows = slice((severity - 1) * n, severity * n)
-        return self.images[corruption][rows], self.labels[rows]
+    @property
+    def names(self) -> Sequence[str]:
+        """The corruptions."""
+        return tuple(self.images)
+
+    def batches(self, corruption: str, severity: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images and labels from the disk, as `CorruptedSet` says."""
+        source, n = self.images[corruption], len(self.labels) // len(SEVERITIES)
+        step, first = step_of(*source.shape[1:3]), (severity - 1) * n
+        for start in range(first, first + n, step):
+            rows = slice(start, min(start + step, first + n))
+            images = source[rows].transpose(0, 3, 1, 2).copy()
+            yield torch.from_numpy(images), torch.from_numpy(self.labels[rows])
 
 
 def _load(path: Path) -> NDArray[Any]:
@@ -50,14 +63,14 @@ def _load(path: Path) -> NDArray[Any]:
         return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except FileNotFoundError:
         raise UserError(
-            f"{path} is missing: unpack the whole archive there, or take the folder away to "
-            "have a synthetic set made."
+            f"{path} is missing: unpack the whole archive there ({OFFICIAL}), or take the folder "
+            "away to have a synthetic set made"
         ) from None
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} is not a whole .npy file: download it again.") from error
 
 
-def read(folder: Path, names: Sequence[str] = NAMES_19) -> CorruptedSet:
+def read(folder: Path, names: Sequence[str] = NAMES_19) -> Arrays:
     """Open the set in ``folder`` without reading the images.
 
     Raises:
@@ -85,9 +98,11 @@ def read(folder: Path, names: Sequence[str] = NAMES_19) -> CorruptedSet:
                 f"{path} has {len(found)} images but labels.npy {len(labels)} labels: "
                 "download both again."
             )
-    meta = folder / "meta.json"
-    synthetic = bool(read_json(meta).get("synthetic")) if meta.exists() else False
-    return CorruptedSet(images, np.array(labels, np.int64), synthetic)
+    meta = read_json(folder / "meta.json") if (folder / "meta.json").exists() else {}
+    synthetic = bool(meta.get("synthetic"))
+    constants = BENCHMARKS.get(meta.get("constants", ""), "other")
+    about = f"the test images with {constants}'s constants" if synthetic else f"`{folder}`"
+    return Arrays(images, np.array(labels, np.int64), synthetic, about)
 
 
 def save_set(

@@ -1,0 +1,42 @@
+"""From a folder to the corrupted set it holds, describes, or says how to generate."""
+
+from pathlib import Path
+
+from pipeline.data.base import Dataset
+from pipeline.errors import UserError
+from pipeline.evaluate.corruptions import arrays
+from pipeline.evaluate.corruptions.base import CorruptedSet
+from pipeline.evaluate.corruptions.folders import Folders
+from pipeline.files import read_json
+
+
+def opened(folder: Path, data: Dataset) -> CorruptedSet:
+    """Return the set of ``folder`` for the classes and the image size of ``data``.
+
+    Raises:
+        UserError: there is none, or it is not whole.
+    """
+    size = data.test.images.shape[-1]
+    meta = read_json(folder / "meta.json") if (folder / "meta.json").exists() else {}
+    if meta.get("layout") == "folders":
+        _refuse_others(folder, (size, size, 3), data)
+        return Folders(Path(meta["root"]), meta["cells"], data.classes, size)
+    if meta.get("layout") == "streamed":
+        # Imported here because scikit-image takes a second.
+        from pipeline.evaluate.corruptions.streamed import Streamed  # noqa: PLC0415
+
+        return Streamed(data.test, meta["constants"], meta["seed"], meta["images"])
+    found = arrays.read(folder)
+    _refuse_others(folder, next(iter(found.images.values())).shape[1:], data)
+    return found
+
+
+def _refuse_others(folder: Path, shape: tuple[int, ...], data: Dataset) -> None:
+    """Refuse corrupted images [H, W, C] that the network of ``data`` cannot take."""
+    channels, height, width = data.test.images.shape[1:]
+    if shape != (height, width, channels):
+        raise UserError(
+            f"{folder} has images of {'x'.join(map(str, shape))} (height, width, channels), but "
+            f"those of {data.name} are {height}x{width}x{channels}: set evaluate.corruptions_path "
+            "to the set of the same data, or leave it null"
+        )

@@ -1,0 +1,54 @@
+"""SMS beside IMP by group: recalls, and whose errors pruning adds (Appendix B.2.4, Table 15)."""
+
+from pydantic import Field
+
+from pipeline import families
+from pipeline.errors import UserError
+from pipeline.params import Section, Sparsity
+from pipeline.plan.nodes import artifact
+from pipeline.plan.studies.base import Study
+
+
+class Grid(Section):
+    """What is compared; ``groups`` names a group set, by default the data's first own one."""
+
+    sparsities: list[Sparsity] = Field([0.9, 0.95, 0.97])
+    methods: list[str] = Field(["imp", "imp_mx", "sms"])
+    groups: str | None = None
+
+
+def plan(work: Study) -> None:
+    """Measure the dense network, and each method in one shot to each sparsity, group by group.
+
+    A soup's candidates are measured too, so that the best and their mean stand beside it.
+    """
+    grid, task = work.grid(Grid), work.settings.task
+    if task != "classification":
+        raise UserError(
+            f"studies has subgroups, which counts whom a classifier gets right, but the recipe's "
+            f"task is {task}: leave it out"
+        )
+    work.values = {"sparsity": 0.0}
+    work.point(0, work.pretrain(), shift=_shift(work, work.pretrain(), 0))
+    for sparsity in grid.sparsities:
+        shot = work.one_shot(sparsity)
+        for name in grid.methods:
+            method = families.load("plan/methods", name, "study.subgroups.methods")
+            for point in shot.aside(method.plan):
+                shot.start(point.method)
+                models = [point.model, *point.candidates]
+                model, *candidates = [_shift(shot, each, point.phase) for each in models]
+                more = {f"candidate{j}": node for j, node in enumerate(candidates)}
+                shot.point(point.phase, point.model, point.candidates, shift=model, **more)
+
+
+def _shift(work: Study, model: str, phase: int) -> str:
+    """Return the recalls of ``model`` by group, and how its errors differ from the dense one's."""
+    flags = {
+        "data": artifact(work.data()),
+        "model": artifact(model),
+        "dense": artifact(work.pretrain()) if phase else None,
+        "groups": work.grid(Grid).groups,
+    }
+    name = f"{model.removeprefix(f'{work.name()}-')}-shift"
+    return work.add(name, "shift", flags, modules=work.network_modules(), phase=phase)

@@ -1,0 +1,144 @@
+"""A training stage in several processes, one a GPU: started by torchrun, and ended together."""
+
+import argparse
+import ctypes
+import logging
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+
+from pipeline.errors import UserError
+from pipeline.train.device import pick
+from pipeline.train.distributed import rank
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+Main = Callable[[argparse.Namespace], None]
+VARIABLE = "SMS_GPUS_PER_STAGE"
+PARENT = "SMS_LAUNCHER"  # the process that started this one as a member, if it was not by hand
+
+
+def on_all_gpus(main: Main) -> Main:
+    """Return the stage ``main`` as a command: alone, or by ``SMS_GPUS_PER_STAGE`` processes.
+
+    Under torchrun, started here or by hand, a process joins the others before ``main``. On a
+    machine without GPUs the processes share its cores.
+    """
+
+    def command(flags: argparse.Namespace) -> None:
+        if dist.is_torchelastic_launched():
+            _member(main, flags)
+        elif (count := _asked()) > 1:
+            _launch(count)
+        else:
+            main(flags)
+
+    return command
+
+
+def leave() -> bool:
+    """Leave the others, and say whether this process goes on: the first does, by itself."""
+    first = rank() == 0
+    if dist.is_initialized():
+        dist.destroy_process_group()
+        os.environ["LOCAL_WORLD_SIZE"] = "1"  # the machine's cores are its own now
+    return first
+
+
+def _asked() -> int:
+    text = os.environ.get(VARIABLE) or "1"
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"{VARIABLE}={text}: give it a whole number from 1 up, or unset it")
+    return int(text)
+
+
+def _launch(count: int) -> None:
+    """Do what ``torchrun --nproc-per-node COUNT -m MODULE ...`` does with this very command."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException  # noqa: PLC0415
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
+    from torch.distributed.run import parse_args, run  # noqa: PLC0415
+
+    module = sys.modules["__main__"].__spec__
+    assert module is not None, "a stage runs as a module"
+    words = ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={count}"]
+    os.environ[PARENT] = str(os.getpid())
+    logging.disable(logging.CRITICAL)  # it reports at length what is said in a sentence below
+    with TemporaryDirectory() as notes:
+        words += [f"--log-dir={notes}", "-m", module.name, *sys.argv[1:]]
+        try:
+            run(parse_args(words))  # type: ignore[no-untyped-call]
+        except ChildFailedError as error:
+            number, failure = min(error.failures.items(), key=lambda item: _when(item[1]))
+            why = _why(failure)
+        except SignalException as stopped:
+            sys.exit(128 + stopped.sigval)
+        else:
+            return
+    if why.startswith("UserError: "):
+        raise UserError(why.removeprefix("UserError: "))
+    sys.exit(f"error: process {number} of {count} failed, which ended the others: {why}")
+
+
+def _why(failure: "ProcessFailure") -> str:
+    """Return what the process noted, as ``ValueError: ...``, or how it ended."""
+    noted = failure.error_file_data["message"]
+    if isinstance(noted, dict):
+        return str(noted["message"])
+    return failure.message if failure.exitcode < 0 else f"exit status {failure.exitcode}"
+
+
+def _when(failure: "ProcessFailure") -> float:
+    """Return the time of death; to the second, as torchrun has it, all die at once.
+
+    The first to fail leaves a note before it goes, or was killed and leaves none. The others then
+    find their connections closed, if torchrun does not end them before.
+    """
+    if failure.exitcode == -signal.SIGTERM:
+        return math.inf
+    note = Path(failure.error_file)
+    return note.stat().st_mtime if note.exists() else 0.0
+
+
+def _member(main: Main, flags: argparse.Namespace) -> None:
+    """Run ``main`` as one of the processes."""
+    from torch.distributed.elastic.multiprocessing.errors import record  # noqa: PLC0415
+
+    _die_with_parent()
+    try:
+        record(_joined)(main, flags)
+    except UserError:
+        if PARENT in os.environ:  # which says why, once
+            sys.exit(2)
+        raise
+
+
+def _joined(main: Main, flags: argparse.Namespace) -> None:
+    gpu = pick(flags.device).type == "cuda"
+    if gpu:
+        local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= there:
+            raise UserError(
+                f"{os.environ['LOCAL_WORLD_SIZE']} processes train together, one a GPU, but "
+                f"PyTorch sees {there} here: lower {VARIABLE}"
+            )
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if gpu else "gloo")
+    main(flags)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process when torchrun ends, whatever ends that (Linux)."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):
+        sys.exit(1)

@@ -1,0 +1,25 @@
+"""List an official corrupted set of image files, so that evaluations need not hash millions."""
+
+import argparse
+from pathlib import Path
+
+from pipeline.checkpoint import write_json
+from pipeline.cli import publish, run
+from pipeline.data.base import load
+from pipeline.evaluate.corruptions.listing import listed
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--data", type=Path, required=True, help="for the names of its classes")
+parser.add_argument("--folder", type=Path, required=True, help="ImageNet-C, or one laid out alike")
+parser.add_argument("--out", type=Path, required=True)
+
+
+def main(flags: argparse.Namespace) -> None:
+    """Run the stage."""
+    meta = listed(flags.folder, load(flags.data).classes)
+    with publish(flags.out) as folder:
+        write_json(folder / "meta.json", meta)
+
+
+if __name__ == "__main__":
+    run(main, parser)
