@@ -361,7 +361,7 @@ def test_batchnorm_and_predictions_are_those_of_the_decoded_images(data):
     assert torch.equal(*found)
 
 
-def test_a_damaged_image_stops_a_training_with_its_name(data):
+def test_what_a_thread_raises_reaches_the_training(data):
     class Broken:
         sizes = data.train.images.files.sizes
 
