@@ -1,160 +1,40 @@
 """params.yaml and recipes: read, merged, and refused in one sentence when they make no sense.
 
 ``params.yaml`` is what a person edits. A value left null there comes from the recipe it names,
-one file of ``recipes/``. The two are merged and checked against `Experiment`, below, which
-is the only description of what may be set.
+one file of ``recipes/``. The two are merged and checked against `Experiment`, below, and its
+sections (pipeline/sections.py), which alone describe what may be set.
 """
 
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pipeline import families
 from pipeline.errors import UserError
+from pipeline.sections import (
+    Augmentation,
+    Data,
+    During,
+    Evaluate,
+    Network,
+    Paper,
+    Pretrain,
+    Prune,
+    Retrain,
+    Section,
+    Seed,
+    Sparsity,
+    Swa,
+)
+from pipeline.yaml_file import read
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Sparsity = Annotated[float, Field(gt=0, lt=1)]  # the fraction of the weights that is pruned
-
 
 # What may stand beside prune.structure = filters: what weights have by default, or what it is.
 _FILTERS = [("magnitude", "global"), ("magnitude", "uniform")]
 
-
-class Section(BaseModel):
-    """A group of keys; unknown keys and wrong types are errors."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Data(Section):
-    """The images: a file of ``pipeline/data``, where it finds them, and their size in pixels.
-
-    The size of sentences is how many tokens they have at most.
-
-    ``corrupted`` is the folder in ``path`` where the official corrupted test set is looked for.
-    """
-
-    name: str
-    path: str | None = None
-    corrupted: str | None = None
-    size: Annotated[int, Field(ge=8)] | None = None
-
-
-class Network(Section):
-    """A file of ``pipeline/models`` or ``torchvision.NAME``, with an optional weights file."""
-
-    name: str
-    weights: str | None = None
-
-
-class Augmentation(Section):
-    """Random crops, flips and rotations of the training images.
-
-    ``resized_crop``: the smallest share of an image's area that is cut out and resized.
-    """
-
-    crop_padding: Annotated[int, Field(ge=0)] = 0
-    flip: bool = False
-    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
-    resized_crop: Annotated[float, Field(gt=0, le=1)] | None = None
-
-
-class Pretrain(Section):
-    """How the dense network is trained; retraining keeps batch size, weight decay and precision.
-
-    ``milestones`` and ``warmup`` are fractions of the whole training. 0 epochs take the network's
-    weights file as it is. ``precision`` bf16 trains in mixed precision; whatever is measured is
-    measured in fp32.
-    """
-
-    epochs: Annotated[int, Field(ge=0)]
-    batch_size: Count
-    learning_rate: Positive
-    weight_decay: NotNegative
-    schedule: Literal["constant", "linear", "cosine", "multistep"]
-    milestones: list[Annotated[float, Field(gt=0, lt=1)]] = []
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    clip_norm: Positive | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-
-class Prune(Section):
-    """What ranks the weights, and how the sparsity is spread over the layers.
-
-    ``structure`` filters prunes whole filters by their L2 norm, each layer alike; there is nothing
-    else to choose then.
-    """
-
-    structure: Literal["weights", "filters"] = "weights"
-    criterion: str = "magnitude"
-    allocation: str = "global"
-
-
-class Retrain(Section):
-    """How each pruned copy is retrained, and what tells the candidates apart."""
-
-    epochs: Count
-    schedule: Literal["FT", "LRW", "SLR", "CLR", "LLR", "ALLR"]
-    vary: Literal["seed", "weight_decay", "epochs", "learning_rate"] = "seed"
-    values: list[Positive] | None = None
-    grids: dict[Literal["weight_decay", "epochs", "learning_rate"], list[Positive]] = {}
-
-
-class Swa(Section):
-    """Where methods with SWA start to average, as a fraction of a retraining, and sms_swa's rate.
-
-    Without a start imp_swa averages every epoch and sms_swa those of the last half; without a
-    rate sms_swa settles at half of pretraining's.
-    """
-
-    start: Annotated[float, Field(ge=0, lt=1)] | None = None
-    learning_rate: Positive | None = None
-
-
-class During(Section):
-    """How the methods that prune during training do it.
-
-    ``epochs``, null: those of pretraining, is the budget of one training; BIMP spends
-    ``dense_share`` of it before its phases. ``copies_from``: the share of the training after which
-    SMS's copies may begin. ``from_dense``: GSM and LC start from the dense network.
-    """
-
-    epochs: Count | None = None
-    pruning_steps: Count = 9
-    copies_from: Annotated[float, Field(ge=0, lt=1)] = 0.55
-    dense_share: Annotated[float, Field(gt=0, lt=1)] = 0.67
-    from_dense: bool = False
-    refresh: Count = 16  # iterations between DPF's masks
-    penalty: NotNegative = 1e-3  # LC's, in the first epoch
-    alpha: NotNegative = 1e-6  # DST's regulariser
-    initial: float = -5.0  # STR's threshold before the sigmoid
-
-
-class Evaluate(Section):
-    """What is measured beyond the score on the test set; corruptions are for classifiers."""
-
-    corruptions: Literal["none", "final", "all"] = "final"
-    corruptions_path: str | None = None
-    groups: bool = True
-
-
 Grid = TypeVar("Grid", bound=Section)
-
-
-class Paper(Section):
-    """The rows of the paper's tables that stand beside ours."""
-
-    dataset: str
-    arch: str
 
 
 class Experiment(Section):
@@ -166,7 +46,7 @@ class Experiment(Section):
     seeds: Annotated[list[Seed], Field(min_length=1)]
     m: Annotated[int, Field(ge=1, le=100)]
     phases: Annotated[int, Field(ge=1, le=100)]
-    target_sparsity: Annotated[float, Field(gt=0, lt=1)]
+    target_sparsity: Sparsity
     methods: Annotated[list[str], Field(min_length=1)]
     merge: Annotated[list[str], Field(min_length=1)]
     data: Data
@@ -178,8 +58,8 @@ class Experiment(Section):
     swa: Swa = Swa()
     during: During = During()
     evaluate: Evaluate = Evaluate()
-    studies: list[str] = []
-    study: dict[str, dict[str, Any]] = {}  # other grids for studies, by name
+    studies: list[str] = Field(default_factory=list)
+    study: dict[str, dict[str, Any]] = Field(default_factory=dict)  # other grids, by study
     paper: Paper | None = None
 
     @model_validator(mode="after")
@@ -292,13 +172,13 @@ def load(path: Path) -> Experiment:
     Raises:
         UserError: naming the key, its value and what is allowed.
     """
-    own = _read(path)
+    own = read(path)
     recipe = own.get("recipe")
     _choice("recipe", recipe, sorted(file.stem for file in RECIPES.glob("*.yaml")))
     seed, seeds = own.pop("seed", None), own.pop("seeds", None)
     own["seeds"] = [seed] if seeds is None else seeds
     _refuse_unknown(own, Experiment, path.name, "")
-    merged = _merge(_read(RECIPES / f"{recipe}.yaml"), own)
+    merged = _merge(read(RECIPES / f"{recipe}.yaml"), own)
     try:
         return _with_official_corruptions(Experiment.model_validate(merged), path.parent)
     except ValidationError as error:
@@ -309,7 +189,7 @@ def load(path: Path) -> Experiment:
 
 def recipes() -> dict[str, str]:
     """Return what each recipe of the folder is about, by name."""
-    return {file.stem: _read(file)["about"] for file in sorted(RECIPES.glob("*.yaml"))}
+    return {file.stem: read(file)["about"] for file in sorted(RECIPES.glob("*.yaml"))}
 
 
 def _with_official_corruptions(experiment: Experiment, root: Path) -> Experiment:
@@ -322,41 +202,6 @@ def _with_official_corruptions(experiment: Experiment, root: Path) -> Experiment
         return experiment
     found = evaluate.model_copy(update={"corruptions_path": official.as_posix()})
     return experiment.model_copy(update={"evaluate": found})
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys without a word; this loader refuses them."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise UserError(
-                    f"{self.name}: the key {key} stands twice (line "
-                    f"{key_node.start_mark.line + 1}): keep one of them"
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-# YAML 1.1 takes 1e-4 for a word, everybody else for a number.
-_UniqueKeys.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            content = yaml.load(file, Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run from the project's folder") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no keys: it must be a mapping such as 'recipe: digits'")
-    return content
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from pipeline.checkpoint import write_json
 from pipeline.cli import publish, run
 from pipeline.data.base import load
-from pipeline.evaluate.corruptions.arrays import save_set
 from pipeline.evaluate.corruptions.generate import constants_for, generate
+from pipeline.evaluate.corruptions.stored import save_set
 from pipeline.evaluate.corruptions.streamed import MOST, too_large
 
 # One set for every seed and experiment, so that their accuracies compare.

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 from pathlib import Path
 
@@ -198,36 +197,6 @@ def test_a_damaged_image_is_named(tmp_path):
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(UserError, match=r"fog.2.n01440764.ILSVRC2012_val_00000000\.JPEG"):
         list(folders(root).batches("fog", 2))
-
-
-# --- threads that work ahead -----------------------------------------------------------------
-
-
-def test_work_ahead_comes_in_order_and_no_further_ahead_than_there_are_threads(monkeypatch):
-    monkeypatch.setattr(base.os, "cpu_count", lambda: 3)
-    begun, lock = [], threading.Lock()
-
-    def work(item: int) -> int:
-        with lock:
-            begun.append(item)
-        return item * item
-
-    results = base.ahead(work, range(50))
-    for expected in range(10):
-        assert next(results) == expected**2
-        assert len(begun) <= expected + 5  # three in threads, one waiting, and the one handed out
-    results.close()
-    assert len(begun) <= 14
-
-
-def test_an_error_comes_where_its_result_would():
-    def work(item: int) -> float:
-        return 1 / (2 - item)
-
-    results = base.ahead(work, range(9))
-    assert [next(results), next(results)] == [0.5, 1.0]
-    with pytest.raises(ZeroDivisionError):
-        next(results)
 
 
 # --- sets that are generated while they are read --------------------------------------------

@@ -9,12 +9,12 @@ from copy import copy
 from typing import Any, Self
 
 from pipeline.errors import UserError
-from pipeline.params import Prune
 from pipeline.plan.corruptions import corrupted
 from pipeline.plan.ledger import Ledger, joined
 from pipeline.plan.nodes import Row, artifact
 from pipeline.prune.ladder import sparsities
 from pipeline.prune.rules import SEEDED, module_name
+from pipeline.sections import Prune
 from pipeline.seeds import derive
 from pipeline.soup import build as rules
 

@@ -1,10 +1,10 @@
 """results.md: what came out, on one page."""
 
-from pipeline.params import Prune
 from pipeline.plan.build import studies
 from pipeline.report import beside_paper, by_group, removal, sections, verdict
 from pipeline.report.names import sparsity
 from pipeline.report.results import Results
+from pipeline.sections import Prune
 
 FIGURES = {
     "accuracy": "Test accuracy against sparsity",

@@ -15,17 +15,19 @@ def threads() -> int:
     return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def ahead(work: Callable[[T], R], items: Iterable[T], depth: int) -> Iterator[R]:
+def ahead(work: Callable[[T], R], items: Iterable[T], depth: int | None = None) -> Iterator[R]:
     """Yield work(item) of each item in order, with up to ``depth`` of them begun in advance.
 
-    Items are drawn by the caller's thread, in order. An exception comes where its result would.
+    Without a ``depth`` as many as there are threads, so that few results are in memory. Items are
+    drawn by the caller's thread, in order. An exception comes where its result would.
     """
     waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(threads()) as pool:
+    workers = threads()
+    with ThreadPoolExecutor(workers) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
-                if len(waiting) > depth:
+                if len(waiting) > (depth or workers):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

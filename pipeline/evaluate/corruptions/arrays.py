@@ -7,22 +7,20 @@ meta.json    only beside a generated set: {constants, synthetic: true}
 Official sets carry no meta.json, which is how the two are told apart.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.evaluate.corruptions.base import step_of
 from pipeline.evaluate.corruptions.constants import BENCHMARKS, NAMES_19, OFFICIAL, SEVERITIES
-from pipeline.files import read_json, write_json
-from pipeline.progress import emit
+from pipeline.files import read_json
 
 Images = NDArray[np.uint8]
 
@@ -103,36 +101,3 @@ def read(folder: Path, names: Sequence[str] = NAMES_19) -> Arrays:
     constants = BENCHMARKS.get(meta.get("constants", ""), "other")
     about = f"the test images with {constants}'s constants" if synthetic else f"`{folder}`"
     return Arrays(images, np.array(labels, np.int64), synthetic, about)
-
-
-def save_set(
-    folder: Path,
-    corrupt: Callable[[str, int], Images],
-    labels: NDArray[np.int64],
-    meta: Mapping[str, Any],
-    names: Sequence[str] = NAMES_19,
-) -> None:
-    """Write a generated set into ``folder``, one corruption and severity in memory at a time.
-
-    Args:
-        folder: an empty or new folder; whoever calls makes it appear whole.
-        corrupt: the images uint8 [N, H, W, C] under a corruption and severity.
-        labels: int64 [N], of the clean images.
-        meta: what to say of the set, besides that it is synthetic.
-        names: the corruptions to write.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    n = len(labels)
-    for done, name in enumerate(names, start=1):
-        file: np.memmap[Any, np.dtype[np.uint8]] | None = None
-        for severity in SEVERITIES:
-            images = corrupt(name, severity)
-            if file is None:
-                shape = (n * len(SEVERITIES), *images.shape[1:])
-                file = open_memmap(folder / f"{name}.npy", "w+", dtype=np.uint8, shape=shape)
-            file[(severity - 1) * n : severity * n] = images
-        if file is not None:
-            file.flush()
-        emit(corruption=name, done=done, of=len(names))
-    np.save(folder / "labels.npy", np.tile(labels, len(SEVERITIES)))
-    write_json(folder / "meta.json", {**meta, "synthetic": True})

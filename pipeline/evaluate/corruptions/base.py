@@ -1,18 +1,12 @@
-"""What a corrupted test set is, wherever its images come from, and threads that work ahead."""
+"""What a corrupted test set is, wherever its images come from."""
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from pipeline.train.predict import batch_of
-
-Item = TypeVar("Item")
-Made = TypeVar("Made")
 
 
 class CorruptedSet(Protocol):
@@ -37,22 +31,3 @@ class CorruptedSet(Protocol):
 def step_of(height: int, width: int) -> int:
     """Return how many images of ``height`` x ``width`` pixels a network is given at once."""
     return batch_of(torch.empty(1, 1, height, width, dtype=torch.uint8))
-
-
-def ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-    """Yield ``make(item)`` of each item in order, while as many threads as cores make the next.
-
-    No more results are in memory than there are threads, and one.
-    """
-    workers = os.cpu_count() or 1
-    pool = ThreadPoolExecutor(workers)
-    waiting: deque[Future[Made]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(make, item))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.data.formats.ahead import ahead
 from pipeline.data.formats.images import decode
 from pipeline.errors import UserError
-from pipeline.evaluate.corruptions.base import ahead, step_of
+from pipeline.evaluate.corruptions.base import step_of
 from pipeline.evaluate.corruptions.constants import NAMES_19
 from pipeline.evaluate.corruptions.listing import Files, files_of, named
 

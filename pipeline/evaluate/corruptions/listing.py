@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.data.formats.ahead import ahead
 from pipeline.data.formats.images import SUFFIXES
 from pipeline.errors import UserError
-from pipeline.evaluate.corruptions.base import ahead
 from pipeline.evaluate.corruptions.constants import (
     ARCHIVES,
     NAMES_15,

@@ -7,6 +7,7 @@ from pipeline.errors import UserError
 from pipeline.evaluate.corruptions import arrays
 from pipeline.evaluate.corruptions.base import CorruptedSet
 from pipeline.evaluate.corruptions.folders import Folders
+from pipeline.evaluate.corruptions.streamed import Streamed
 from pipeline.files import read_json
 
 
@@ -22,9 +23,6 @@ def opened(folder: Path, data: Dataset) -> CorruptedSet:
         _refuse_others(folder, (size, size, 3), data)
         return Folders(Path(meta["root"]), meta["cells"], data.classes, size)
     if meta.get("layout") == "streamed":
-        # Imported here because scikit-image takes a second.
-        from pipeline.evaluate.corruptions.streamed import Streamed  # noqa: PLC0415
-
         return Streamed(data.test, meta["constants"], meta["seed"], meta["images"])
     found = arrays.read(folder)
     _refuse_others(folder, next(iter(found.images.values())).shape[1:], data)

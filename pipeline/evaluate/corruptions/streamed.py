@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.base import Split
-from pipeline.evaluate.corruptions.base import ahead
+from pipeline.data.formats.ahead import ahead
 from pipeline.evaluate.corruptions.constants import BENCHMARKS, NAMES_19, SEVERITIES
 from pipeline.evaluate.corruptions.generate import generate
 from pipeline.seeds import derive

@@ -2,11 +2,11 @@
 
 from copy import copy
 
-from pipeline.params import Section
 from pipeline.plan.align import align
 from pipeline.plan.interpolate import interpolate
 from pipeline.plan.ledger import joined
 from pipeline.plan.studies.base import Study
+from pipeline.sections import Section
 
 APART = 100  # between the seeds of runs that share nothing
 

@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from pipeline.params import Section
 from pipeline.plan.interpolate import interpolate
 from pipeline.plan.studies.base import Study
+from pipeline.sections import Section
 
 
 class Grid(Section):

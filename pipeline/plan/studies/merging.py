@@ -2,9 +2,9 @@
 
 from pipeline import families
 from pipeline.errors import UserError
-from pipeline.params import Count, Section
 from pipeline.plan.methods import sms
 from pipeline.plan.studies.base import Study
+from pipeline.sections import Count, Section
 
 
 class Grid(Section):

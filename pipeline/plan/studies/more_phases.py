@@ -1,8 +1,8 @@
 """IMP with m times the phases against IMP retrained m times as long (Table 16)."""
 
-from pipeline.params import Count, Section
 from pipeline.plan.methods import imp, imp_mx
 from pipeline.plan.studies.base import Study
+from pipeline.sections import Count, Section
 
 
 class Grid(Section):

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.params import Experiment, Section, Sparsity
+from pipeline.params import Experiment
 from pipeline.plan.studies.base import Study
+from pipeline.sections import Section, Sparsity
 
 Vary = Literal["seed", "weight_decay", "epochs", "learning_rate"]
 

@@ -4,9 +4,9 @@ from pydantic import Field
 
 from pipeline import families
 from pipeline.errors import UserError
-from pipeline.params import Section, Sparsity
 from pipeline.plan.nodes import artifact
 from pipeline.plan.studies.base import Study
+from pipeline.sections import Section, Sparsity
 
 
 class Grid(Section):
