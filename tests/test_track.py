@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.checkpoint import Checkpoint, save, save_tensors
+from pipeline.checkpoint import Checkpoint, save
+from pipeline.data.base import Dataset, Split
+from pipeline.data.base import save as save_data
 from pipeline.files import write_json
 from pipeline.models.build import build
 from pipeline.track import summary
@@ -309,10 +311,9 @@ def test_a_registered_soup_loads_and_predicts_what_the_network_does(root, monkey
         folder.mkdir(parents=True)
     save(folders["soup"] / "model.safetensors", Checkpoint(network.state_dict(), {}, meta))
     images = torch.randint(0, 256, (7, 1, 8, 8), dtype=torch.uint8)
-    save_tensors(folders["data"] / "test.safetensors", {"images": images})
-    names = [str(digit) for digit in range(10)]
-    about = {"name": "toy", "classes": names, "mean": [0.3], "std": [0.2]}
-    write_json(folders["data"] / "meta.json", about)
+    split, names = Split(images, torch.arange(7)), tuple("0123456789")
+    scale = torch.tensor([0.3]), torch.tensor([0.2])
+    save_data(Dataset(split, split, split, names, *scale, {}), folders["data"])
     heard = []
     tracker = Tracker(root, heard.append)
     tracker.open(NODES, PARAMS)
