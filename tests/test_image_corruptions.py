@@ -22,8 +22,9 @@ from pipeline.checkpoint import save as save_checkpoint
 from pipeline.data.base import Dataset, Split
 from pipeline.data.base import load as load_data
 from pipeline.data.base import save as save_data
+from pipeline.data.formats import ahead
 from pipeline.errors import UserError
-from pipeline.evaluate.corruptions import base, streamed
+from pipeline.evaluate.corruptions import streamed
 from pipeline.evaluate.corruptions.arrays import Arrays
 from pipeline.evaluate.corruptions.constants import NAMES_15, NAMES_19, SEVERITIES
 from pipeline.evaluate.corruptions.folders import Folders
@@ -228,7 +229,7 @@ def test_a_set_made_while_read_is_the_corrupted_test_set(name):
 def test_threads_and_order_change_no_bit_and_seeds_do(monkeypatch):
     test = clean()
     first = whole(Streamed(test, "imagenet", seed=0), "snow", 2)[0]
-    monkeypatch.setattr(base.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(ahead, "threads", lambda: 1)
     found = Streamed(test, "imagenet", seed=0)
     whole(found, "fog", 1)
     assert torch.equal(whole(found, "snow", 2)[0], first)
