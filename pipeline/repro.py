@@ -100,7 +100,10 @@ def _hashes(root: Path) -> dict[str, str]:
     lock = root / "stages" / "dvc.lock"
     if not lock.exists():
         return {}
-    stages = yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages", {})
+    text = lock.read_text(encoding="utf-8")
+    # Ten times as fast as PyYAML's own parser, where PyYAML was built with it.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    stages = yaml.load(text, Loader=loader).get("stages", {})  # noqa: S506 - both are safe
     return {
         name: stage["outs"][0]["md5"]
         for name, stage in stages.items()
