@@ -40,7 +40,7 @@ Run = Callable[[], tuple[float, float]]
 def unpacked(archive: Path, folder: Path, short: int | None) -> Path:
     """Unpack the sample's images as ``folder``/train and val, which are the same."""
     with tarfile.open(archive) as file:
-        file.extractall(folder, filter="data")
+        file.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     images = next(folder.glob("*/val")).rename(folder / "train")
     for path in sorted(images.glob("*/*.JPEG")) if short else ():
         with Image.open(path) as image:

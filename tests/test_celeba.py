@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import sqlite3
 import tarfile
 from collections import Counter
@@ -16,6 +15,7 @@ from PIL import Image
 from pipeline.data import celeba
 from pipeline.data.build import prepare
 from pipeline.errors import UserError
+from tests import shared
 from tests.project import Project
 
 # name, partition, Male, Blond_Hair
@@ -100,16 +100,13 @@ def test_missing_images_are_named_with_where_to_get_them(root):
 @pytest.fixture
 def pack() -> Path:
     """Return the archive of real faces, or skip."""
-    shared = Path(os.environ.get("SMS_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    if not (shared / "celeba.tar.xz").is_file():
-        pytest.skip(f"{shared / 'celeba.tar.xz'} is not here")
-    return shared / "celeba.tar.xz"
+    return shared.pack("celeba.tar.xz")
 
 
 @pytest.mark.slow
 def test_the_shared_faces(tmp_path, pack):
     with tarfile.open(pack) as archive:
-        archive.extractall(tmp_path, filter="data")
+        shared.unpack(archive, tmp_path)
     data = prepare("celeba", celeba.read(tmp_path, None), seed=0)
     assert data.train.images.shape[1:] == (3, 64, 64)
     counts = data.groups["Male x Blond_Hair"].ids.bincount(minlength=4)
@@ -121,7 +118,7 @@ def few_faces(pack: Path, folder: Path, most: int) -> None:
     """Unpack the lists, and of each group of each split the first ``most`` faces."""
     with tarfile.open(pack) as archive:
         lists = [name for name in archive.getnames() if name.endswith(".txt")]
-        archive.extractall(folder, members=map(archive.getmember, lists), filter="data")
+        shared.unpack(archive, folder, map(archive.getmember, lists))
         lines = (folder / "celeba" / "list_attr_celeba.txt").read_text().splitlines()
         places = [lines[1].split().index(name) + 1 for name in ("Male", "Blond_Hair")]
         kinds = {row[0]: [row[place] for place in places] for row in map(str.split, lines[2:])}

@@ -30,6 +30,7 @@ from pipeline.data.build import prepare, read, split_validation, statistics
 from pipeline.data.formats.cifar import locate, unpickle
 from pipeline.data.formats.images import STRETCH, decode
 from pipeline.errors import UserError
+from tests import shared
 
 
 def random_split(count: int, classes: int = 3, channels: int = 3, size: int = 4, seed: int = 0):
@@ -602,13 +603,9 @@ def test_image_folder_refuses_a_table_that_does_not_say(folder, lines, why):
 @pytest.mark.slow
 def test_image_folder_on_real_images(tmp_path):
     """Two hundred CIFAR-10 JPEGs, where they are at hand: 32x32 and therefore not resampled."""
-    default = Path(__file__).parents[2] / "shared" / "data"
-    pack = Path(os.environ.get("SMS_SHARED_DATA", default)) / "cifar10.tar.xz"
-    if not pack.is_file():
-        pytest.skip(f"no {pack}: set SMS_SHARED_DATA to the folder of the shared data")
-    with tarfile.open(pack) as tar:
+    with tarfile.open(shared.pack("cifar10.tar.xz")) as tar:
         wanted = [member for member in tar if member.name.endswith(("/0000.jpg", "/0009.jpg"))]
-        tar.extractall(tmp_path, wanted, filter="data")
+        shared.unpack(tar, tmp_path, wanted)
     raw = read("image_folder", tmp_path / "cifar10", 32)
     assert len(raw.classes) == 10
     assert len(raw.train) == len(raw.test) == 20

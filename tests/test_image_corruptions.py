@@ -41,9 +41,9 @@ from pipeline.plan.nodes import Plan
 from pipeline.train.predict import logits
 from stages import corrupt, list_corruptions
 from stages import robustness as stage
+from tests import shared
 from tests.project import ROOT, Project, ran
 
-SHARED = Path(os.environ.get("SMS_SHARED_DATA", ROOT.parent / "shared" / "data"))
 ARCHIVES = {  # what each of ImageNet-C's five archives unpacks
     "noise": NAMES_15[:3],
     "blur": NAMES_15[3:7],
@@ -479,10 +479,7 @@ def test_imagenet_c_is_found_in_the_data_folder(tmp_path, monkeypatch):
 
 def sample(folder: Path, classes: int) -> list[str]:
     """Unpack the first classes of the ImageNet sample; one image of each, short side 96."""
-    pack = SHARED / "imagenet-sample.tar.xz"
-    if not pack.exists():
-        pytest.skip(f"{pack} is not here: set SMS_SHARED_DATA to the folder that holds it")
-    with tarfile.open(pack) as archive:
+    with tarfile.open(shared.pack("imagenet-sample.tar.xz")) as archive:
         members = [member for member in archive if member.name.endswith(".JPEG")]
         members.sort(key=lambda member: member.name)
         for member in members[:: len(members) // classes][:classes]:

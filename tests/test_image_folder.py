@@ -1,15 +1,14 @@
 """One's own images through the whole graph, on a few hundred real ones of CIFAR-10."""
 
 import csv
-import os
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from tests.project import ROOT, Project
+from tests import shared
+from tests.project import Project
 
-SHARED = Path(os.environ.get("SMS_SHARED_DATA", ROOT.parent / "shared" / "data"))
 IMAGES = {"train": 60, "test": 20}  # per class
 
 PARAMS = """\
@@ -46,9 +45,7 @@ def few_images(pack: Path, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_folder_of_real_images_is_learned(tmp_path):
-    pack = SHARED / "cifar10.tar.xz"
-    if not pack.exists():
-        pytest.skip(f"{pack} is not here: set SMS_SHARED_DATA to the folder that holds it")
+    pack = shared.pack("cifar10.tar.xz")
     project = Project.create(tmp_path / "project")
     few_images(pack, project.root / "my_images")
     with (project.root / ".gitignore").open("a") as file:

@@ -1,7 +1,6 @@
 """ImageNet: the official folders, images packed and decoded again, random crops, a whole run."""
 
 import json
-import os
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -46,10 +45,10 @@ from pipeline.train.batchnorm import reestimate
 from pipeline.train.distributed import share
 from pipeline.train.loop import Settings, train
 from pipeline.train.predict import logits
+from tests import shared
 from tests.project import Project, ran
 from tests.test_params import edited
 
-SHARED = Path(os.environ.get("SMS_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 WNIDS = ("n01440764", "n02123045", "n04147183")
 CPU = torch.device("cpu")
 CUT = Augmentation(resized_crop=0.08, flip=True)
@@ -517,11 +516,8 @@ def test_maxvit_retrains_under_its_masks(root, tmp_path):
 
 @pytest.mark.slow
 def test_the_shared_sample_is_read_and_packed(tmp_path):
-    pack = SHARED / "imagenet-sample.tar.xz"
-    if not pack.is_file():
-        pytest.skip(f"{pack} is not here: set SMS_SHARED_DATA to the folder of the shared data")
-    with tarfile.open(pack) as archive:
-        archive.extractall(tmp_path, filter="data")
+    with tarfile.open(shared.pack("imagenet-sample.tar.xz")) as archive:
+        shared.unpack(archive, tmp_path)
     sample = tmp_path / "imagenet-sample"
     (sample / "train").symlink_to("val")
     raw = imagenet.read(sample, None)
@@ -541,9 +537,7 @@ def test_the_shared_sample_is_read_and_packed(tmp_path):
 @pytest.mark.slow
 def test_a_small_class_subset_is_learned_from_official_folders(tmp_path):
     """Four of CIFAR-10's classes as ImageNet has them, from weights taken as they are to a soup."""
-    pack = SHARED / "cifar10.tar.xz"
-    if not pack.is_file():
-        pytest.skip(f"{pack} is not here: set SMS_SHARED_DATA to the folder of the shared data")
+    pack = shared.pack("cifar10.tar.xz")
     project = Project.create(tmp_path / "project")
     wnids = dict(zip(("airplane", "frog", "horse", "ship"), (*WNIDS, "n09999999"), strict=True))
     with tarfile.open(pack) as archive:

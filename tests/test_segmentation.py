@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import tarfile
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from pipeline.train.batches import Batches
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.loop import Settings, train
 from pipeline.train.predict import batch_of, logits
+from tests import shared
 from tests.project import Project
 from tests.test_report import made, params
 
@@ -543,18 +543,14 @@ def test_rows_of_table_9_stand_beside_the_recipe(method, phase, role, mean):
 
 @pytest.mark.slow
 def test_a_whole_run_on_the_shared_street_scenes(tmp_path):
-    shared = Path(os.environ.get("SMS_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    pack = shared / "camvid.tar"
-    if not pack.is_file():
-        pytest.skip(f"{pack} is not here")
     project = Project.create(tmp_path / "project")
-    with tarfile.open(pack) as archive:
+    with tarfile.open(shared.pack("camvid.tar")) as archive:
         folders: dict[Path, list[tarfile.TarInfo]] = {}
         for member in sorted(archive, key=lambda member: member.name):
             if member.isfile():
                 folders.setdefault(Path(member.name).parent, []).append(member)
         some = [member for members in folders.values() for member in members[:24]]
-        archive.extractall(project.root / "data", members=some, filter="data")
+        shared.unpack(archive, project.root / "data", some)
     for old, new in (
         ("recipe: tiny", "recipe: camvid_pspnet"),
         ("m: 3", "m: 2"),

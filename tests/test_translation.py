@@ -2,7 +2,6 @@
 
 import copy
 import math
-import os
 import tarfile
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from pipeline.prune.parameters import prunable
 from pipeline.tasks.base import load as load_task
 from pipeline.tensors import save_tensors
 from pipeline.train.loop import Settings, train
+from tests import shared
 from tests.project import Project, trained
 
 NOUNS = {"dog": "Hund", "man": "Mann", "boy": "Junge", "tree": "Baum", "car": "Wagen"}
@@ -39,7 +39,6 @@ PAIRS = [
     for verb in VERBS
     for other in NOUNS
 ]
-SHARED = Path(os.environ.get("SMS_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def write(folder: Path, stem: str, pairs: list[tuple[str, str]]) -> None:
@@ -396,11 +395,8 @@ def metrics_of(project: Project, name: str) -> dict:
 
 @pytest.mark.slow
 def test_translation_through_the_whole_graph(tmp_path):
-    pack = SHARED / "multi30k.tar.xz"
-    if not pack.is_file():
-        pytest.skip(f"{pack} is not here")
-    with tarfile.open(pack) as archive:
-        archive.extractall(tmp_path, filter="data")
+    with tarfile.open(shared.pack("multi30k.tar.xz")) as archive:
+        shared.unpack(archive, tmp_path)
     project = Project.create(tmp_path / "project")
     (project.root / "recipes" / "tiny.yaml").write_text(TINY)
     project.edit("params.yaml", "m: 3", "m: 2")
