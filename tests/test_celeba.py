@@ -129,7 +129,7 @@ def few_faces(pack: Path, folder: Path, most: int) -> None:
             taken[kind] += 1
             if taken[kind] <= most:
                 member = archive.getmember(f"celeba/img_align_celeba/{name}")
-                archive.extract(member, folder, filter="data")
+                shared.unpack(archive, folder, [member])
 
 
 def table(file: Path) -> list[dict[str, str]]:
