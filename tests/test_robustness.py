@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
+from pipeline.evaluate.corruption_error import mean_corruption_error
 from pipeline.evaluate.corruptions.arrays import Arrays, read
 from pipeline.evaluate.corruptions.constants import NAMES_15, NAMES_19, SEVERITIES
 from pipeline.evaluate.corruptions.stored import save_set
-from pipeline.evaluate.robustness import mean_corruption_error, robustness
+from pipeline.evaluate.robustness import robustness
 
 LABELS = np.array([0, 1, 2, 0])
 

@@ -460,14 +460,19 @@ def test_commands_that_need_a_shell() -> None:
     assert as_module(["stages/run a", "stages/run b"]) is None
 
 
+def gpus_of_three_stages(toy: Toy) -> list[str]:
+    """Run three stages that are ready at once; return the GPUs that each was given."""
+    for name in "abc":
+        toy.add(name, run=f"echo $CUDA_VISIBLE_DEVICES >> {name}.gpu; sleep 0.3")
+    toy.execute(jobs=8)
+    return [(toy.root / f"{name}.gpu").read_text().strip() for name in "abc"]
+
+
 def test_gpus_are_shared_out(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpus({"CUDA_VISIBLE_DEVICES": "3, 5"}) == ["3", "5"]
     assert gpus({"CUDA_VISIBLE_DEVICES": "-1"}) == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    for name in "abc":
-        toy.add(name, run=f"echo $CUDA_VISIBLE_DEVICES >> {name}.gpu; sleep 0.3")
-    toy.execute(jobs=8)
-    used = [(toy.root / f"{name}.gpu").read_text().strip() for name in "abc"]
+    used = gpus_of_three_stages(toy)
     assert set(used[:2]) == {"3", "5"}
     assert used[2] in {"3", "5"}
 
@@ -479,10 +484,7 @@ def test_gpus_are_shared_out_in_groups(toy: Toy, monkeypatch: pytest.MonkeyPatch
         grouped(["0"], 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
     monkeypatch.setenv("SMS_GPUS_PER_STAGE", "2")
-    for name in "abc":
-        toy.add(name, run=f"echo $CUDA_VISIBLE_DEVICES >> {name}.gpu; sleep 0.3")
-    toy.execute(jobs=8)
-    used = [(toy.root / f"{name}.gpu").read_text().strip() for name in "abc"]
+    used = gpus_of_three_stages(toy)
     assert set(used[:2]) == {"0,1", "2,3"}
     assert used[2] in {"0,1", "2,3"}
 

@@ -1,6 +1,6 @@
-"""Accuracy under corruptions, by corruption and severity, and what is lost beside another model."""
+"""Accuracy under corruptions, by corruption and severity."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
@@ -13,7 +13,6 @@ from pipeline.evaluate.metrics import hits
 from pipeline.evaluate.resume import Cells
 from pipeline.progress import emit
 
-ByCorruption = Mapping[str, Sequence[float]]
 Predict = Callable[[Tensor], Tensor]
 
 
@@ -76,28 +75,3 @@ def _tally(predict: Predict, corrupted: CorruptedSet, cell: tuple[str, int]) -> 
         right += int(hits(logits, labels).sum())
         count += len(labels)
     return right, count
-
-
-def mean_corruption_error(
-    model: ByCorruption, dense: ByCorruption, names: Sequence[str] = NAMES_15
-) -> float | None:
-    """Return how the model's errors compare with the dense network's: 1 is as many, 2 twice.
-
-    mCE = mean_c (sum_s (1 - accuracy_{c,s})) / (sum_s (1 - dense_{c,s}))
-
-    A corruption on which the dense network makes no error at all has no ratio and is left out;
-    None, if that is all of them.
-
-    Args:
-        model: five accuracies by corruption, over severity.
-        dense: the same of the dense network.
-        names: the corruptions to average over.
-
-    Source: Hendrycks & Dietterich 2019, Section 4.
-    """
-    ratios = [
-        sum(1 - value for value in model[name]) / errors
-        for name in names
-        if (errors := sum(1 - value for value in dense[name])) > 0
-    ]
-    return fmean(ratios) if ratios else None

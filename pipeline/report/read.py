@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.evaluate.corruption_error import mean_corruption_error
 from pipeline.plan.nodes import Plan, Row
 from pipeline.report import metric as metrics
 from pipeline.report.results import (
@@ -19,7 +20,6 @@ from pipeline.report.results import (
     TABLES,
     Results,
 )
-from pipeline.report.robustness import corruption_error
 from pipeline.report.source import Records, Source
 
 FEW = 10  # groups whose recalls are columns of the table of results
@@ -111,7 +111,7 @@ def _robustness(robust: dict[str, Any], dense: dict[str, Any]) -> dict[str, Any]
     return {
         "ood_accuracy_15": robust.get("mean_15"),
         "ood_accuracy_19": robust.get("mean_19"),
-        "mce": corruption_error(*found),
+        "mce": mean_corruption_error(*found),
         "ood_synthetic": robust.get("synthetic"),
         "ood_about": robust.get("about"),
         "ood_images": robust.get("images"),

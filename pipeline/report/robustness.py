@@ -1,6 +1,4 @@
-"""Accuracy on corrupted images: the families of corruptions, and the corruption error."""
-
-from collections.abc import Mapping, Sequence
+"""Accuracy on corrupted images: the families of corruptions, and what the images are."""
 
 import pandas as pd
 
@@ -40,21 +38,3 @@ def images(results: Results) -> str:
     where = about.iloc[0] if len(about) else "the official files"
     number = f", {int(counts.iloc[0]):,} images under each corruption" if len(counts) else ""
     return f"**Official**: {where}{number}."
-
-
-def corruption_error(
-    model: Mapping[str, Sequence[float]], dense: Mapping[str, Sequence[float]]
-) -> float | None:
-    """Return the mean corruption error of a network's accuracies, by corruption and severity.
-
-    mCE = mean over the 15 main corruptions c of  sum_s E(c, s) / sum_s E_dense(c, s),  with
-    the errors E of severities s = 1..5; 1 is the dense network of the same seed. A corruption on
-    which the dense network makes no error is left out; None where one was not measured.
-    Source: Hendrycks & Dietterich, 2019, with the dense network in the place of AlexNet.
-    """
-    main = [name for family, names in FAMILIES.items() if family != EXTRA for name in names]
-    if not set(main) <= model.keys() & dense.keys():
-        return None
-    errors = [(sum(1 - a for a in model[c]), sum(1 - a for a in dense[c])) for c in main]
-    ratios = [ours / theirs for ours, theirs in errors if theirs > 0]
-    return sum(ratios) / len(ratios) if ratios else None
