@@ -17,6 +17,7 @@ from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches, steps_per_epoch
 from pipeline.train.distributed import average, own, rank, total, world
 from pipeline.train.memory import keep_freed_memory
+from pipeline.train.positions import counted_positions
 from pipeline.train.predict import count_right
 from pipeline.train.whole_batch import synchronise
 
@@ -113,7 +114,7 @@ def train(  # noqa: PLR0913
         for step, (rate, (images, labels)) in enumerate(
             zip(rates, batches.epoch(), strict=False), start=start + 1
         ):
-            step_loss, scores = take_step(images, labels, rate, step)
+            step_loss, scores, labels = take_step(images, labels, rate, step)  # noqa: PLW2901
             loss += step_loss
             hits += (scores.argmax(1) == labels).sum()
             counted += (labels >= 0).sum()
@@ -155,8 +156,10 @@ def _stepper(
     masks: Mapping[str, Tensor],
     hooks: Sequence[Hook],
     device: torch.device,
-) -> Callable[[Tensor, Tensor, float, int], tuple[Tensor, Tensor]]:
-    """Return the function that takes one step and returns the loss and the logits before it.
+) -> Callable[[Tensor, Tensor, float, int], tuple[Tensor, Tensor, Tensor]]:
+    """Return the function that takes one step.
+
+    It returns the loss, and of the positions that count the scores before the step and the labels.
 
     Pruned weights start at zero and only their *gradients* are masked, before clipping. Momentum
     and decay of such a weight are then 0 too, so it stays +0.0, and the kept weights have the
@@ -181,10 +184,12 @@ def _stepper(
             weight.masked_fill_(~mask.to(device), 0)
             factors.append(torch.empty_like(weight).copy_(mask))  # in the layout of the weight
 
-    def take_step(images: Tensor, labels: Tensor, rate: float, step: int) -> tuple[Tensor, Tensor]:
+    def take_step(
+        images: Tensor, labels: Tensor, rate: float, step: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         with autocast:
             scores = network(images)
-        scores = scores.float()
+        scores, labels = counted_positions(scores.float(), labels)
         loss = cross_entropy(
             scores,
             labels,
@@ -205,6 +210,6 @@ def _stepper(
             clip_grad_norm_(model.parameters(), settings.clip_norm)
         optimiser.param_groups[0]["lr"] = rate
         optimiser.step()
-        return loss.detach(), scores.detach()
+        return loss.detach(), scores.detach(), labels
 
     return take_step

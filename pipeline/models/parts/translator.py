@@ -69,8 +69,8 @@ class Translator(nn.Module):
         """
         source, shifted = (_cut(side) for side in tokens.unbind(1))
         hidden = self._decode(shifted, self._encode(source), source).last_hidden_state
-        scores: Tensor = self.lm_head(hidden * self.scale).transpose(1, 2)
-        return pad(scores, (0, tokens.shape[2] - scores.shape[2]))
+        scores: Tensor = self.lm_head(hidden * self.scale)
+        return pad(scores, (0, 0, 0, tokens.shape[2] - scores.shape[1])).transpose(1, 2)
 
     def generate(self, source: Tensor) -> Tensor:
         """Return the translation of ``source``, int64 [B, L], as ids of the same shape.
