@@ -71,11 +71,11 @@ class MergeInputs:
 
     @cached_property
     def loss(self) -> Objective:
-        """The cross-entropy with the labels."""
+        """The task's loss against the labels."""
         return Objective(
             alone=self._measured("loss"),
             value=lambda soup: self._measure(soup)["loss"],
-            slopes=self._slopes(self.data.val.labels),
+            slopes=self._slopes(self.data.val.labels, self.task.loss),
         )
 
     @cached_property
@@ -94,10 +94,12 @@ class MergeInputs:
         return Objective(
             alone=[_loss(logits, targets) for logits in own],
             value=lambda soup: _loss(calibrated(soup, self.data, self.device)[1], targets),
-            slopes=self._slopes(targets.float()),
+            slopes=self._slopes(targets.float(), cross_entropy),
         )
 
-    def _slopes(self, targets: Tensor) -> Callable[[Tensor, int], Tensor]:
+    def _slopes(
+        self, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
+    ) -> Callable[[Tensor, int], Tensor]:
         """Return the loss's derivatives by the coefficients, as a function of them and the step."""
         check(self.candidates)
         model = network(self.candidates[0]).to(self.device)
@@ -113,7 +115,7 @@ class MergeInputs:
             drawn = [torch.randperm(len(one), generator=generator)[:BATCH] for one in splits]
             images = [one.images[rows] for one, rows in zip(splits, drawn, strict=True)]
             inputs = normalise(torch.cat(images).to(self.device))
-            return slopes(model, ends, weights, inputs, targets[drawn[0]].to(self.device))
+            return slopes(model, ends, weights, inputs, targets[drawn[0]].to(self.device), loss)
 
         return of_batch
 

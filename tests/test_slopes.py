@@ -30,7 +30,7 @@ def case(extra: int = 0):
     return ends, torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64), images, labels
 
 
-def loss_at(ends, weights, images, targets):
+def loss_at(ends, weights, images, targets, cross_entropy):
     """Return the loss, another way: one graph from the coefficients, in training mode."""
     model = network()
     model[4] = nn.Identity()
@@ -51,20 +51,20 @@ def test_are_the_derivatives_by_the_coefficients(extra: int, soft: bool) -> None
     ends, weights, images, targets = case(extra)
     if soft:
         targets = torch.randn(8, 4, dtype=torch.float64).softmax(1)
-    found = slopes(network(), ends, weights, images, targets)
+    found = slopes(network(), ends, weights, images, targets, cross_entropy)
     at = weights.clone().requires_grad_()
-    (expected,) = torch.autograd.grad(loss_at(ends, at, images, targets), at)
+    (expected,) = torch.autograd.grad(loss_at(ends, at, images, targets, cross_entropy), at)
     torch.testing.assert_close(found - found.mean(), expected - expected.mean())
     assert abs(float(weights @ found)) < 1e-12, "the constant is that of the slope to itself"
 
 
 def test_are_what_a_small_step_towards_an_end_changes() -> None:
     ends, weights, images, targets = case(extra=5)
-    found = slopes(network(), ends, weights, images, targets)
+    found = slopes(network(), ends, weights, images, targets, cross_entropy)
     for i in range(3):
         step = 1e-5 * (torch.eye(3, dtype=torch.float64)[i] - weights)
-        ahead = loss_at(ends, weights + step, images, targets)
-        behind = loss_at(ends, weights - step, images, targets)
+        ahead = loss_at(ends, weights + step, images, targets, cross_entropy)
+        behind = loss_at(ends, weights - step, images, targets, cross_entropy)
         assert float(found[i]) == pytest.approx(float(ahead - behind) / 2e-5, rel=1e-5)
 
 
@@ -73,5 +73,5 @@ def test_leave_the_modes_as_they_were() -> None:
     model = network().train()
     model[1].eval()
     before = [module.training for module in model.modules()]
-    slopes(model, ends, weights, images, targets)
+    slopes(model, ends, weights, images, targets, cross_entropy)
     assert [module.training for module in model.modules()] == before

@@ -1,13 +1,16 @@
 """Tasks: maps of labels go with their images, and what is to be ignored counts nowhere."""
 
+from types import ModuleType
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import mse_loss
 
 from pipeline.data.base import IGNORE, Dataset, Split, load, save
 from pipeline.errors import UserError
+from pipeline.tasks.base import Task, score
 from pipeline.tasks.base import load as load_task
-from pipeline.tasks.base import score
 from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches
 from pipeline.train.loop import Settings, train
@@ -49,7 +52,8 @@ def test_only_what_counts_is_counted():
 
     labels = torch.tensor([[[3, 3, 1, IGNORE]]])
     images = torch.zeros(1, 1, 1, 4, dtype=torch.uint8)
-    counts = count_right(Threes(), images, labels, torch.zeros(1), torch.ones(1))
+    task = load_task("segmentation")
+    counts = count_right(Threes(), task, images, labels, torch.zeros(1), torch.ones(1))
     assert counts.tolist() == [2, 3]
 
 
@@ -78,6 +82,33 @@ def test_the_loop_learns_from_token_ids():
 
     history = train(Next(), data, Settings(8, 0.0), [1.0] * 80, seed=0)
     assert history[-1]["val_accuracy"] == 1.0
+
+
+def test_the_loop_learns_what_the_task_says(monkeypatch):
+    """A task of another kind: one number an example, to be met in the square."""
+
+    class Regression(Task):
+        metric = "hits"
+
+        def loss(self, scores, labels, *, smoothing=0.0, reduction="mean"):
+            assert smoothing == 0
+            return mse_loss(scores[:, 0], labels.float(), reduction=reduction)
+
+        def right(self, scores, labels):
+            return ((scores[:, 0] - labels).abs() < 0.5).sum()
+
+    file = ModuleType("pipeline.tasks.regression")
+    file.TASK = Regression()
+    monkeypatch.setattr("pipeline.tasks.base.families.load", lambda *_: file)
+    levels = torch.arange(8).repeat(4)
+    split = Split((levels * 30).to(torch.uint8)[:, None, None, None], levels)
+    mean, std = torch.zeros(1), torch.ones(1)
+    data = Dataset(split, split, split, ("a",), mean, std, {}, "levels", "regression")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 1))
+    history = train(model, data, Settings(8, 0.0), [0.1] * 200, seed=0)
+    assert history[-1]["val_accuracy"] == 1.0 > history[0]["accuracy"]
+    assert history[-1]["loss"] < 0.01
 
 
 def test_a_data_set_keeps_its_task(tmp_path):

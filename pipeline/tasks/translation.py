@@ -18,10 +18,31 @@ from pipeline.train.predict import evaluating
 BATCH = 64  # sentences; their scores are float [BATCH, vocabulary, L]
 
 
+def counted(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scores [P, K] and labels [P] of the tokens that count.
+
+    Of a batch of sentences that is hardly more than half, and a softmax over a vocabulary is dear.
+    Arguments: scores, float [B, K, L]; labels, int64 [B, L], negative where a token does not count.
+    """
+    labels = labels.flatten()
+    here = (labels >= 0).nonzero()[:, 0]
+    return scores.movedim(1, -1).flatten(0, -2).index_select(0, here), labels[here]
+
+
 class Translation(Task):
     """Keeps float32 [N, 3, L], a row each of what `predict` says."""
 
     metric = "bleu"
+
+    def loss(
+        self, scores: Tensor, labels: Tensor, *, smoothing: float = 0.0, reduction: str = "mean"
+    ) -> Tensor:
+        """Return the cross-entropy; no softmax is taken over padding."""
+        return super().loss(*counted(scores, labels), smoothing=smoothing, reduction=reduction)
+
+    def right(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Return how many tokens score highest."""
+        return super().right(*counted(scores, labels))
 
     def predict(self, model: nn.Module, data: Dataset, split: Split) -> Tensor:  # noqa: ARG002
         """Return the translations' ids, and how the references were predicted.

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
 from pipeline.errors import UserError
 from pipeline.progress import emit
 from pipeline.seeds import derive
+from pipeline.tasks.base import Task
+from pipeline.tasks.base import load as load_task
 from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches, steps_per_epoch
 from pipeline.train.distributed import average, own, rank, total, world
 from pipeline.train.memory import keep_freed_memory
-from pipeline.train.positions import counted_positions
 from pipeline.train.predict import count_right
 from pipeline.train.whole_batch import synchronise
 
@@ -29,7 +29,7 @@ __all__ = ["Hook", "Settings", "steps_per_epoch", "train"]
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train: SGD (Nesterov iff weight decay > 0) on the cross entropy.
+    """How to train: SGD (Nesterov iff weight decay > 0) on the task's loss.
 
     Attributes: weight_decay, on all parameters; clip_norm, the largest norm of the gradient;
     precision, "bf16" computes outputs and their gradients in bfloat16 where PyTorch deems it safe,
@@ -84,7 +84,7 @@ def train(  # noqa: PLR0913
 
     A row has the epoch (from 1), loss and accuracy (means over its training examples, as seen),
     val_accuracy and learning_rate (of its last step); accuracy is the share of the positions that
-    count at which the label scores highest (pipeline/tasks/base.py). Weights masked False are +0.0
+    count which the task calls right (pipeline/tasks/base.py). Weights masked False are +0.0
     from the start and after every step. Equal seeds give equal bits (on one machine, with one
     number of threads); the order of the data, augmentation and dropout have a stream of randomness
     each. Processes that train together (pipeline/train/distributed.py) take every step together.
@@ -102,7 +102,8 @@ def train(  # noqa: PLR0913
         val = val.take(torch.arange(len(val.labels))[own(len(val.labels))])
     for hook in hooks:
         hook.on_train_start(model)
-    take_step = _stepper(model, settings, masks or {}, hooks, device)
+    task = load_task(data.task)
+    take_step = _stepper(model, task, settings, masks or {}, hooks, device)
     stream = ("dropout", rank()) if rank() else ("dropout",)
     torch.manual_seed(derive(seed, *stream))  # dropout layers draw from the global generator
     history = []
@@ -114,9 +115,9 @@ def train(  # noqa: PLR0913
         for step, (rate, (images, labels)) in enumerate(
             zip(rates, batches.epoch(), strict=False), start=start + 1
         ):
-            step_loss, scores, labels = take_step(images, labels, rate, step)  # noqa: PLW2901
+            step_loss, scores = take_step(images, labels, rate, step)
             loss += step_loss
-            hits += (scores.argmax(1) == labels).sum()
+            hits += task.right(scores, labels)
             counted += (labels >= 0).sum()
             for hook in hooks:
                 hook.on_step_end(model, step)
@@ -127,7 +128,7 @@ def train(  # noqa: PLR0913
             "epoch": epoch,
             "loss": loss.item() / len(rates),
             "accuracy": hits.item() / counted.item(),
-            "val_accuracy": _accuracy(model, val, data),
+            "val_accuracy": _accuracy(model, task, val, data),
             "learning_rate": rates[-1],
         }
         if not (math.isfinite(row["loss"]) and math.isfinite(row["val_accuracy"])):
@@ -144,22 +145,21 @@ def train(  # noqa: PLR0913
     return history
 
 
-def _accuracy(model: nn.Module, val: "Split", data: "Dataset") -> float:
+def _accuracy(model: nn.Module, task: Task, val: "Split", data: "Dataset") -> float:
     """Return the accuracy on the validation split, of which each process has its share."""
-    right, counted = total(count_right(model, val.images, val.labels, data.mean, data.std))
+    right, counted = total(count_right(model, task, val.images, val.labels, data.mean, data.std))
     return float(right / counted)
 
 
 def _stepper(
     model: nn.Module,
+    task: Task,
     settings: Settings,
     masks: Mapping[str, Tensor],
     hooks: Sequence[Hook],
     device: torch.device,
-) -> Callable[[Tensor, Tensor, float, int], tuple[Tensor, Tensor, Tensor]]:
-    """Return the function that takes one step.
-
-    It returns the loss, and of the positions that count the scores before the step and the labels.
+) -> Callable[[Tensor, Tensor, float, int], tuple[Tensor, Tensor]]:
+    """Return the function that takes one step and returns the loss and the scores before it.
 
     Pruned weights start at zero and only their *gradients* are masked, before clipping. Momentum
     and decay of such a weight are then 0 too, so it stays +0.0, and the kept weights have the
@@ -184,16 +184,14 @@ def _stepper(
             weight.masked_fill_(~mask.to(device), 0)
             factors.append(torch.empty_like(weight).copy_(mask))  # in the layout of the weight
 
-    def take_step(
-        images: Tensor, labels: Tensor, rate: float, step: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def take_step(images: Tensor, labels: Tensor, rate: float, step: int) -> tuple[Tensor, Tensor]:
         with autocast:
             scores = network(images)
-        scores, labels = counted_positions(scores.float(), labels)
-        loss = cross_entropy(
+        scores = scores.float()
+        loss = task.loss(
             scores,
             labels,
-            label_smoothing=settings.label_smoothing,
+            smoothing=settings.label_smoothing,
             reduction="mean" if alone else "sum",
         )
         optimiser.zero_grad()
@@ -210,6 +208,6 @@ def _stepper(
             clip_grad_norm_(model.parameters(), settings.clip_norm)
         optimiser.param_groups[0]["lr"] = rate
         optimiser.step()
-        return loss.detach(), scores.detach(), labels
+        return loss.detach(), scores.detach()
 
     return take_step

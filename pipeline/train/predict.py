@@ -3,12 +3,16 @@
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.data.formats.compressed import Compressed, Images, Rows
 from pipeline.train.normalise import normaliser
+
+if TYPE_CHECKING:
+    from pipeline.tasks.base import Task
 
 
 def batch_of(images: Images) -> int:
@@ -65,12 +69,13 @@ def on_device(images: Images, parts: Iterable[Rows], device: torch.device) -> It
 
 
 def count_right(
-    model: nn.Module, images: Images, labels: Tensor, mean: Tensor, std: Tensor
+    model: nn.Module, task: "Task", images: Images, labels: Tensor, mean: Tensor, std: Tensor
 ) -> Tensor:
-    """Return at how many positions the label scores highest, and how many count, float64 [2].
+    """Return at how many positions ``model`` is right, and how many count, float64 [2].
 
-    The first is NaN for a network that puts out NaN or infinity. Arguments: labels, int64
-    [N, ...], negative where a position does not count; the others as of `logits`.
+    The first is NaN for a network that puts out NaN or infinity. Arguments: task, which says what
+    is right; labels, int64 [N, ...], negative where a position does not count; the others as of
+    `logits`.
     """
     right, count, done = 0.0, int((labels >= 0).sum()), 0
     with evaluating(model), torch.inference_mode():
@@ -80,6 +85,6 @@ def count_right(
             if not scores.isfinite().all():
                 right = math.nan
                 break
-            right += int((scores.argmax(1) == own).sum())
+            right += int(task.right(scores, own))
     device = next(model.parameters()).device
     return torch.tensor([right, count], dtype=torch.float64, device=device)

@@ -1,17 +1,21 @@
 """How a network's loss changes towards each of several others: what learns a soup's weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.train.predict import evaluating
 
 
 def slopes(
-    model: nn.Module, ends: Sequence[Sequence[Tensor]], weights: Tensor, images: Tensor, y: Tensor
+    model: nn.Module,
+    ends: Sequence[Sequence[Tensor]],
+    weights: Tensor,
+    images: Tensor,
+    y: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     """Return the derivatives of the loss at theta = sum_i w_i theta_i towards every theta_i.
 
@@ -27,7 +31,8 @@ def slopes(
         weights: float64 [m].
         images: float32 [B + E, C, H, W], normalised; the loss is that of the first B, the others
             only take part in the batch's statistics.
-        y: int64 [B] labels, or float32 [B, K] probabilities.
+        y: what the loss compares the outputs with: labels, int64 [B, ...], or other targets.
+        loss: the mean over the examples, as a function of their outputs and ``y``.
     """
     parameters = list(model.parameters())
     with torch.no_grad():
@@ -37,8 +42,8 @@ def slopes(
     with evaluating(model):
         for norm in norms:
             norm.training = True
-        loss = cross_entropy(model(images)[: len(y)], y)
-        gradients = torch.autograd.grad(loss, parameters)
+        mean = loss(model(images)[: len(y)], y)
+        gradients = torch.autograd.grad(mean, parameters)
         for norm in norms:
             norm.training = False
     found = [

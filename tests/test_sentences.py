@@ -6,8 +6,12 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from pipeline.data.base import IGNORE
+from pipeline.tasks.base import load as load_task
 from pipeline.train.batches import alike
-from pipeline.train.positions import counted_positions
+
+
+def cross_entropy_of_all(scores, labels, smoothing):
+    return cross_entropy(scores, labels, label_smoothing=smoothing, ignore_index=IGNORE)
 
 
 @given(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 6), st.booleans())
@@ -20,25 +24,16 @@ def test_loss_and_gradient_are_those_of_all_positions(seed, sentences, tokens, t
     labels[torch.rand(labels.shape, generator=source) < 0.5] = IGNORE
     labels[0, 0] = 3
     losses, slopes = [], []
-    for pick in (lambda *sides: sides, counted_positions):
+    for function in (cross_entropy_of_all, load_task("translation").loss):
         own = scores.detach().clone().requires_grad_()
-        loss = cross_entropy(*pick(own, labels), label_smoothing=0.1)
+        loss = function(own, labels, smoothing=0.1)
         loss.backward()
         losses.append(loss.detach())
         slopes.append(own.grad)
     torch.testing.assert_close(losses[1], losses[0])
     torch.testing.assert_close(slopes[1], slopes[0])
-    rows, own = counted_positions(scores, labels)
-    assert rows.shape == (int((labels >= 0).sum()), 5)
-    assert (own >= 0).all()
-
-
-def test_labels_of_images_stay_as_they_are():
-    for places in ((), (3, 4)):
-        scores, labels = torch.zeros(2, 5, *places), torch.full((2, *places), IGNORE)
-        rows, own = counted_positions(scores, labels)
-        assert rows is scores
-        assert own is labels
+    right = load_task("translation").right(scores, labels)
+    assert right == (scores.argmax(1) == labels).sum()
 
 
 @given(st.integers(0, 2**32), st.integers(1, 400), st.integers(1, 5))
