@@ -18,6 +18,7 @@ from pipeline.models.build import build
 from pipeline.models.parts.weights import load_weights
 from pipeline.rates import pretrain_rates
 from pipeline.seeds import derive
+from pipeline.tasks.base import load as load_task
 from pipeline.train.device import pick
 from pipeline.train.launch import leave, on_all_gpus
 from pipeline.train.loop import steps_per_epoch, train
@@ -51,7 +52,15 @@ def main(flags: argparse.Namespace) -> None:
         warmup=flags.warmup,
     )
     taken = rates if flags.epochs else []
-    history = train(model, data, settings(flags), taken, seed=flags.seed, device=device)
+    history = train(
+        model,
+        data,
+        settings(flags),
+        taken,
+        seed=flags.seed,
+        criterion=load_task(data.task),
+        device=device,
+    )
     if not leave():
         return
     meta = {

@@ -10,6 +10,7 @@ from pipeline.flags import add_training_flags, settings
 from pipeline.model_folder import network, read, write
 from pipeline.schedule import allr_peak, learning_rates, settle
 from pipeline.swa import AverageEpochs
+from pipeline.tasks.base import load as load_task
 from pipeline.train.device import pick
 from pipeline.train.launch import leave, on_all_gpus
 from pipeline.train.loop import steps_per_epoch, train
@@ -42,6 +43,7 @@ def main(flags: argparse.Namespace) -> None:
         settings(flags),
         rates,
         seed=flags.seed,
+        criterion=load_task(data.task),
         masks=parent.masks,
         hooks=hooks,
         device=device,

@@ -19,6 +19,7 @@ from pipeline.seeds import derive
 from pipeline.sparsify.base import Goal
 from pipeline.sparsify.build import build
 from pipeline.sparsify.parts.dense import DENSE, with_dense
+from pipeline.tasks.base import load as load_task
 from pipeline.train.device import pick
 from pipeline.train.launch import leave, on_all_gpus
 from pipeline.train.loop import steps_per_epoch, train
@@ -66,7 +67,14 @@ def main(flags: argparse.Namespace) -> None:
     )
     part = rates[flags.from_epoch * epoch : end * epoch]
     history = train(
-        model, data, settings(flags), part, seed=flags.seed, hooks=[hook], device=device
+        model,
+        data,
+        settings(flags),
+        part,
+        seed=flags.seed,
+        criterion=load_task(data.task),
+        hooks=[hook],
+        device=device,
     )
     if not leave():
         return

@@ -12,10 +12,9 @@ from torch.nn.utils import clip_grad_norm_
 from pipeline.errors import UserError
 from pipeline.progress import emit
 from pipeline.seeds import derive
-from pipeline.tasks.base import Task
-from pipeline.tasks.base import load as load_task
 from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches, steps_per_epoch
+from pipeline.train.criterion import Criterion, CrossEntropy
 from pipeline.train.distributed import average, own, rank, total, world
 from pipeline.train.memory import keep_freed_memory
 from pipeline.train.predict import count_right
@@ -29,7 +28,7 @@ __all__ = ["Hook", "Settings", "steps_per_epoch", "train"]
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train: SGD (Nesterov iff weight decay > 0) on the task's loss.
+    """How to train: SGD (Nesterov iff weight decay > 0) on a criterion's loss.
 
     Attributes: weight_decay, on all parameters; clip_norm, the largest norm of the gradient;
     precision, "bf16" computes outputs and their gradients in bfloat16 where PyTorch deems it safe,
@@ -76,6 +75,7 @@ def train(  # noqa: PLR0913
     learning_rates: Sequence[float],
     *,
     seed: int,
+    criterion: Criterion = CrossEntropy(),  # noqa: B008  (it has no state)
     masks: Mapping[str, Tensor] | None = None,
     hooks: Sequence[Hook] = (),
     device: torch.device | str = "cpu",
@@ -83,13 +83,14 @@ def train(  # noqa: PLR0913
     """Train ``model`` in place, one step a learning rate, and return one row an epoch.
 
     A row has the epoch (from 1), loss and accuracy (means over its training examples, as seen),
-    val_accuracy and learning_rate (of its last step); accuracy is the share of the positions that
-    count which the task calls right (pipeline/tasks/base.py). Weights masked False are +0.0
-    from the start and after every step. Equal seeds give equal bits (on one machine, with one
-    number of threads); the order of the data, augmentation and dropout have a stream of randomness
-    each. Processes that train together (pipeline/train/distributed.py) take every step together.
+    val_accuracy and learning_rate (of its last step); accuracy is the share that is right of the
+    positions that count. Weights masked False are +0.0 from the start and after every step. Equal
+    seeds give equal bits (on one machine, with one number of threads); the order of the data,
+    augmentation and dropout have a stream of randomness each. Processes that train together
+    (pipeline/train/distributed.py) take every step together.
 
-    Arguments: masks, bool, True = kept, by parameter name; device, where the model is left.
+    Arguments: criterion, the task's, says what the loss is and what is right; masks, bool, True =
+    kept, by parameter name; device, where the model is left.
     Raises: UserError when the training diverges.
     """
     keep_freed_memory()
@@ -102,8 +103,7 @@ def train(  # noqa: PLR0913
         val = val.take(torch.arange(len(val.labels))[own(len(val.labels))])
     for hook in hooks:
         hook.on_train_start(model)
-    task = load_task(data.task)
-    take_step = _stepper(model, task, settings, masks or {}, hooks, device)
+    take_step = _stepper(model, criterion, settings, masks or {}, hooks, device)
     stream = ("dropout", rank()) if rank() else ("dropout",)
     torch.manual_seed(derive(seed, *stream))  # dropout layers draw from the global generator
     history = []
@@ -117,7 +117,7 @@ def train(  # noqa: PLR0913
         ):
             step_loss, scores = take_step(images, labels, rate, step)
             loss += step_loss
-            hits += task.right(scores, labels)
+            hits += criterion.right(scores, labels)
             counted += (labels >= 0).sum()
             for hook in hooks:
                 hook.on_step_end(model, step)
@@ -128,7 +128,7 @@ def train(  # noqa: PLR0913
             "epoch": epoch,
             "loss": loss.item() / len(rates),
             "accuracy": hits.item() / counted.item(),
-            "val_accuracy": _accuracy(model, task, val, data),
+            "val_accuracy": _accuracy(model, criterion, val, data),
             "learning_rate": rates[-1],
         }
         if not (math.isfinite(row["loss"]) and math.isfinite(row["val_accuracy"])):
@@ -145,15 +145,15 @@ def train(  # noqa: PLR0913
     return history
 
 
-def _accuracy(model: nn.Module, task: Task, val: "Split", data: "Dataset") -> float:
+def _accuracy(model: nn.Module, criterion: Criterion, val: "Split", data: "Dataset") -> float:
     """Return the accuracy on the validation split, of which each process has its share."""
-    right, counted = total(count_right(model, task, val.images, val.labels, data.mean, data.std))
+    right, counted = total(count_right(model, criterion, val, data.mean, data.std))
     return float(right / counted)
 
 
 def _stepper(
     model: nn.Module,
-    task: Task,
+    criterion: Criterion,
     settings: Settings,
     masks: Mapping[str, Tensor],
     hooks: Sequence[Hook],
@@ -188,7 +188,7 @@ def _stepper(
         with autocast:
             scores = network(images)
         scores = scores.float()
-        loss = task.loss(
+        loss = criterion.loss(
             scores,
             labels,
             smoothing=settings.label_smoothing,

@@ -3,16 +3,14 @@
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.data.base import Split
 from pipeline.data.formats.compressed import Compressed, Images, Rows
+from pipeline.train.criterion import Criterion
 from pipeline.train.normalise import normaliser
-
-if TYPE_CHECKING:
-    from pipeline.tasks.base import Task
 
 
 def batch_of(images: Images) -> int:
@@ -69,22 +67,22 @@ def on_device(images: Images, parts: Iterable[Rows], device: torch.device) -> It
 
 
 def count_right(
-    model: nn.Module, task: "Task", images: Images, labels: Tensor, mean: Tensor, std: Tensor
+    model: nn.Module, criterion: Criterion, split: Split, mean: Tensor, std: Tensor
 ) -> Tensor:
     """Return at how many positions ``model`` is right, and how many count, float64 [2].
 
-    The first is NaN for a network that puts out NaN or infinity. Arguments: task, which says what
-    is right; labels, int64 [N, ...], negative where a position does not count; the others as of
+    The first is NaN for a network that puts out NaN or infinity. Arguments: criterion says what is
+    right; split, whose labels are negative where a position does not count; the others as of
     `logits`.
     """
-    right, count, done = 0.0, int((labels >= 0).sum()), 0
+    right, count, done = 0.0, int((split.labels >= 0).sum()), 0
     with evaluating(model), torch.inference_mode():
-        for scores in outputs(model, images, mean, std):
-            own = labels[done : done + len(scores)].to(scores.device)
+        for scores in outputs(model, split.images, mean, std):
+            own = split.labels[done : done + len(scores)].to(scores.device)
             done += len(scores)
             if not scores.isfinite().all():
                 right = math.nan
                 break
-            right += int(task.right(scores, own))
+            right += int(criterion.right(scores, own))
     device = next(model.parameters()).device
     return torch.tensor([right, count], dtype=torch.float64, device=device)
