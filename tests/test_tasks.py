@@ -1,5 +1,8 @@
 """Tasks: maps of labels go with their images, and what is to be ignored counts nowhere."""
 
+import json
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -14,6 +17,7 @@ from pipeline.train.batches import Batches
 from pipeline.train.criterion import CrossEntropy
 from pipeline.train.loop import Settings, train
 from pipeline.train.predict import count_right
+from tests.project import ROOT, TINY, Project
 
 
 def pixels(count: int, height: int = 6, width: int = 8) -> Split:
@@ -122,3 +126,33 @@ def test_classification_keeps_logits_and_is_better_when_more_are_right():
     assert score(task, kept, split, dataset(split)) == pytest.approx(2 / 3)
     with pytest.raises(UserError, match="diverged"):
         task.measure(kept * torch.nan, split, dataset(split))
+
+
+@pytest.mark.slow
+def test_the_task_that_the_documentation_writes_runs_through_the_whole_graph(tmp_path):
+    project = Project.create(tmp_path / "project")
+    package = project.root / "pipeline"
+    page = (ROOT / "docs" / "tasks.md").read_text()
+    (package / "tasks" / "counting.py").write_text(re.search(r"```python\n(.*?)```", page, re.S)[1])
+    (package / "evaluate" / "counting.py").write_text(
+        "def summary(predictions, split, data, *, groups=True):\n"
+        "    error = (predictions[:, 0] - split.labels).abs()\n"
+        '    return {"test_exact": float((error < 0.5).double().mean()), '
+        '"test_error": float(error.mean())}\n'
+    )
+    (package / "data" / "counts.py").write_text(
+        "from dataclasses import replace\n"
+        "from pipeline.data import digits\n"
+        "def read(root, size):\n"
+        '    return replace(digits.read(root, size), task="counting")\n'
+    )
+    recipe = TINY.replace("digits", "counts").replace("epochs: 2, batch_size: 128", "epochs: 8")
+    recipe = recipe.replace("learning_rate: 0.1", "batch_size: 32, learning_rate: 0.005")
+    (project.root / "recipes" / "tiny.yaml").write_text(f"{recipe}task: counting\n")
+    project.run("dvc", "repro")
+    metrics = json.loads((project.root / "reports" / "metrics.json").read_text())
+    assert metrics["sms_uniform"]["test_exact"] > 0.3, "of ten numbers by chance: 0.1"
+    text = (project.root / "reports" / "results.md").read_text()
+    assert "Test exact" in text
+    assert not re.search(r"accuracy(?!\.(png|csv))", text, re.I), "but for names of files"
+    assert "## Missing" not in text
