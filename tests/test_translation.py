@@ -25,11 +25,13 @@ from pipeline.models.parts.weights import load_weights
 from pipeline.params import load as load_params
 from pipeline.prune.apply import prune
 from pipeline.prune.parameters import prunable
+from pipeline.report import paper
 from pipeline.tasks.base import load as load_task
 from pipeline.tensors import save_tensors
 from pipeline.train.loop import Settings, train
 from tests import shared
 from tests.project import Project, trained
+from tests.test_params import edited
 
 NOUNS = {"dog": "Hund", "man": "Mann", "boy": "Junge", "tree": "Baum", "car": "Wagen"}
 VERBS = {"sees": "sieht", "likes": "mag", "hears": "hört", "finds": "findet"}
@@ -341,6 +343,23 @@ def test_recipes_are_whole(name, tmp_path):
     )
     experiment = load_params(tmp_path / "params.yaml")
     assert (experiment.task, experiment.data.size) == ("translation", 128)
+
+
+@pytest.mark.parametrize(
+    ("method", "phase", "expected"),
+    [
+        ("dense", 0, (24.56, 3)),
+        ("sms_uniform", 1, (24.51, 10)),
+        ("sms_greedy", 1, (24.14, 10)),
+        ("imp", 1, (24.04, 10)),
+        ("imp_mx", 1, (24.0, 10)),
+    ],
+)
+def test_the_rows_of_table_10_are_found(tmp_path, method, phase, expected):
+    own = load_params(edited(tmp_path, recipe="wmt16_t5small", target_sparsity=0.7))
+    found = paper.lookup(own, method, phase)
+    assert found is not None
+    assert (found.mean, found.table) == expected
 
 
 @pytest.mark.slow

@@ -42,6 +42,9 @@ def section(results: Results) -> str:
         f"{NOTE}Table 15 stands beside the study `subgroups`."
         if params.paper.dataset == "Celeb-A"
         else "",
+        "The paper does not say which weights its T5 started from, nor how its BLEU was taken."
+        if params.paper.dataset == "WMT16"
+        else "",
     ]
     return text + "".join(f"\n{note}\n" for note in notes if note)
 
