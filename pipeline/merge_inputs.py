@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.average import check
 from pipeline.checkpoint import Checkpoint, load_tensors, read_json
@@ -17,9 +18,8 @@ from pipeline.seeds import derive
 from pipeline.soup.base import Objective
 from pipeline.tasks.base import load as load_task
 from pipeline.train.normalise import normaliser
+from pipeline.train.predict import batch_of
 from pipeline.train.slopes import slopes
-
-BATCH = 256  # validation images a step, and as many training images for BatchNorm's statistics
 
 
 class MergeInputs:
@@ -75,7 +75,7 @@ class MergeInputs:
         return Objective(
             alone=self._measured("loss"),
             value=lambda soup: self._measure(soup)["loss"],
-            slopes=self._slopes(self.data.val.labels, self.task.loss),
+            slopes=self._slopes(_whole(self.data.val.labels), self.task.loss),
         )
 
     @cached_property
@@ -108,11 +108,14 @@ class MergeInputs:
             for each in self.candidates
         ]
         normalise = normaliser(self.data.mean, self.data.std, self.device)
+        splits = [self.data.val]
+        if any(isinstance(module, _BatchNorm) for module in model.modules()):
+            splits.append(self.data.train)  # for the statistics
+        size = batch_of(self.data.val.images)
 
         def of_batch(weights: Tensor, step: int) -> Tensor:
             generator = torch.Generator().manual_seed(derive(self.seed, "batch", step))
-            splits = (self.data.val, self.data.train)
-            drawn = [torch.randperm(len(one), generator=generator)[:BATCH] for one in splits]
+            drawn = [torch.randperm(len(one), generator=generator)[:size] for one in splits]
             images = [one.images[rows] for one, rows in zip(splits, drawn, strict=True)]
             inputs = normalise(torch.cat(images).to(self.device))
             return slopes(model, ends, weights, inputs, targets[drawn[0]].to(self.device), loss)
@@ -131,6 +134,11 @@ class MergeInputs:
         if found is None:
             raise UserError(f"this merge rule needs the {flag} model: give its folder as --{flag}.")
         return found
+
+
+def _whole(labels: Tensor) -> Tensor:
+    """Return ``labels`` as a loss takes them: classes are stored in fewer bytes."""
+    return labels if labels.is_floating_point() else labels.long()
 
 
 def _loss(logits: Tensor, targets: Tensor) -> float:

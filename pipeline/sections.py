@@ -131,7 +131,11 @@ class Evaluate(Section):
 
 
 class Paper(Section):
-    """The rows of the paper's tables that stand beside ours."""
+    """The rows of the paper's tables that stand beside ours.
+
+    ``pretrained``: whether the paper started from pretrained weights; null where it does not say.
+    """
 
     dataset: str
     arch: str
+    pretrained: bool | None = False

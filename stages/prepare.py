@@ -6,12 +6,14 @@ from pathlib import Path
 from pipeline.cli import publish, run
 from pipeline.data.base import save
 from pipeline.data.build import prepare, read
+from pipeline.errors import UserError
 
 # One split for every seed and experiment, so that their validation accuracies compare.
 SPLIT_SEED = 0
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--name", required=True, help="a file of pipeline/data")
+parser.add_argument("--task", help="what it must be for: a file of pipeline/tasks")
 parser.add_argument("--root", type=Path, help="where its files are")
 parser.add_argument("--size", type=int, help="pixels a side, or tokens a sentence")
 parser.add_argument("--out", type=Path, required=True)
@@ -20,6 +22,11 @@ parser.add_argument("--out", type=Path, required=True)
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
     raw = read(flags.name, flags.root, flags.size)
+    if flags.task not in {None, raw.task}:
+        raise UserError(
+            f"data.name is {flags.name}, which is for the task {raw.task}, but the recipe says "
+            f"task: {flags.task}: write task: {raw.task} in it"
+        )
     data = prepare(flags.name, raw, seed=SPLIT_SEED)
     with publish(flags.out) as folder:
         save(data, folder)

@@ -50,7 +50,7 @@ def numbered_split(count: int) -> Split:
     [
         (torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64)),
         (torch.zeros(2, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)),
-        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2)),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.bool)),
         (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64)),
     ],
 )

@@ -294,7 +294,7 @@ def test_page_says_who_wins_and_by_how_much(three: tuple[Plan, Path]):
         "SMS greedy is\n\n- 3.10 points below its best candidate "
         "(n = 3, 95 % interval -3.35 to -2.85: worse)"
     ) in page
-    assert "The test set has 360 images; one is 0.28 points." in page
+    assert "The test set has 360 examples; one is 0.28 points." in page
     assert "**Synthetic**" in page
     assert "## Missing" not in page
     assert "One seed" not in page
@@ -429,6 +429,22 @@ def test_paper_rows_need_the_same_experiment():
         "pretrain.epochs is 20, not 200"
     ]
     assert paper.departures(params(wrn, data={"path": "elsewhere"})) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "weights", "expected"),
+    [
+        ("cifar100_wrn20", None, []),
+        ("cifar100_wrn20", "own.pth", ["network.weights is own.pth, not null"]),
+        ("cityscapes_pspnet", "resnet101.pth", []),
+        ("cityscapes_pspnet", None, ["network.weights is null, not a file"]),
+        ("wmt16_t5small", None, []),
+        ("wmt16_t5small", "t5-small.safetensors", []),
+    ],
+)
+def test_a_start_that_the_paper_has_too_is_no_departure(recipe, weights, expected):
+    """Pretrained backbones for segmentation (appendix A.1); of T5's weights it says nothing."""
+    assert paper.departures(params(recipe, network={"weights": weights})) == expected
 
 
 def test_paper_rows_of_filters():

@@ -17,12 +17,15 @@ from sklearn.metrics import confusion_matrix, jaccard_score
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from pipeline.checkpoint import Checkpoint
 from pipeline.data import camvid, cityscapes
 from pipeline.data.base import IGNORE, Dataset, Split, load, save
 from pipeline.data.build import prepare
 from pipeline.errors import UserError
 from pipeline.evaluate.overlap import confusion, iou, mean_iou
 from pipeline.evaluate.segmentation import summary
+from pipeline.merge_inputs import MergeInputs
+from pipeline.model_folder import write as write_model
 from pipeline.models.build import build
 from pipeline.models.parts.weights import load_weights
 from pipeline.params import RECIPES
@@ -260,6 +263,20 @@ def test_the_interval_is_the_spread_of_resampled_images():
     assert found["b"] == {"iou": 0.0, "n": 0, "low": 0.0, "high": 0.0}
 
 
+def test_soups_of_segmenters_can_be_learned(streets, tmp_path):
+    data = prepare("camvid", camvid.read(streets, None), seed=0)
+    meta = {"network": "pspnet_small", "classes": 11, "channels": 3, "sparsity": 0.0}
+    folders = [tmp_path / name for name in ("c0", "c1")]
+    for seed, folder in enumerate(folders):
+        torch.manual_seed(seed)
+        state = build("pspnet_small", 11, 3).state_dict()
+        write_model(folder, Checkpoint(state, {}, meta), data, torch.device("cpu"))
+    given = MergeInputs(folders, data, torch.device("cpu"))
+    slopes = given.loss.slopes(torch.tensor([0.5, 0.5], dtype=torch.float64), 0)
+    assert slopes.isfinite().all()
+    assert slopes.sum().abs() < 1e-6 < slopes.abs().max()
+
+
 def test_outputs_that_are_no_numbers_are_refused(dataset):
     model = Table()
     nn.init.constant_(model.scores, torch.nan)
@@ -272,7 +289,7 @@ def test_large_images_make_small_batches():
     for (height, width), batch in sizes.items():
         images = torch.empty(1, 1, 1, 1, dtype=torch.uint8).expand(1, 1, height, width)
         assert batch_of(images) == batch
-    assert batch_of(torch.zeros(3, 7, dtype=torch.int64)) == 256
+    assert batch_of(torch.zeros(3, 7, dtype=torch.int64)) == 64, "sentences"
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 64), (45, 61)])
@@ -513,9 +530,9 @@ def test_the_note_in_mlflow_has_the_score():
 
 def test_a_network_of_pixels_is_exported_with_its_softmax(tmp_path):
     """MLflow's graph: any number of images, probabilities of every pixel."""
-    from pipeline.track.export import Classifier
+    from pipeline.track.export import Served
 
-    module = Classifier(build("pspnet_small", 3, 3), torch.zeros(3), torch.ones(3)).eval()
+    module = Served(build("pspnet_small", 3, 3), TASK, torch.zeros(3), torch.ones(3)).eval()
     images = torch.randint(256, (4, 3, 24, 32), dtype=torch.uint8)
     batch = {0: torch.export.Dim("batch", min=1)}
     graph = torch.export.export(module, (images,), dynamic_shapes=(batch,)).module()
@@ -536,7 +553,8 @@ def test_a_network_of_pixels_is_exported_with_its_softmax(tmp_path):
     ],
 )
 def test_rows_of_table_9_stand_beside_the_recipe(method, phase, role, mean):
-    found = paper.lookup(params("cityscapes_pspnet"), method, phase, role)
+    own = params("cityscapes_pspnet", network={"weights": "resnet101.pth"})
+    found = paper.lookup(own, method, phase, role)
     assert found is not None
     assert found.mean == mean
 

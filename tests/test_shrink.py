@@ -23,7 +23,7 @@ from pipeline.evaluate.latency import latencies
 from pipeline.models.build import build
 from pipeline.prune.filters import prune_filters
 from pipeline.structure.shrink import kept_filters, shrink
-from pipeline.track.export import classifier
+from pipeline.track.export import served as by_hand
 from tests.project import Project, ran
 from tests.test_filters import (
     Wide,
@@ -299,7 +299,7 @@ def assert_the_small_soup_is_served(root: Path) -> None:
     version = mlflow.MlflowClient().get_model_version("sms-tiny", "1")
     served = mlflow.pyfunc.load_model(version.source)
     soup = root / "artifacts" / "s0-sms_uniform-p2"
-    masked = classifier(soup, root / "artifacts" / "data")
+    masked = by_hand(soup, root / "artifacts" / "data")
     images = load_tensors(root / "artifacts" / "data" / "test.safetensors")["images"][:32]
     with torch.no_grad():
         expected = masked(images).numpy()

@@ -50,6 +50,13 @@ def test_a_diverged_training_names_the_rate_and_leaves_the_old_result(data, tmp_
     assert refused(run, "model.safetensors", "truncated", "dvc repro")
 
 
+def test_data_of_another_task_is_refused(tmp_path):
+    run = stage("prepare", "--name", "digits", "--task", "segmentation", "--out", tmp_path / "x")
+    assert run.returncode != 0
+    assert "the recipe says task: segmentation: write task: classification in it" in run.stderr
+    assert not (tmp_path / "x").exists()
+
+
 def test_missing_images_are_asked_for(tmp_path):
     run = stage("prepare", "--name", "image_folder", "--root", tmp_path / "x", "--out", tmp_path)
     assert refused(run, str(tmp_path / "x"))

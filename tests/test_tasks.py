@@ -3,6 +3,7 @@
 import json
 import re
 
+import mlflow
 import pytest
 import torch
 from torch import nn
@@ -149,8 +150,14 @@ def test_the_task_that_the_documentation_writes_runs_through_the_whole_graph(tmp
     recipe = TINY.replace("digits", "counts").replace("epochs: 2, batch_size: 128", "epochs: 8")
     recipe = recipe.replace("learning_rate: 0.1", "batch_size: 32, learning_rate: 0.005")
     (project.root / "recipes" / "tiny.yaml").write_text(f"{recipe}task: counting\n")
-    project.run("dvc", "repro")
+    project.run("dvc", "repro", SMS_MLFLOW="1")
+    mlflow.set_tracking_uri(f"sqlite:///{project.root}/mlflow.db")
+    soup = mlflow.pyfunc.load_model("models:/sms-tiny/1")
+    digits = load(project.root / "artifacts" / "data").test
     metrics = json.loads((project.root / "reports" / "metrics.json").read_text())
+    answered = (soup.predict(digits.images.numpy()).round() == digits.labels.numpy()).mean()
+    assert answered == pytest.approx(metrics["sms_uniform"]["test_exact"])
+    assert "test_error" in (project.root / "reports" / "results.csv").read_text()
     assert metrics["sms_uniform"]["test_exact"] > 0.3, "of ten numbers by chance: 0.1"
     text = (project.root / "reports" / "results.md").read_text()
     assert "Test exact" in text

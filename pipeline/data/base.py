@@ -23,8 +23,8 @@ class Split:
 
     Attributes: images, uint8 [N, C, H, W] in 0..255, or token ids, int64 [N, ...]; labels, int64
     [N] in 0..K-1, or one a pixel [N, H, W] or token [N, L], where `IGNORE` does not count. Maps of
-    up to 128 classes may be int8, an eighth of the memory. Images that would not fit in memory are
-    `Compressed`, and look like the tensor.
+    up to 128 classes may be int8, an eighth of the memory; quantities are floating point. Images
+    that would not fit in memory are `Compressed`, and look like the tensor.
     """
 
     images: Images
@@ -39,11 +39,13 @@ class Split:
                 f"{tuple(self.images.shape)}"
             )
         count = len(self.images)
-        whole = self.labels.dtype == torch.int64 or (
-            self.labels.dtype == torch.int8 and self.labels.ndim > 1
-        )
-        if not whole or self.labels.shape[:1] != (count,):
-            raise ValueError(f"labels must be int64 [{count}, ...], not {self.labels.shape}")
+        small_map = self.labels.dtype == torch.int8 and self.labels.ndim > 1
+        fits = self.labels.dtype == torch.int64 or self.labels.is_floating_point() or small_map
+        if not fits or self.labels.shape[:1] != (count,):
+            raise ValueError(
+                f"labels must be int64 or floating point [{count}, ...], not {self.labels.dtype} "
+                f"{tuple(self.labels.shape)}"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -93,7 +93,7 @@ def prepare(name: str, raw: RawData, *, seed: int) -> Dataset:
     """Return ``raw`` as the data set ``name``: validation split off, statistics taken.
 
     The statistics see the training split only, unless the data set gives them. Where an example
-    has one label, the classes themselves are a group set.
+    has one class, the classes themselves are a group set.
     """
     if raw.val is None:
         train, val = split_validation(raw.train, seed=seed)
@@ -106,6 +106,6 @@ def prepare(name: str, raw: RawData, *, seed: int) -> Dataset:
     else:
         mean = std = torch.empty(0)
     groups = dict(raw.groups)
-    if raw.test.labels.ndim == 1:
+    if raw.test.labels.ndim == 1 and not raw.test.labels.is_floating_point():
         groups = {"classes": Groups(raw.classes, raw.test.labels), **groups}
     return Dataset(train, val, raw.test, raw.classes, mean, std, groups, name, raw.task, raw.extras)

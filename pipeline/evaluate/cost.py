@@ -27,7 +27,8 @@ def macs(model: nn.Module, example: Tensor) -> dict[str, int]:
 
     Args:
         model: the network; it is left as it was, buffers and mode included.
-        example: one stored example, uint8 [1, C, H, W] or token ids; its values do not matter.
+        example: one stored example, uint8 [1, C, H, W] or token ids; its values do not matter, and
+            a sentence counts at its full length.
 
     Returns:
         Multiply-accumulates by layer name, in the order of the first call.
@@ -45,7 +46,8 @@ def macs(model: nn.Module, example: Tensor) -> dict[str, int]:
     model.eval()
     try:
         with torch.no_grad():
-            model(example.float() if example.dtype == torch.uint8 else example)
+            ones = torch.ones_like(example)  # of token ids, none is padding
+            model(ones.float() if example.dtype == torch.uint8 else ones)
     finally:
         for hook in hooks:
             hook.remove()

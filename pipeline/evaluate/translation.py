@@ -24,7 +24,7 @@ def summary(
         groups: sentences are in none.
 
     Returns:
-        test_bleu, in [0, 1]; bleu_signature and brevity_penalty, as sacrebleu gives them;
+        test_bleu, in [0, 1]; test_bleu_signature and test_brevity_penalty, as sacrebleu gives them;
         test_accuracy, the share of the reference tokens that score highest given those
         before; test_loss, their mean cross-entropy; test_examples, the number of sentences.
     """
@@ -32,8 +32,8 @@ def summary(
     counted = split.labels != IGNORE
     return {
         "test_bleu": result.score,
-        "bleu_signature": result.signature,
-        "brevity_penalty": result.brevity_penalty,
+        "test_bleu_signature": result.signature,
+        "test_brevity_penalty": result.brevity_penalty,
         "test_accuracy": float(predictions[:, 2][counted].double().mean()),
         "test_loss": -float(predictions[:, 1][counted].double().mean()),
         "test_examples": len(split),

@@ -48,7 +48,12 @@ class Work(Ledger):
     def data(self) -> str:
         """Return the prepared data set; all seeds share it."""
         own = self.settings.data
-        flags = {"name": own.name, "root": own.path, "size": own.size}
+        flags = {
+            "name": own.name,
+            "task": self.settings.task,
+            "root": own.path,
+            "size": own.size,
+        }
         files = (own.path,) if own.name == "image_folder" and own.path else ()
         modules = (f"pipeline.data.{own.name}",)
         return self.add("data", "prepare", flags, files=files, modules=modules, shared=True)

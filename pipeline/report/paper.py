@@ -64,7 +64,9 @@ def departures(params: Experiment) -> list[str]:
         for key, field in type(values).model_fields.items():
             value = getattr(values, key)
             expected = recipe.get(section, {}).get(key, field.default)
-            if value != expected and (section, key) != ("data", "path"):
+            if (section, key) == ("network", "weights"):
+                found += _other_start(params, value)
+            elif value != expected and (section, key) != ("data", "path"):
                 found.append(f"{section}.{key} is {value}, not {expected}")
     weights = params.prune.structure == "weights"
     if weights and (params.prune.criterion, params.prune.allocation) != ("magnitude", "global"):
@@ -74,6 +76,14 @@ def departures(params: Experiment) -> list[str]:
     if params.retrain.vary != "seed":
         found.append(f"retrain.vary is {params.retrain.vary}, not seed")
     return found
+
+
+def _other_start(params: Experiment, weights: str | None) -> list[str]:
+    """Return in what the first weights differ from the paper's, where it says what these were."""
+    pretrained = params.paper.pretrained if params.paper else False
+    if pretrained is None or pretrained == (weights is not None):
+        return []
+    return [f"network.weights is {weights or 'null'}, not {'a file' if pretrained else 'null'}"]
 
 
 def lookup(

@@ -47,6 +47,7 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
             key
             | {"sparsity": _sparsity(row, evaluated), "model": row.model}
             | {name: evaluated[name] for name in (*EVALUATED, *metric.columns) if name in evaluated}
+            | _own(evaluated)
             | source.size(row.model)
             | {name: model[name] for name in AVERAGED if name in model}
             | _group_measures(evaluated)
@@ -66,16 +67,26 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
         if not node.study:
             _extend(tables["training"], place, source.history(name))
     columns = [*COLUMNS, *(SHRUNK if any(row.shrink for row in plan.rows) else [])]
-    more = dict.fromkeys(key for row in rows for key in row if key.startswith("test_"))
+    own = ("test_", *metric.columns)
+    more = dict.fromkeys(key for row in rows for key in row if key.startswith(own))
     columns += [key for key in more if key not in columns]
     return Results(
         params=plan.params,
         planned=_planned(plan),
         missing=sorted(source.missing),
-        rows=pd.DataFrame(rows, columns=[*columns, *metric.columns]),
+        rows=pd.DataFrame(rows, columns=columns),
         tables={name: pd.DataFrame(tables[name], columns=TABLES[name]) for name in TABLES},
         metric=metric,
     )
+
+
+def _own(evaluated: dict[str, Any]) -> dict[str, Any]:
+    """Return what else a task has measured of the test split: numbers, and words about them."""
+    return {
+        name: value
+        for name, value in evaluated.items()
+        if name.startswith("test_") and isinstance(value, int | float | str)
+    }
 
 
 def _planned(plan: Plan) -> list[tuple[str, int, float]]:

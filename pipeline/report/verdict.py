@@ -89,7 +89,7 @@ def _caution(results: Results, found: list[Comparison]) -> str:
     images = results.rows["test_examples"].max()
     if images > 0:
         one = f"; one is {100 / images:.2f} points" if results.metric.name == "accuracy" else ""
-        notes.append(f"The test set has {images:.0f} images{one}.")
+        notes.append(f"The test set has {images:.0f} examples{one}.")
     notes.append(
         "Best candidate: the one with the highest validation accuracy, reported on the test set. "
         "Differences are taken seed by seed; ± is their standard deviation, and an interval is "

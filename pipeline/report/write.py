@@ -60,7 +60,7 @@ def _files(results: Results) -> dict[str, pd.DataFrame]:
         "results": rows,
         "results_summary": summary(results),
         "accuracy": rows.dropna(subset=["test_accuracy"])[
-            [*KEY, "sparsity", "test_accuracy", *results.metric.columns]
+            [*KEY, "sparsity", "test_accuracy", *rows.columns.intersection(results.metric.columns)]
         ],
         **{name: table for name, table in results.tables.items() if name in ALWAYS or len(table)},
     }

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 class Task(Criterion, Protocol):
     """One kind of problem; its loss is the cross-entropy, if it has no other."""
 
-    metric: str  # the score's name in every file: val_<metric>, test_<metric>; higher is better
+    # The score's name in every file (val_<metric>, test_<metric>): a fraction in [0, 1], which
+    # the report prints in percent; higher is better.
+    metric: str
 
     def predict(self, model: nn.Module, data: "Dataset", split: "Split") -> Tensor:
         """Return what `measure` needs to know of the outputs on ``split``, on the CPU."""
@@ -33,6 +35,10 @@ class Task(Criterion, Protocol):
 
     def ensemble(self, predictions: Sequence[Tensor]) -> Tensor | None:
         """Return the predictions of several networks together; None where that has no meaning."""
+
+    def served(self, scores: Tensor) -> Tensor:
+        """Return what the registered model puts out: the probabilities of the classes."""
+        return scores.softmax(1)
 
 
 def load(name: str) -> Task:

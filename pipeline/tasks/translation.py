@@ -13,20 +13,16 @@ from pipeline.errors import UserError
 from pipeline.evaluate.bleu import of_split
 from pipeline.models.parts.translator import Translator
 from pipeline.tasks.base import Task
-from pipeline.train.predict import evaluating
-
-BATCH = 64  # sentences; their scores are float [BATCH, vocabulary, L]
+from pipeline.train.predict import batch_of, evaluating
 
 
-def counted(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scores [P, K] and labels [P] of the tokens that count.
+def rows(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scores [B l, K] and labels [B l] of all tokens that were scored.
 
-    Of a batch of sentences that is hardly more than half, and a softmax over a vocabulary is dear.
-    Arguments: scores, float [B, K, L]; labels, int64 [B, L], negative where a token does not count.
+    Classes last is how a translator leaves them in memory, where a softmax over them is fastest.
+    Arguments: scores, float [B, K, l]; labels, int64 [B, L]: behind l none counts.
     """
-    labels = labels.flatten()
-    here = (labels >= 0).nonzero()[:, 0]
-    return scores.movedim(1, -1).flatten(0, -2).index_select(0, here), labels[here]
+    return scores.transpose(1, 2).flatten(0, 1), labels[:, : scores.shape[2]].flatten()
 
 
 class Translation(Task):
@@ -37,12 +33,12 @@ class Translation(Task):
     def loss(
         self, scores: Tensor, labels: Tensor, *, smoothing: float = 0.0, reduction: str = "mean"
     ) -> Tensor:
-        """Return the cross-entropy; no softmax is taken over padding."""
-        return super().loss(*counted(scores, labels), smoothing=smoothing, reduction=reduction)
+        """Return the cross-entropy of the tokens that count."""
+        return super().loss(*rows(scores, labels), smoothing=smoothing, reduction=reduction)
 
     def right(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Return how many tokens score highest."""
-        return super().right(*counted(scores, labels))
+        """Return how many of the tokens that count score highest."""
+        return super().right(*rows(scores, labels))
 
     def predict(self, model: nn.Module, data: Dataset, split: Split) -> Tensor:  # noqa: ARG002
         """Return the translations' ids, and how the references were predicted.
@@ -56,16 +52,21 @@ class Translation(Task):
         device = next(model.parameters()).device
         kept = []
         with evaluating(model), torch.inference_mode():
-            batches = (side.split(BATCH) for side in (split.images, split.labels))
-            for batch in zip(*batches, strict=True):
-                tokens, labels = (side.to(device) for side in batch)
+            size = batch_of(split.images)
+            for start in range(0, len(split), size):
+                tokens, labels = (
+                    side[start : start + size].to(device) for side in (split.images, split.labels)
+                )
                 scores = model(tokens).float()
-                counted = labels != IGNORE
+                found = torch.zeros(len(tokens), 3, tokens.shape[2], device=device)
+                found[:, 0] = model.generate(tokens[:, 0])
+                length = scores.shape[2]
+                labels = labels[:, :length]
                 own = labels.clamp(min=0)[:, None]
-                likelihood = scores.log_softmax(1).gather(1, own)[:, 0].masked_fill(~counted, 0)
-                first = (scores.argmax(1) == labels).float()
-                rows = [model.generate(tokens[:, 0]).float(), likelihood, first]
-                kept.append(torch.stack(rows, 1).cpu())
+                likelihood = scores.log_softmax(1).gather(1, own)[:, 0]
+                found[:, 1, :length] = likelihood.masked_fill(labels == IGNORE, 0)
+                found[:, 2, :length] = scores.argmax(1) == labels
+                kept.append(found.cpu())
         return torch.cat(kept)
 
     def measure(self, predictions: Tensor, split: Split, data: Dataset) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A soup as a model that others can load: one exported graph from pixels to probabilities."""
+"""A soup as a model that others can load: one exported graph, from stored examples to answers."""
 
 import tempfile
 from pathlib import Path
@@ -13,39 +13,41 @@ from pipeline.checkpoint import load
 from pipeline.data.base import load as load_data
 from pipeline.files import read_json
 from pipeline.models.build import build
+from pipeline.tasks.base import Task
+from pipeline.tasks.base import load as load_task
 
 SERVED = Path(__file__).with_name("served.py")
 
 
-class Classifier(nn.Module):
-    """A network with its normalisation in front and a softmax behind.
+class Served(nn.Module):
+    """A network with its normalisation in front and what its task makes of scores behind.
 
-    Maps images uint8 [B, C, H, W] to probabilities float32 [B, K], or [B, K, H, W] of each pixel:
-    p = softmax(model((images / 255 - mean) / std)).
+    A classifier maps images uint8 [B, C, H, W] to probabilities float32 [B, K], or [B, K, H, W] of
+    each pixel: p = softmax(model((images / 255 - mean) / std)). A translator maps token ids
+    [B, 2, L], the source and the target so far, to probabilities of each next token [B, K, L].
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, model: nn.Module, task: Task, mean: Tensor, std: Tensor) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.task = model, task
         self.register_buffer("mean", mean.view(1, -1, 1, 1))
         self.register_buffer("std", std.view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the class probabilities of ``images``."""
-        if self.mean.numel() == 0:  # token ids, which are no pixels
-            return self.model(images).softmax(1)  # type: ignore[no-any-return]
-        pixels = (images.float() / 255 - self.mean) / self.std
-        return self.model(pixels).softmax(1)  # type: ignore[no-any-return]
+        """Return what the task makes of the scores of ``images``."""
+        if self.mean.numel():  # token ids, which are no pixels, have none
+            images = (images.float() / 255 - self.mean) / self.std
+        return self.task.served(self.model(images))
 
 
-def classifier(model: Path, data: Path) -> Classifier:
+def served(model: Path, data: Path) -> Served:
     """Load the model in the folder ``model`` for images like those in the folder ``data``."""
     numbers = read_json(data / "meta.json")
     mean, std = torch.tensor(numbers["mean"]), torch.tensor(numbers["std"])
-    return Classifier(_network(model), mean, std).eval()
+    return Served(_network(model), load_task(numbers["task"]), mean, std).eval()
 
 
 def _network(model: Path) -> nn.Module:
@@ -66,11 +68,11 @@ def log_model(run_id: str, name: str, model: Path, data: Path) -> str:
     stored is a torch.export graph, so that it loads without this project and without unpickling,
     on any machine with PyTorch.
     """
-    module = classifier(model, data)
+    module = served(model, data)
     examples = load_data(data).test.images[:4]
     with torch.inference_mode():
-        probabilities = module(examples)
-    signature = infer_signature(examples.numpy(), probabilities.numpy())
+        answers = module(examples)
+    signature = infer_signature(examples.numpy(), answers.numpy())
     # Several examples, because torch.export takes a dimension of size 1 for a constant.
     program = torch.export.export(
         module, (examples,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)

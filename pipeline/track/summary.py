@@ -85,6 +85,15 @@ def averages(rows: Sequence[Mapping[str, Any]]) -> list[Point]:
     return found
 
 
+def scores(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what "better" means in ``rows``: the measures of the test split that select and rank.
+
+    A task's score is what a soup's best candidate has too.
+    """
+    keys = rows[0] if rows else ()
+    return [key for key in keys if key.startswith("test_") and f"best_candidate_{key}" in keys]
+
+
 def headline(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the last phase of the results as a small table in Markdown, means over the seeds."""
     if not rows:
@@ -93,10 +102,9 @@ def headline(rows: Sequence[Mapping[str, Any]]) -> str:
     shown = [row for row in rows if row["phase"] == last or row["method"] == "dense"]
     values = {key: value for key, _, value in averages(shown) if "_std/" not in key}
     methods = list(dict.fromkeys(clean(str(row["method"])) for row in shown))
-    scores = [key for key in rows[0] if f"best_candidate_{key}" in rows[0]] or ["test_accuracy"]
     columns = {
         "sparsity": "sparsity",
-        **{score.replace("_", " "): score for score in scores if score.startswith("test_")},
+        **{score.replace("_", " "): score for score in scores(rows) or ["test_accuracy"]},
         "OOD accuracy": "ood_accuracy_15",
         "worst group": "test_worst_group",
     }

@@ -43,7 +43,7 @@ class Batches:
     """Batches of one data set on one device, in which the images stay uint8 until they are used.
 
     Order and augmentation have a random stream each, drawn on the CPU once an epoch: any device
-    sees the same batches, and a GPU never waits for the host within an epoch. Compressed images
+    sees the same batches, and they make no GPU wait for the host within an epoch. Compressed images
     stay with the host, which decodes the next batches while one is learned from; their crops have a
     random stream too. Sentences of like length share a batch. A set smaller than a batch is one.
 
@@ -68,7 +68,7 @@ class Batches:
                 "pretrain.batch_size or lower SMS_GPUS_PER_STAGE"
             )
         self.own = own(self.size)
-        sentences = self.labels.ndim == 2
+        sentences = self.labels.ndim == 2 and not len(data.mean)
         self.lengths = (self.labels >= 0).sum(1).cpu() if sentences else None
         self.smallest = augmentation.resized_crop
         self.flipped = augmentation.flip
@@ -90,7 +90,7 @@ class Batches:
         return steps_per_epoch(len(self.labels), self.size)
 
     def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield one epoch's batches: float32 [B, C, H, W] channels last, and int64 [B, ...].
+        """Yield one epoch's batches: float32 [B, C, H, W] channels last, and the labels [B, ...].
 
         A map of labels, one a pixel, is moved as its image is.
         """
@@ -109,7 +109,7 @@ class Batches:
                 images = self.augmentation.apply(images, draws[batch])
             if labels.ndim == 3:
                 labels = self.augmentation.apply(labels[:, None], draws[batch], IGNORE)[:, 0]
-            yield self.normalise(images), labels.long()
+            yield self.normalise(images), labels if labels.is_floating_point() else labels.long()
 
     def _images(self, order: Tensor, batches: Iterable[slice]) -> Iterator[Tensor]:
         """Yield the images of each batch of ``order`` on the device, cut out where they are cut."""

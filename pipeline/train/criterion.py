@@ -2,8 +2,8 @@
 
 In every task of the paper a network scores K classes at each position of an example (one in
 classification, a pixel in segmentation, a token in translation): scores are float [B, K, ...] and
-labels int64 [B, ...], negative where a position does not count. A task of another kind overrides
-both functions (pipeline/tasks/base.py).
+labels int64 [B, ...], `IGNORE` (-100) where a position does not count. A task of another kind
+overrides these functions (pipeline/tasks/base.py).
 """
 
 from typing import Protocol
@@ -27,6 +27,10 @@ class Criterion(Protocol):
     def right(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Return at how many of the positions that count the label scores highest, int64 []."""
         return (scores.argmax(1) == labels).sum()
+
+    def counted(self, labels: Tensor) -> Tensor:
+        """Return how many positions count, int64 []."""
+        return (labels >= 0).sum()
 
 
 class CrossEntropy(Criterion):

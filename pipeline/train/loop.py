@@ -82,12 +82,12 @@ def train(  # noqa: PLR0913
 ) -> list[dict[str, float]]:
     """Train ``model`` in place, one step a learning rate, and return one row an epoch.
 
-    A row has the epoch (from 1), loss and accuracy (means over its training examples, as seen),
-    val_accuracy and learning_rate (of its last step); accuracy is the share that is right of the
-    positions that count. Weights masked False are +0.0 from the start and after every step. Equal
-    seeds give equal bits (on one machine, with one number of threads); the order of the data,
-    augmentation and dropout have a stream of randomness each. Processes that train together
-    (pipeline/train/distributed.py) take every step together.
+    A row has the epoch (from 1), loss (the mean of its steps), accuracy (the share that is right of
+    the positions that count, as seen), val_accuracy and learning_rate (of its last step). Weights
+    masked False are +0.0 from the start and after every step. Equal seeds give equal bits (on one
+    machine, with one number of threads); the order of the data, augmentation and dropout have a
+    stream of randomness each. Processes that train together (pipeline/train/distributed.py) take
+    every step together.
 
     Arguments: criterion, the task's, says what the loss is and what is right; masks, bool, True =
     kept, by parameter name; device, where the model is left.
@@ -118,7 +118,7 @@ def train(  # noqa: PLR0913
             step_loss, scores = take_step(images, labels, rate, step)
             loss += step_loss
             hits += criterion.right(scores, labels)
-            counted += (labels >= 0).sum()
+            counted += criterion.counted(labels)
             for hook in hooks:
                 hook.on_step_end(model, step)
         for hook in hooks:
@@ -198,7 +198,7 @@ def _stepper(
         loss.backward()  # type: ignore[no-untyped-call]
         if not alone:
             found = [p.grad for p in model.parameters() if p.grad is not None]
-            average([loss, *found], (labels >= 0).sum())
+            average([loss, *found], criterion.counted(labels))
         if masked:
             gradients: list[Tensor] = [weight.grad for weight in masked]  # type: ignore[misc]
             torch._foreach_mul_(gradients, factors)

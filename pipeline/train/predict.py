@@ -16,10 +16,12 @@ from pipeline.train.normalise import normaliser
 def batch_of(images: Images) -> int:
     """Return how many of ``images`` are passed at once: 256, and fewer of those that are large.
 
-    A batch has 2^22 pixels at most, so that what a network makes of large images fits in memory.
+    A batch has 2^22 pixels at most, so that what a network makes of large images fits in memory;
+    of sentences it has 64, since each of their tokens has the scores of a whole vocabulary.
     """
-    pixels = math.prod(images.shape[2:]) if images.ndim == 4 else 1
-    return max(2, min(256, 2**22 // pixels))  # BatchNorm needs two
+    if images.ndim != 4:
+        return 64
+    return max(2, min(256, 2**22 // math.prod(images.shape[2:])))  # BatchNorm needs two
 
 
 @contextmanager
@@ -75,7 +77,7 @@ def count_right(
     right; split, whose labels are negative where a position does not count; the others as of
     `logits`.
     """
-    right, count, done = 0.0, int((split.labels >= 0).sum()), 0
+    right, count, done = 0.0, int(criterion.counted(split.labels)), 0
     with evaluating(model), torch.inference_mode():
         for scores in outputs(model, split.images, mean, std):
             own = split.labels[done : done + len(scores)].to(scores.device)

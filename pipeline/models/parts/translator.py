@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from pipeline.errors import UserError
 from pipeline.extras import extra
@@ -62,15 +61,15 @@ class Translator(nn.Module):
         self.scale = width**-0.5
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return the scores of the target's tokens, given the ones before: float [B, K, L].
+        """Return the scores of the target's tokens, given the ones before: float [B, K, l].
 
-        Arguments: tokens, int64 [B, 2, L], the source and the target shifted right by one. What is
-        behind the end of the longest sentence is not computed; its scores are 0.
+        Arguments: tokens, int64 [B, 2, L], the source and the target shifted right by one; l <= L
+        is the length of the longest target: what is behind it is not computed.
         """
         source, shifted = (_cut(side) for side in tokens.unbind(1))
         hidden = self._decode(shifted, self._encode(source), source).last_hidden_state
         scores: Tensor = self.lm_head(hidden * self.scale)
-        return pad(scores, (0, 0, 0, tokens.shape[2] - scores.shape[1])).transpose(1, 2)
+        return scores.transpose(1, 2)
 
     def generate(self, source: Tensor) -> Tensor:
         """Return the translation of ``source``, int64 [B, L], as ids of the same shape.
