@@ -130,6 +130,7 @@ def test_classification_keeps_logits_and_is_better_when_more_are_right():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # MLflow's own
 def test_the_task_that_the_documentation_writes_runs_through_the_whole_graph(tmp_path):
     project = Project.create(tmp_path / "project")
     package = project.root / "pipeline"
