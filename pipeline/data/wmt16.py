@@ -3,8 +3,9 @@
 In ROOT/wmt16, one sentence a line: the training corpora under their official names,
 europarl-v7.de-en, commoncrawl.de-en and news-commentary-v11.de-en, each as .en and .de (those that
 are there are used, at least one), newstest2015 for validation and newstest2016 for the test. With
-T5's own vocabulary beside them, spiece.model, T5's weights can be the dense start; without it,
-a vocabulary of 32,000 pieces is learned from the training corpora.
+T5's own vocabulary beside them, spiece.model, T5's weights can be the dense start (both are files
+of google-t5/t5-small on Hugging Face, licence Apache 2.0; network.weights names model.safetensors);
+without it, a vocabulary of 32,000 pieces is learned from the training corpora.
 
 The paper holds out a tenth of the training data for validation; here that would be decoded for
 every soup. All three corpora are 4.5 million pairs, 14 GB once prepared.
