@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pipeline.params import Experiment
 from pipeline.report import paper
 from pipeline.report.markdown import NONE, number, signed, table
-from pipeline.report.names import label, sparsity
+from pipeline.report.names import epochs, label, sparsity
 from pipeline.report.results import Results
 from pipeline.report.robustness import synthetic
 from pipeline.report.spread import Spread, over_seeds
@@ -81,8 +81,8 @@ def _offer(params: Experiment) -> str:
     settings = paper.published(params)[keys].drop_duplicates()
     found = [
         f"{int(row['n_phases'])} {'phase' if row['n_phases'] == 1 else 'phases'} to "
-        f"{row['target_sparsity']:g} % by {row['schedule']} with {int(row['retrain_epochs'])} "
-        "epochs a phase"
+        f"{row['target_sparsity']:g} % by {row['schedule']} with "
+        f"{epochs(int(row['retrain_epochs']))} a phase"
         for _, row in settings.iterrows()
     ]
     return f"the paper's tables have {', '.join(found)}"

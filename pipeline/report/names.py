@@ -103,3 +103,8 @@ SERIES = [
     Look(_COLOURS["sky"], "P", "-", 1.2),
     Look(_COLOURS["orange"], "X", "-.", 1.2),
 ]
+
+
+def epochs(count: int) -> str:
+    """Return ``1 epoch`` or ``10 epochs``."""
+    return f"{count} {'epoch' if count == 1 else 'epochs'}"

@@ -2,7 +2,7 @@
 
 from pipeline.plan.build import studies
 from pipeline.report import beside_paper, by_group, removal, sections, verdict
-from pipeline.report.names import sparsity
+from pipeline.report.names import epochs, sparsity
 from pipeline.report.results import Results
 from pipeline.sections import Prune
 
@@ -52,8 +52,8 @@ def _head(results: Results) -> str:
         f"m = {p.m} candidates that differ by {varied}; {p.phases} "
         f"{'phase' if p.phases == 1 else 'phases'} to {sparsity(p.target_sparsity)} sparsity; "
         f"{_pruning(p.prune)}; retraining by {p.retrain.schedule} "
-        f"with {p.retrain.epochs} epochs a phase; network {p.network.name}, pretrained for "
-        f"{p.pretrain.epochs} epochs. Seeds {', '.join(map(str, p.seeds))} ({spread_note}).\n"
+        f"with {epochs(p.retrain.epochs)} a phase; network {p.network.name}, pretrained for "
+        f"{epochs(p.pretrain.epochs)}. Seeds {', '.join(map(str, p.seeds))} ({spread_note}).\n"
     )
 
 

@@ -12,6 +12,7 @@ from pipeline.params import Experiment
 from pipeline.plan.nodes import Plan, Point
 from pipeline.report import metric as metrics
 from pipeline.report.metric import Metric
+from pipeline.report.names import epochs
 from pipeline.report.source import Source
 from pipeline.report.spread import Spread, spread
 
@@ -143,9 +144,4 @@ def groups(rows: pd.DataFrame, *by: str) -> Iterator[tuple[dict[str, Any], pd.Da
 
 def settings(rows: pd.DataFrame) -> str:
     """Return schedule and epochs of a configuration: ``ALLR, 10 epochs``."""
-    return f"{rows['schedule'].iloc[0]}, {plural(int(rows['epochs'].iloc[0]))}"
-
-
-def plural(epochs: int) -> str:
-    """Return ``1 epoch`` or ``10 epochs``."""
-    return f"{epochs} {'epoch' if epochs == 1 else 'epochs'}"
+    return f"{rows['schedule'].iloc[0]}, {epochs(int(rows['epochs'].iloc[0]))}"

@@ -7,7 +7,7 @@ import pandas as pd
 
 from pipeline.params import Experiment
 from pipeline.report.markdown import NONE, number, table
-from pipeline.report.names import label, sparsity
+from pipeline.report.names import epochs, label, sparsity
 from pipeline.report.paper import FOLDER, departures
 from pipeline.report.spread import spread
 from pipeline.report.study import Study
@@ -57,7 +57,7 @@ def different(params: Experiment, rows: pd.DataFrame) -> list[str]:
     """Return what makes this run another experiment than Table 15's."""
     found = departures(params)
     if (params.retrain.schedule, params.retrain.epochs) != ("ALLR", 20):
-        own = f"{params.retrain.schedule} with {params.retrain.epochs} epochs"
+        own = f"{params.retrain.schedule} with {epochs(params.retrain.epochs)}"
         found.append(f"retraining is by {own}, not ALLR with 20")
     n = int(rows.loc[rows["measure"] == "test_accuracy", "n"].max())
     if n != TEST_IMAGES:

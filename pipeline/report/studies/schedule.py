@@ -8,13 +8,12 @@ from matplotlib.figure import Figure
 from pipeline.report.figures import lines, style
 from pipeline.report.figures.lines import SERIES, Line
 from pipeline.report.markdown import gained, number, table
-from pipeline.report.names import short, sparsity
+from pipeline.report.names import epochs, short, sparsity
 from pipeline.report.study import (
     Study,
     groups,
     over_places,
     over_seeds,
-    plural,
     points_table,
     settings,
 )
@@ -34,13 +33,13 @@ def draw(study: Study, rows: pd.DataFrame) -> Figure:
     own = study.params.retrain
     places = sorted(set(known["sparsity"]))
     shown = (
-        ("schedule", "epochs", own.epochs, f"by schedule, {plural(own.epochs)}"),
+        ("schedule", "epochs", own.epochs, f"by schedule, {epochs(own.epochs)}"),
         ("epochs", "schedule", own.schedule, f"by length, {own.schedule}"),
     )
     for axes, (varied, fixed, value, title) in zip(panels, shown, strict=True):
         found = [
             Line(
-                str(values[varied]) if varied == "schedule" else plural(values[varied]),
+                str(values[varied]) if varied == "schedule" else epochs(values[varied]),
                 look,
                 over_places(line, "sparsity", "gain"),
             )
