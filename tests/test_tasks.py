@@ -1,7 +1,9 @@
 """Tasks: maps of labels go with their images, and what is to be ignored counts nowhere."""
 
+import base64
 import json
 import re
+import zlib
 
 import mlflow
 import pytest
@@ -156,6 +158,9 @@ def test_the_task_that_the_documentation_writes_runs_through_the_whole_graph(tmp
     soup = mlflow.pyfunc.load_model("models:/sms-tiny/1")
     digits = load(project.root / "artifacts" / "data").test
     metrics = json.loads((project.root / "reports" / "metrics.json").read_text())
+    views = mlflow.get_experiment_by_name("sparse-model-soups").tags
+    packed = json.loads(views["mlflow.sharedViewState.experiments"])["state"].partition(";")[2]
+    assert b"test_exact/sms_uniform" in zlib.decompress(base64.b64decode(packed))
     answered = (soup.predict(digits.images.numpy()).round() == digits.labels.numpy()).mean()
     assert answered == pytest.approx(metrics["sms_uniform"]["test_exact"])
     assert "test_error" in (project.root / "reports" / "results.csv").read_text()
