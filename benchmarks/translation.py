@@ -31,6 +31,7 @@ from pipeline.data.base import IGNORE, Dataset
 from pipeline.data.build import prepare
 from pipeline.models.build import build
 from pipeline.models.parts.translator import PAD
+from pipeline.tasks.base import load as load_task
 from pipeline.train.loop import Settings, train
 from pipeline.train.memory import keep_freed_memory
 
@@ -94,8 +95,12 @@ def ours(data: Dataset) -> Run:
     model = build("t5tiny", len(data.classes), 2)
     settings = Settings(BATCH, DECAY, MOMENTUM, clip_norm=CLIP)
     rates = [RATE] * (len(data.train.labels) // BATCH)
-    masks = drawn(model)
-    return lambda: train(model, data, settings, rates, seed=0, masks=masks) and None
+    masks, task = drawn(model), load_task("translation")
+
+    def run() -> None:
+        train(model, data, settings, rates, seed=0, criterion=task, masks=masks)
+
+    return run
 
 
 def seconds(run: Run, steps: int) -> float:

@@ -97,7 +97,8 @@ class Project:
             for what, value in (("NAME", "test"), ("EMAIL", "test@example.org"))
         }
         bin_folder = str(Path(sys.executable).parent)
-        inherited = {name: value for name, value in os.environ.items() if name[:4] != "DVC_"}
+        settings = ("DVC_", "MLFLOW_")
+        inherited = {name: v for name, v in os.environ.items() if not name.startswith(settings)}
         return {
             **inherited,
             **identity,

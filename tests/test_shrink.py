@@ -266,7 +266,7 @@ def test_stages_prune_and_remove(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # MLflow's own
-def test_the_whole_graph_with_filters_ends_in_a_report_of_measured_times(tmp_path):
+def test_the_whole_graph_with_filters_ends_in_a_report_of_measured_times(tmp_path, monkeypatch):
     project = Project.create(tmp_path / "project")
     project.edit("params.yaml", "prune: {", "prune: {structure: filters, ")
     project.edit("params.yaml", "methods: [sms, imp]", "methods: [sms, imp, imp_reprune]")
@@ -289,13 +289,13 @@ def test_the_whole_graph_with_filters_ends_in_a_report_of_measured_times(tmp_pat
     assert all(f"| {label} |" in table for label in ("SMS uniform", "IMP", "IMP-RePrune"))
     assert "| conv1 | 3 | 16 |" in page
     assert "## Missing" not in page
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.root}/mlflow.db")
     assert_the_small_soup_is_served(project.root)
     assert ran(project.run("dvc", "repro")) == set()
 
 
 def assert_the_small_soup_is_served(root: Path) -> None:
     """Load the registered model: the probabilities of the masked network, from fewer weights."""
-    mlflow.set_tracking_uri(f"sqlite:///{root}/mlflow.db")
     version = mlflow.MlflowClient().get_model_version("sms-tiny", "1")
     served = mlflow.pyfunc.load_model(version.source)
     soup = root / "artifacts" / "s0-sms_uniform-p2"

@@ -133,7 +133,7 @@ def test_classification_keeps_logits_and_is_better_when_more_are_right():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # MLflow's own
-def test_the_task_that_the_documentation_writes_runs_through_the_whole_graph(tmp_path):
+def test_the_task_that_the_documentation_writes_runs_through_the_whole_graph(tmp_path, monkeypatch):
     project = Project.create(tmp_path / "project")
     package = project.root / "pipeline"
     page = (ROOT / "docs" / "tasks.md").read_text()
@@ -154,7 +154,7 @@ def test_the_task_that_the_documentation_writes_runs_through_the_whole_graph(tmp
     recipe = recipe.replace("learning_rate: 0.1", "batch_size: 32, learning_rate: 0.005")
     (project.root / "recipes" / "tiny.yaml").write_text(f"{recipe}task: counting\n")
     project.run("dvc", "repro", SMS_MLFLOW="1")
-    mlflow.set_tracking_uri(f"sqlite:///{project.root}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.root}/mlflow.db")
     soup = mlflow.pyfunc.load_model("models:/sms-tiny/1")
     digits = load(project.root / "artifacts" / "data").test
     metrics = json.loads((project.root / "reports" / "metrics.json").read_text())
