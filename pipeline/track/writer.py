@@ -22,13 +22,6 @@ def tell(what: str, text: str) -> None:
     sys.stdout.flush()
 
 
-def _receive(inbox: "queue.SimpleQueue[Message]") -> None:
-    for line in sys.stdin:
-        what, stamp, fields = json.loads(line)
-        inbox.put((what, stamp, fields))
-    inbox.put(("close", time.time_ns() // 1_000_000, {"status": "KILLED"}))  # the driver is gone
-
-
 def receive(inbox: "queue.SimpleQueue[Message]") -> None:
     """Pass the driver's messages on at once, so that it never waits for MLflow."""
     for line in sys.stdin:
