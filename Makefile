@@ -55,7 +55,7 @@ test-fast: $(INSTALLED)  ## run the tests that take no more than a few seconds e
 check: $(INSTALLED)  ## lint, formatting, types, import rules, spelling (.pre-commit-config.yaml)
 	$(BIN)/pre-commit run --all-files
 
-recipes: $(INSTALLED)  ## list the recipes and their settings
+recipes: $(INSTALLED)  ## list the recipes
 	@$(BIN)/python -m pipeline recipes
 
 methods: $(INSTALLED)  ## list the methods that params.yaml may name

@@ -1,0 +1,68 @@
+"""docs/paper.md: each of its commands is planned, and has the rows of its table beside it."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import params
+from pipeline.params import Experiment
+from pipeline.plan.build import build
+from pipeline.plan.nodes import Plan
+from pipeline.report import paper
+from pipeline.report.paper_studies import l2_distances, published
+from tests.project import ROOT
+
+STUDIES = {16: "more_phases", 17: "swa"}
+NOT_LAID_BESIDE = {8, 15}  # as the page says, and in a page of the study's own
+
+
+def commands() -> list[tuple[int, str]]:
+    """Return the first commands of every table that the page lists, with its number."""
+    found = []
+    for line in (ROOT / "docs" / "paper.md").read_text().splitlines():
+        cells = line.split("|")
+        if len(cells) == 5 and cells[1].strip().isdigit():
+            found += [(int(cells[1]), code) for code in re.findall(r"`(-S [^`]*)`", cells[3])]
+    return found
+
+
+def experiment(command: str, folder: Path) -> Experiment:
+    """Return what params.yaml is with the values that ``command`` sets."""
+    own = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for word in shlex.split(command.replace("FILE", "resnet101.pth"))[1::2]:
+        key, value = word.removeprefix("+").split("=", 1)
+        *sections, last = key.split(".")
+        place = own
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = yaml.safe_load(value)
+    (folder / "params.yaml").write_text(yaml.safe_dump(own))
+    return params.load(folder / "params.yaml")
+
+
+def tables(plan: Plan) -> set[int]:
+    """Return the numbers of the paper's tables that have a row of ``plan``."""
+    own = plan.params
+    looked_up = [
+        paper.lookup(own, row.method, row.phase, ood=ood)
+        for row in plan.rows
+        for ood in (False, own.evaluate.corruptions == "all")
+    ]
+    found = {reference.table for reference in looked_up if reference}
+    found |= {n for n, name in STUDIES.items() if not published(own, name).empty}
+    return found | ({18} if l2_distances(own) else set())
+
+
+def test_every_table_has_its_command():
+    assert {number for number, _ in commands()} == set(range(1, 19)) - {3}
+
+
+@pytest.mark.parametrize(("table", "command"), commands())
+def test_a_command_has_the_rows_of_its_table_beside_it(table, command, tmp_path):
+    plan = build(experiment(command, tmp_path))
+    assert (table in tables(plan)) is (table not in NOT_LAID_BESIDE)
+    if table in STUDIES:
+        assert STUDIES[table] in plan.params.studies
