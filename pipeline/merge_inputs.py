@@ -81,11 +81,6 @@ class MergeInputs:
     @cached_property
     def distillation(self) -> Objective:
         """The cross-entropy with the dense model's predictions; of classifiers, who keep logits."""
-        if self.data.task != "classification":
-            raise UserError(
-                f"merge is distilled, which is for classification and not for {self.data.task}: "
-                "take it out of the list."
-            )
         dense, *own = (
             load_tensors(folder / PREDICTIONS)["val"]
             for folder in (self._folder("dense"), *self.folders)

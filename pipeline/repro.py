@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,17 @@ def repro(root: Path, tracker: Tracker) -> int:
     Stages that fail cost their own results only: the report says what is missing, and the exit
     status is 1.
     """
+    (_home(root) / "data").mkdir(exist_ok=True)
     _share(root, "data")
     plan = write_plan(root)
-    for node in plan.nodes.values():
-        for file in (*node.files, *node.unwatched):
-            wanted = file == plan.params.evaluate.corruptions_path
-            _share(root, file, f"get it ({OFFICIAL}), " if wanted else "")
+    _share(root, plan.params.data.path or "data")  # where it is absent, `prepare` says of what
+    _find(plan, root)
     tracker.open(plan.nodes, plan.params.model_dump(exclude_none=True))
     with View(len(plan.nodes)) as view:
         summary = execute(root, listeners=[view, tracker])
     behind = [*summary.failed, *summary.skipped]  # what they left before is out of date
     write_report(plan, root / ARTIFACTS, root / REPORTS, behind)
-    _log_results(plan, root, tracker)
+    _log_results(plan, root, tracker, behind)
     sys.stdout.write(f"{len(plan.rows)} results in {REPORTS}/results.md\n")
     return 1 if summary.failed else 0
 
@@ -58,8 +58,8 @@ def report(root: Path) -> None:
     write_report(plan, root / ARTIFACTS, root / REPORTS)
 
 
-def _log_results(plan: Plan, root: Path, tracker: Tracker) -> None:
-    hashes = _hashes(root)
+def _log_results(plan: Plan, root: Path, tracker: Tracker, behind: Collection[str]) -> None:
+    hashes = {name: own for name, own in _hashes(root).items() if name not in behind}
     if "data" in hashes:
         tracker.dataset(root / artifact("data"), hashes["data"])
     table = pd.read_csv(root / REPORTS / "results.csv")
@@ -111,22 +111,31 @@ def _hashes(root: Path) -> dict[str, str]:
     }
 
 
-def _share(root: Path, file: str, source: str = "") -> None:
-    """Let a queued experiment's temporary folder see the data of the main checkout.
+def _home(root: Path) -> Path:
+    """Return the main checkout, also for an experiment that runs in a temporary folder."""
+    return Path(os.environ.get("DVC_ROOT") or root)
 
-    ``source`` says where to get the file.
 
-    Raises:
-        UserError: data that a stage reads is in neither.
-    """
-    home = Path(os.environ.get("DVC_ROOT") or root)
-    (home / "data").mkdir(exist_ok=True)
-    here, there = root / file, home / file
-    if not there.exists() and not here.exists():
-        raise UserError(
-            f"{PARAMS}: {file} does not exist, but a stage reads it: {source}"
-            "put it there, or correct the path"
-        )
-    if not here.exists():
+def _share(root: Path, file: str) -> bool:
+    """Let a queued experiment's temporary folder see ``file``; return whether there is one."""
+    here, there = root / file, _home(root) / file
+    if not here.exists() and there.exists():
         here.parent.mkdir(parents=True, exist_ok=True)
         here.symlink_to(there)
+    return here.exists()
+
+
+def _find(plan: Plan, root: Path) -> None:
+    """Share the files that stages of ``plan`` read.
+
+    Raises:
+        UserError: one of them does not exist.
+    """
+    for node in plan.nodes.values():
+        for file in (*node.files, *node.unwatched):
+            if not _share(root, file):
+                wanted = file == plan.params.evaluate.corruptions_path
+                raise UserError(
+                    f"{PARAMS}: {file} does not exist, but a stage reads it: "
+                    f"{f'get it ({OFFICIAL}), ' if wanted else ''}put it there, or correct the path"
+                )

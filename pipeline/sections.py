@@ -133,9 +133,13 @@ class Evaluate(Section):
 class Paper(Section):
     """The rows of the paper's tables that stand beside ours.
 
-    ``pretrained``: whether the paper started from pretrained weights; null where it does not say.
+    ``test_examples``: how many the official test split has. ``found``: how many there are here, as
+    the report finds out: a subset stands beside no number of the paper. ``pretrained``: whether
+    the paper started from pretrained weights; null where it does not say.
     """
 
     dataset: str
     arch: str
+    test_examples: int
+    found: int | None = None
     pretrained: bool | None = False

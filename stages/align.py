@@ -6,12 +6,15 @@ from pathlib import Path
 import torch
 
 from pipeline.align.matching import match
-from pipeline.align.permute import permuted_checkpoint, sparsity_of_mean
+from pipeline.align.permute import permuted_checkpoint
 from pipeline.align.symmetry import symmetry
 from pipeline.average import check
+from pipeline.checkpoint import sparsity
 from pipeline.cli import publish, run
 from pipeline.data.base import load
 from pipeline.model_folder import network, read, write
+from pipeline.prune.parameters import prunable
+from pipeline.prune.reprune import superpose
 from pipeline.train.device import pick
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -33,6 +36,8 @@ def main(flags: argparse.Namespace) -> None:
     parameters = [name for name, _ in model.named_parameters()]
     found = match(reference.state, own.state, channels, parameters, seed=flags.seed)
     aligned = permuted_checkpoint(own, channels, found.order)
+    names = prunable(model)
+    before, after = (sparsity(superpose([reference, x], names), names) for x in (own, aligned))
     moved = sum(int((o != torch.arange(len(o))).sum()) for o in found.order.values())
     with publish(flags.out) as folder:
         write(
@@ -43,8 +48,8 @@ def main(flags: argparse.Namespace) -> None:
             agreement_before=found.agreement[0],
             agreement_after=found.agreement[-1],
             channels_moved=moved / sum(channels.sizes.values()),
-            sparsity_of_mean_before=sparsity_of_mean([reference.masks, own.masks]),
-            sparsity_of_mean_after=sparsity_of_mean([reference.masks, aligned.masks]),
+            sparsity_of_mean_before=before,
+            sparsity_of_mean_after=after,
         )
 
 

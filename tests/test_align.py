@@ -14,7 +14,6 @@ from pipeline.align.permute import (
     Symmetry,
     permuted,
     permuted_checkpoint,
-    sparsity_of_mean,
 )
 from pipeline.align.symmetry import symmetry
 from pipeline.checkpoint import Checkpoint
@@ -211,13 +210,6 @@ def test_a_mean_over_channels_is_refused():
 
     with pytest.raises(UserError, match="mean"):
         symmetry(Mean())
-
-
-def test_the_mean_is_as_sparse_as_what_all_masks_prune():
-    one = {"w": torch.tensor([True, True, False, False]), "v": torch.tensor([False, True])}
-    two = {"w": torch.tensor([True, False, True, False]), "v": torch.tensor([False, True])}
-    assert sparsity_of_mean([one, two]) == pytest.approx(2 / 6)
-    assert sparsity_of_mean([one]) == pytest.approx(3 / 6)
 
 
 def test_a_symmetry_names_only_what_moves():

@@ -125,6 +125,13 @@ def test_a_last_example_alone_is_no_batch(images):
     assert all(value.isfinite().all() for value in statistics(model))
 
 
+def test_an_odd_number_of_examples_two_by_two_has_no_batch_of_one():
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(1), nn.Flatten())
+    photographs = torch.arange(3 * 16).view(3, 1, 4, 4).to(torch.uint8)
+    reestimate(model, photographs, torch.zeros(1), torch.ones(1), batch_size=2)
+    assert float(model[1].running_mean) == pytest.approx(float(photographs.double().mean() / 255))
+
+
 def test_a_network_without_running_statistics_is_not_even_run(images):
     def refuse(*_: object) -> None:
         pytest.fail("the network was run")

@@ -18,7 +18,7 @@ from pipeline.plan.nodes import Node, Plan
 from pipeline.prune.ramp import ramp
 from pipeline.report.page import page
 from pipeline.report.read import read
-from pipeline.rounding import share
+from pipeline.rounding import exact, share
 from tests.project import PARAMS, TINY, Project, ran, trained
 
 ROOT = Path(__file__).parent.parent
@@ -84,6 +84,7 @@ def test_copies_take_up_every_interval_where_the_one_before_ends(method, m, epoc
     steps = data.draw(st.integers(1, epochs - 1))
     own = {"epochs": epochs, "pruning_steps": steps, "copies_from": since}
     levels = ramp(0.95, epochs, steps)
+    since = exact(since)
     if max(levels) < since * epochs:
         with pytest.raises(UserError, match=r"during.copies_from .* lower it"):
             plan(own, m=m, methods=[f"{method}_sms"])
@@ -157,6 +158,20 @@ def test_whole_filters_are_not_pruned_during_training(method):
 def test_every_training_has_the_recipes_warm_up():
     own = load(ROOT / "params.yaml").pretrain.model_dump() | {"warmup": 0.1}
     assert {node.arguments["warmup"] for node in trainings(plan(pretrain=own), "gmp")} == {0.1}
+
+
+def test_copies_start_at_the_very_step_that_is_named():
+    """The step after epoch 55 of 100 is one of these, though 0.55 * 100 > 55 in floating point."""
+    own = {"epochs": 100, "pruning_steps": 19, "copies_from": 0.55}
+    first, *_ = trainings(plan(own, methods=["gmp_sms"]), "gmp_sms")
+    assert first.arguments["to_epoch"] == 55
+
+
+@pytest.mark.parametrize("method", ["gmp_sms", "dpf_sms"])
+def test_copies_of_one_training_differ_by_seed_and_nothing_else(method):
+    varied = {"epochs": 3, "schedule": "ALLR", "vary": "weight_decay", "values": [1e-4, 2e-4]}
+    with pytest.raises(UserError, match=r"retrain.vary is weight_decay, .* set it to seed"):
+        plan(methods=[method], retrain=varied)
 
 
 def test_too_many_pruning_steps_are_refused():

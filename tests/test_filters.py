@@ -299,13 +299,38 @@ def test_runs_that_lost_different_filters_are_averaged_and_pruned_again():
         assert set(gone(pruned, layer).nonzero().view(-1).tolist()) == set(weakest.tolist())
 
 
+def test_connectivity_aware_averages_count_only_runs_that_keep_a_filter():
+    """Of BatchNorm's scales as of weights."""
+    models = [network("wide", seed) for seed in range(3)]
+    runs = [prune_filters(checkpoint_of(model), model, 0.5)[0] for model in models]
+    average = superpose(runs, prunable(models[0]), "caa").state
+    scales = {name for run in runs for name in run.masks if "bn" in name and "weight" in name}
+    assert scales
+    for name in scales:
+        values = torch.stack([run.state[name] for run in runs]).double()
+        of_keepers = values.sum(0) / (values != 0).sum(0).clamp(min=1)
+        torch.testing.assert_close(average[name].double(), of_keepers)
+        assert ((values == 0).any(0) & (of_keepers != 0)).any(), "some keep it and some do not"
+
+
+def test_the_filters_of_a_classifier_are_classes_and_stay():
+    """As in SqueezeNet and in networks of pixels, whose last layer is a convolution."""
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    )
+    pruned, metrics = prune_filters(checkpoint_of(model), model, 0.5)
+    assert set(pruned.masks) == {"0.weight", "0.bias"}
+    assert metrics["filters"] == {"0": {"kept": 4, "filters": 8}}
+
+
 class Choosy(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3)
+        self.fc = nn.Linear(4, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x) if x.sum() > 0 else x
+        return self.fc(self.conv(x)) if x.sum() > 0 else x
 
 
 @pytest.mark.parametrize(

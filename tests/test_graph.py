@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from tests.project import Project, ran, trained
 
@@ -116,6 +117,21 @@ def test_plain_serial_dvc_gives_the_identical_lock(project):
     shutil.rmtree(project.root / ".dvc" / "cache")
     project.run("dvc", "repro", "stages/dvc.yaml")
     assert lock(project) == parallel
+
+
+def test_a_run_that_fails_registers_no_soup_of_an_earlier_one(project):
+    project.edit(
+        "params.yaml",
+        "batch_size: null, learning_rate: null",
+        "batch_size: null, learning_rate: 1.0e+20",
+    )
+    output = project.run("dvc", "repro", ok=False, SMS_MLFLOW="1")
+    assert "s0-dense failed" in output
+    client = MlflowClient(f"sqlite:///{project.root}/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'sparse-model-soups'")
+    (run,) = client.search_runs([experiment.experiment_id], "tags.kind = 'graph'")
+    assert "soup" not in run.data.tags
+    assert client.search_model_versions() == []
 
 
 def test_a_typo_is_refused_before_anything_runs(project):

@@ -26,6 +26,7 @@ from pipeline.data.build import prepare
 from pipeline.data.formats import ahead
 from pipeline.data.formats.compressed import Compressed
 from pipeline.errors import UserError
+from pipeline.evaluate.classification import summary
 from pipeline.evaluate.cost import cost
 from pipeline.merge_inputs import MergeInputs
 from pipeline.model_folder import write
@@ -116,6 +117,8 @@ def test_classes_are_wnids_in_order_and_names_are_for_people(data):
         "n04147183 schooner",
     )
     assert data.groups["classes"].ids.tolist() == data.test.labels.tolist()
+    by_class = summary(torch.rand(len(data.test), 3), data.test, data)["groups"]["class"]
+    assert "n01440764 tench" in by_class["groups"], "the report's tables have readable names"
     assert data.mean.tolist() == pytest.approx([0.485, 0.456, 0.406])
 
 
@@ -416,8 +419,7 @@ def test_table_3_of_the_paper_is_what_the_recipes_say(tmp_path):
     expected += [0.2] * 40 + [0.02] * 60 + [0.002] * 40 + [0.0002] * 40
     assert rates == pytest.approx(expected, rel=1e-12)
     assert (own.batch_size, own.weight_decay, maxvit.phases) == (256, 1e-5, 1)
-    assert own.label_smoothing
-    assert own.clip_norm
+    assert (own.label_smoothing, own.clip_norm) == (0.1, 1.0)
     assert (maxvit.retrain.epochs, maxvit.retrain.schedule) == (10, "ALLR")
 
 

@@ -125,6 +125,11 @@ def test_a_merge_is_told_what_its_rule_asks_for_and_watches_that_rule_only():
     assert len(seeds) == 2
 
 
+def test_distillation_is_refused_before_anything_runs_where_no_logits_are_kept():
+    with pytest.raises(UserError, match="distilled learns from the dense network's logits"):
+        plan(task="segmentation", methods=["sms"], merge=["uniform", "distilled"])
+
+
 def test_the_same_candidates_merged_by_every_rule_need_only_names():
     of = plan(methods=["sms"], merge=["uniform"], phases=1, seeds=[0])
     before = set(of.nodes)
@@ -259,11 +264,12 @@ def test_the_averages_of_imp_reprune_share_its_runs_and_cia_its_mean():
     assert aware == plain | {"average": "caa"}
 
 
-def test_only_a_random_allocation_is_given_a_seed_another_in_each_phase():
+def test_only_a_random_allocation_is_given_a_seed_another_in_each_phase_and_run():
     def seeds(allocation: str) -> list[object]:
         own = {"prune": {"allocation": allocation}}
         nodes = plan(**own, methods=["imp", "imp_reprune"], seeds=[0, 1]).nodes.values()
         return [n.arguments.get("seed") for n in nodes if n.script in {"prune", "reprune"}]
 
     assert set(seeds("erk")) == {None}
-    assert len(set(seeds("random"))) == 2 * 3
+    # Two seeds, three phases; runs 1 and 2 of IMP-RePrune draw anew from the second phase on.
+    assert len(set(seeds("random"))) == 2 * (3 + 2 * 2)

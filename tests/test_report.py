@@ -39,7 +39,7 @@ from pipeline.report.spread import by_seed, difference, spread
 from pipeline.report.write import DRAWN, write
 
 ROOT = Path(__file__).parent.parent
-IMAGENET = {"dataset": "ImageNet", "arch": "ResNet-50"}
+IMAGENET = {"dataset": "ImageNet", "arch": "ResNet-50", "test_examples": 50_000}
 BASE = {
     "dense": [0.970],
     "sms_uniform": [0.972, 0.968, 0.951],
@@ -466,7 +466,7 @@ def test_paper_rows_of_filters():
 
 def test_paper_rows_of_pruning_during_training():
     """Table 2, ResNet-50 on ImageNet at 80 %, read from the page; it has no earlier phases."""
-    shared = {"paper": {"dataset": "ImageNet", "arch": "ResNet-50"}, "target_sparsity": 0.8}
+    shared = {"paper": IMAGENET, "target_sparsity": 0.8}
     own = params("cifar100_wrn20", **shared)
     for method, mean in (("bimp_sms", 75.76), ("gmp", 73.92), ("dpf_sms", 75.85), ("dst", 72.32)):
         found = paper.lookup(own, method, 3)
@@ -475,8 +475,11 @@ def test_paper_rows_of_pruning_during_training():
         assert paper.lookup(own, method, 2) is None
         assert paper.lookup(own, method, 3, "best_candidate") is None
     assert paper.lookup(own, "str", 3) is None  # the paper leaves it out
-    for other in (shared | {"target_sparsity": 0.75}, shared | {"prune": {"structure": "filters"}}):
-        assert paper.lookup(params("cifar100_wrn20", **other), "gmp", 3) is None
+    for other in ({"target_sparsity": 0.75}, {"prune": {"structure": "filters"}}, {"m": 7}):
+        found = paper.lookup(params("cifar100_wrn20", **shared | other), "gmp_sms", 3)
+        assert found is None, other
+    short = params("cifar100_wrn20", **shared, during={"epochs": 2, "pruning_steps": 1})
+    assert paper.lookup(short, "gmp", 3) is None
 
 
 def test_page_says_what_removed_filters_save(tmp_path: Path):
@@ -520,7 +523,9 @@ def test_a_report_on_weights_says_nothing_of_filters(three: tuple[Plan, Path]):
     assert "measured_speedup_1" not in rows(three[1] / "reports/results.csv")[0]
 
 
-@pytest.mark.parametrize("recipe", ["cifar10_resnet18", "cifar100_wrn20"])
+@pytest.mark.parametrize(
+    "recipe", ["cifar10_resnet18", "cifar100_wrn20", "celeba_resnet18", "wmt16_t5small"]
+)
 def test_recipes_pretrain_as_table_3_says(recipe: str):
     own = params(recipe)
     assert own.paper is not None
@@ -542,6 +547,8 @@ def test_page_lays_our_row_beside_the_papers(tmp_path: Path, synthetic: bool):
             metrics |= {"synthetic": synthetic, "about": "`data/C`", "images": 10_000}
         if stage == "evaluate" and (row.method, row.phase) == ("sms_uniform", 3):
             metrics["test_accuracy"] = 0.7301
+        if stage == "evaluate":
+            metrics["test_examples"] = 10_000
 
     plan = made(tmp_path / "artifacts", params("cifar100_wrn20"), change)
     page = page_of(read(plan, tmp_path / "artifacts"))
@@ -549,6 +556,22 @@ def test_page_lays_our_row_beside_the_papers(tmp_path: Path, synthetic: bool):
     assert ("44.18 ± 0.43" in page) is not synthetic
     assert ("**Official**: `data/C`, 10,000 images" in page) is not synthetic
     assert ("stand beside no number of the paper" in page) is synthetic
+
+
+def test_a_subset_of_the_data_stands_beside_no_number_of_the_paper(tmp_path: Path):
+    plan = made(tmp_path / "artifacts", params("cifar100_wrn20"))  # of 360 examples
+    write(plan, tmp_path / "artifacts", tmp_path / "reports")
+    page = (tmp_path / "reports" / "results.md").read_text()
+    assert "another experiment: the test split has 360 examples, not 10,000." in page
+    assert "72.67" not in page
+
+
+def test_a_schedule_that_the_paper_does_not_name_is_said(tmp_path: Path):
+    """Table 8: Cityscapes in two phases."""
+    own = params("cityscapes_pspnet", network={"weights": "r.pth"}, phases=2, target_sparsity=0.8)
+    page = page_of(read(made(tmp_path, own), tmp_path))
+    assert "2 phases to 90 % by a schedule that it does not name with 50 epochs a phase" in page
+    assert "nan" not in page
 
 
 def test_a_set_of_15_types_has_no_mean_over_19(tmp_path: Path):

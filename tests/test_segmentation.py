@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Text
+from mlflow import MlflowClient
 from PIL import Image
 from sklearn.metrics import confusion_matrix, jaccard_score
 from torch import nn
@@ -560,6 +561,7 @@ def test_rows_of_table_9_stand_beside_the_recipe(method, phase, role, mean):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # MLflow's own
 def test_a_whole_run_on_the_shared_street_scenes(tmp_path):
     project = Project.create(tmp_path / "project")
     with tarfile.open(shared.pack("camvid.tar")) as archive:
@@ -583,3 +585,6 @@ def test_a_whole_run_on_the_shared_street_scenes(tmp_path):
     page = (project.root / "reports" / "results.md").read_text()
     assert "mean IoU" in page
     assert "## Missing" not in page
+    client = MlflowClient(f"sqlite:///{project.root}/mlflow.db")
+    soup = client.get_model_version("sms-camvid_pspnet", "1")
+    assert "val_mean_iou" in soup.tags

@@ -176,7 +176,11 @@ def block(*layers: nn.Module) -> Callable[[], nn.Module]:
         block(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.LayerNorm([8, 4, 4])),
         block(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False), nn.Conv2d(8, 4, 1)),
         block(nn.Conv2d(3, 8, 3), nn.Linear(6, 5), nn.ConvTranspose2d(8, 2, 3)),
-        block(nn.Conv2d(3, 8, 3, padding=1, padding_mode="circular"), nn.Softmax(1)),
+        block(
+            nn.Conv2d(3, 8, 3, padding=1, padding_mode="circular"),
+            nn.Softmax(1),
+            nn.Conv2d(8, 4, 1),
+        ),
     ],
 )
 def test_whatever_the_graph_cannot_follow_is_left_whole(make):

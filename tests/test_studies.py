@@ -375,6 +375,13 @@ def test_more_phases_compares_the_last_phase_of_each(tmp_path: Path):
     assert "| 3 | 95.00 | 94.00 | -1.00 |" in text
 
 
+def test_merging_leaves_out_a_rule_that_the_task_has_nothing_for():
+    of = build(experiment("camvid_pspnet", merge=["uniform"], studies=["merging"]))
+    merged = {point.method for point in of.points}
+    assert {"sms_uniform", "sms_learned"} < merged
+    assert "sms_distilled" not in merged
+
+
 def test_merging_sets_every_rule_beside_the_ensemble(tmp_path: Path):
     of = plan("merging")
     for candidate, test in zip(of.points[0].candidates, (0.90, 0.91, 0.92), strict=True):
@@ -398,7 +405,7 @@ def test_paper_numbers_stand_where_the_experiment_is_the_papers(tmp_path: Path):
     assert l2_distances(experiment("cifar100_wrn20", m=3)) == {}
     assert l2_distances(experiment("digits", m=5)) == {}
     table_1 = {"phases": 3, "target_sparsity": 0.9, "retrain": {"epochs": 10, "schedule": "ALLR"}}
-    table_1 |= {"paper": {"dataset": "ImageNet", "arch": "ResNet-50"}}
+    table_1 |= {"paper": {"dataset": "ImageNet", "arch": "ResNet-50", "test_examples": 50_000}}
     imagenet = experiment(**table_1)
     rows = published(imagenet, "more_phases")
     found = reference(rows[(rows["m"] == 10) & (rows["method"] == "IMP with m phases")])

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import zlib
+from dataclasses import replace
 
 import mlflow
 import pytest
@@ -20,6 +21,7 @@ from pipeline.train.batches import Batches
 from pipeline.train.criterion import CrossEntropy
 from pipeline.train.loop import Settings, train
 from pipeline.train.predict import count_right
+from stages import evaluate
 from tests.project import ROOT, TINY, Project
 
 
@@ -131,26 +133,26 @@ def test_classification_keeps_logits_and_is_better_when_more_are_right():
         task.measure(kept * torch.nan, split, dataset(split))
 
 
+def test_a_task_without_a_summary_of_its_own_reports_what_it_measures():
+    split = Split(torch.zeros(3, 1, 1, 1, dtype=torch.uint8), torch.tensor([0, 1, 1]))
+    kept = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+    data = replace(dataset(split), task="brand_new")
+    found = evaluate.tested(load_task("classification"), kept, data, groups=True)
+    assert found.keys() == {"test_examples", "test_accuracy", "test_loss"}
+    assert (found["test_examples"], found["test_accuracy"]) == (3, pytest.approx(2 / 3))
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # MLflow's own
 def test_the_task_that_the_documentation_writes_runs_through_the_whole_graph(tmp_path, monkeypatch):
     project = Project.create(tmp_path / "project")
     package = project.root / "pipeline"
     page = (ROOT / "docs" / "tasks.md").read_text()
-    (package / "tasks" / "counting.py").write_text(re.search(r"```python\n(.*?)```", page, re.S)[1])
-    (package / "evaluate" / "counting.py").write_text(
-        "def summary(predictions, split, data, *, groups=True):\n"
-        "    error = (predictions[:, 0] - split.labels).abs()\n"
-        '    return {"test_exact": float((error < 0.5).double().mean()), '
-        '"test_error": float(error.mean())}\n'
-    )
-    (package / "data" / "counts.py").write_text(
-        "from dataclasses import replace\n"
-        "from pipeline.data import digits\n"
-        "def read(root, size):\n"
-        '    return replace(digits.read(root, size), task="counting")\n'
-    )
-    recipe = TINY.replace("digits", "counts").replace("epochs: 2, batch_size: 128", "epochs: 8")
+    for room, block in zip(
+        ("tasks", "data", "evaluate"), re.findall(r"```python\n(.*?)```", page, re.S), strict=True
+    ):
+        (package / room / "counting.py").write_text(block)
+    recipe = TINY.replace("digits", "counting").replace("epochs: 2, batch_size: 128", "epochs: 8")
     recipe = recipe.replace("learning_rate: 0.1", "batch_size: 32, learning_rate: 0.005")
     (project.root / "recipes" / "tiny.yaml").write_text(f"{recipe}task: counting\n")
     project.run("dvc", "repro", SMS_MLFLOW="1")

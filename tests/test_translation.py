@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import sacrebleu
 import torch
+from mlflow import MlflowClient
 from torch import nn
 
 from pipeline.checkpoint import Checkpoint, read_json
@@ -127,6 +128,15 @@ def test_a_prepared_data_set_keeps_text_and_vocabulary(data, tmp_path):
     assert again.train.text is None
     rows = torch.tensor([3, 1])
     assert text.as_lines(again.val.take(rows).text) == [PAIRS[3][1], PAIRS[1][1]]
+
+
+def test_only_a_line_feed_ends_a_line(tmp_path):
+    """As crawled text has it: a lone carriage return, or a line separator, inside a sentence."""
+    (tmp_path / "crawl.en").write_bytes("one\rof two\u2028parts\r\nthe next\n".encode())
+    (tmp_path / "crawl.de").write_bytes(b"eins\nzwei\n")
+    source, target = text.read_pairs(tmp_path / "crawl", ("en", "de"), "")
+    assert source == ["one\rof two\u2028parts", "the next"]
+    assert target == ["eins", "zwei"]
 
 
 def test_lines_survive_as_bytes():
@@ -436,6 +446,7 @@ def metrics_of(project: Project, name: str) -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # MLflow's own
 def test_translation_through_the_whole_graph(tmp_path):
     with tarfile.open(shared.pack("multi30k.tar.xz")) as archive:
         shared.unpack(archive, tmp_path)
@@ -449,7 +460,8 @@ def test_translation_through_the_whole_graph(tmp_path):
             target = project.root / "data" / "multi30k" / f"{stem}.{language}"
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text("\n".join(lines[:count]) + "\n")
-    assert trained(project.run("dvc", "repro")) == {"s0-dense", "s0-p1-c0", "s0-p1-c1"}
+    done = project.run("dvc", "repro", SMS_MLFLOW="1")
+    assert trained(done) == {"s0-dense", "s0-p1-c0", "s0-p1-c1"}
     measured = metrics_of(project, "s0-sms_uniform-p1-eval")
     assert measured["metric"] == "bleu"
     assert 0 <= measured["test_bleu"] <= 1
@@ -458,3 +470,9 @@ def test_translation_through_the_whole_graph(tmp_path):
     assert "tok:13a" in (project.root / "reports" / "results.csv").read_text()
     assert metrics_of(project, "s0-sms_uniform-p1-compare")["best_candidate"]["test_bleu"] >= 0
     assert "## Test BLEU" in (project.root / "reports" / "results.md").read_text()
+    client = MlflowClient(f"sqlite:///{project.root}/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'sparse-model-soups'")
+    results = client.search_runs([experiment.experiment_id], "tags.kind = 'result'")
+    assert results
+    assert all("tok:13a" in run.data.tags["test_bleu_signature"] for run in results)
+    assert client.get_model_version("sms-tiny", "1").tags["method"].startswith("sms_")

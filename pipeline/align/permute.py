@@ -1,8 +1,7 @@
-"""Networks with their channels in another order, and how sparse the mean of several is."""
+"""Networks with their channels in another order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import reduce
 
 from torch import Tensor
 
@@ -49,16 +48,3 @@ def permuted_checkpoint(
     """Return the network that computes the same, masks and statistics moved with its weights."""
     state = permuted(checkpoint.state, symmetry, order)
     return Checkpoint(state, permuted(checkpoint.masks, symmetry, order), checkpoint.meta)
-
-
-def sparsity_of_mean(masks: Sequence[Mapping[str, Tensor]]) -> float:
-    """Return the sparsity of the mean of networks: a weight is pruned where all of them prune it.
-
-    Args:
-        masks: of each network, bool, True = kept, over the same names.
-    """
-    kept = total = 0
-    for name, first in masks[0].items():
-        union = reduce(lambda one, other: one | other, (each[name] for each in masks[1:]), first)
-        kept, total = kept + int(union.count_nonzero()), total + union.numel()
-    return 1 - kept / total

@@ -32,7 +32,9 @@ def summary(
         {group set: group_recall}.
     """
     right = hits(predictions, split.labels)
-    by_set = {"class": group_recall(right, split.labels, data.classes)}
+    readable = data.groups.get("classes")
+    names = readable.names if readable else data.classes
+    by_set = {"class": group_recall(right, split.labels, names)}
     for name, group in data.groups.items():
         if groups and name != "classes":
             by_set[name] = group_recall(right, group.ids, group.names)

@@ -7,6 +7,7 @@ from pipeline.errors import UserError
 from pipeline.plan.nodes import artifact
 from pipeline.plan.work import Work
 from pipeline.prune.ramp import ramp
+from pipeline.rounding import exact
 from pipeline.seeds import derive
 
 # What each method is told beside how to train.
@@ -54,6 +55,11 @@ def sms(work: Work, method: str, prune: Callable[[list[str], int, float], str]) 
 
     Source: Sparse Model Soups, section 3.3.
     """
+    if work.settings.retrain.vary != "seed":
+        raise UserError(
+            f"retrain.vary is {work.settings.retrain.vary}, but the copies of {work.method} share "
+            "one training and differ by seed: set it to seed, or take the method out of the list."
+        )
     intervals = phases(work, method)
     start = _flags(work, method, derive(work.seed, "pretrain"), 0) | _options(work, method)
     pruned = _add(work, f"{work.method}-p0", method, start | {"to_epoch": intervals[0][0]}, phase=0)
@@ -77,7 +83,7 @@ def levels(work: Work, method: str) -> dict[int, float]:
             f"prune.structure is filters, but {work.method} prunes single weights while it trains: "
             "set it to weights, or take the method out of the list."
         )
-    if "pruning_steps" not in OPTIONS[method]:
+    if "pruning_steps" not in OPTIONS.get(method, ()):
         return {}
     own = work.settings
     return ramp(own.target_sparsity, budget(work), own.during.pruning_steps)
@@ -88,7 +94,7 @@ def phases(work: Work, method: str) -> list[Interval]:
     found, epochs, since = levels(work, method), budget(work), work.settings.during.copies_from
     ends = [*list(found)[1:], epochs]
     intervals = zip(found, ends, found.values(), strict=True)
-    late = [interval for interval in intervals if interval[0] >= since * epochs]
+    late = [interval for interval in intervals if interval[0] >= exact(since) * epochs]
     if not late:
         raise UserError(
             f"during.copies_from is {since:g}, but the last pruning step is after epoch "
@@ -125,7 +131,7 @@ def _options(work: Work, method: str) -> dict[str, Any]:
     """Return what ``method`` must know to choose masks; a copy holds its parent's."""
     own = work.settings
     known = own.during.model_dump() | {"sparsity": own.target_sparsity}
-    return {option: known[option] for option in OPTIONS[method]}
+    return {option: known[option] for option in OPTIONS.get(method, ("sparsity",))}
 
 
 def _add(work: Work, name: str, method: str, flags: dict[str, Any], **places: int) -> str:

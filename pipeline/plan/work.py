@@ -84,11 +84,11 @@ class Work(Ledger):
             "phase": phase,
             "sparsity": self.sparsity(phase),
             **_rule(own),
-            "seed": self._pruning_seed(phase),
         }
         modules = (*_pruning(own), *self.network_modules())
         lineage = "" if parent == self.pretrain() else self.lineage
         branch = f"c{run}" if lineage and run is not None else ""
+        flags["seed"] = self._pruning_seed(phase, run if branch else None)
         name = joined(lineage, f"p{phase}", branch, "prune")
         return self.add(name, "prune", flags, modules=modules, phase=phase)
 
@@ -124,6 +124,11 @@ class Work(Ledger):
         It is the method's own of this phase; of several of one phase, all but one need a ``name``.
         """
         asked = rules.asks(rule)
+        if "distillation" in asked and self.settings.task != "classification":
+            raise UserError(
+                f"merge: {rule} learns from the dense network's logits, which are kept of "
+                f"classification and not of {self.settings.task}: leave {rule} out"
+            )
         learns = "loss" in asked or "distillation" in asked
         flags = {
             "data": artifact(self.data()),
@@ -242,10 +247,11 @@ class Work(Ledger):
                 schedule, peak = "LLR", value
         return epochs, decay, schedule, peak
 
-    def _pruning_seed(self, phase: int) -> int | None:
-        """Return the seed of an allocation that draws at random."""
-        random = self.settings.prune.allocation in SEEDED
-        return derive(self.seed, "prune", phase) if random else None
+    def _pruning_seed(self, phase: int, run: int | None = None) -> int | None:
+        """Return the seed of an allocation that draws at random, another one in every later run."""
+        if self.settings.prune.allocation not in SEEDED:
+            return None
+        return derive(self.seed, "prune", phase, *([run] if run else []))
 
     def training_flags(self, weight_decay: float) -> dict[str, Any]:
         """Return the flags that pretraining and retraining share."""

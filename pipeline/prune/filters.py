@@ -13,6 +13,7 @@ from pipeline.prune.apply import describe, norm_drop
 from pipeline.prune.parameters import prunable
 from pipeline.prune.select import keep_largest
 from pipeline.structure.channels import silenced
+from pipeline.structure.classifier import classifier
 from pipeline.structure.graph import CONVOLUTIONS, trace
 
 
@@ -23,7 +24,8 @@ def prune_filters(
 
     Of a layer's n filters the k = min(floor(s * n + 1/2), n - 1) of the smallest norm
     sqrt(sum of w^2) are gone: equal norms from the first filter on, filters that were gone before
-    ahead of all. Linear layers, the classifier among them, stay dense. A filter that is gone
+    ahead of all. Linear layers stay dense, and so does the classifier, whose filters, where it is
+    a convolution, are the classes. A filter that is gone
     contributes nothing: bias, BatchNorm scale and shift that would still speak for it are pruned
     too (pipeline.structure.channels.silenced). What no graph can follow, such as a BatchNorm that
     is called twice, keeps its parameters.
@@ -52,10 +54,12 @@ def prune_filters(
             checkpoint.state[f"{name}.weight"], sparsity, checkpoint.masks.get(f"{name}.weight")
         )
         for name, layer in model.named_modules()
-        if isinstance(layer, CONVOLUTIONS)
+        if isinstance(layer, CONVOLUTIONS) and name != classifier(model)
     }
     if not kept:
-        raise UserError("the network has no convolution: set prune.structure to weights.")
+        raise UserError(
+            "the network has no convolution before its classifier: set prune.structure to weights."
+        )
     masks = {f"{name}.weight": _whole(model, name, own) for name, own in kept.items()}
     masks = {name: mask for name, mask in masks.items() if not mask.all()}
     masks |= silenced(trace(model), kept)

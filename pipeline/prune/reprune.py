@@ -31,6 +31,7 @@ def superpose(runs: Sequence[Checkpoint], names: Sequence[str], average: str = "
         cia: w = (w_1 + ... + w_m) / m        caa: w = (w_1 + ... + w_m) / |{i : mask_i keeps w}|
 
     A run that has no mask for a weight keeps it; what no mask covers is averaged over all runs.
+    Where whole filters are gone, masks cover biases and BatchNorm too, which caa averages alike.
 
     Args:
         runs: pruned models; they are not changed.
@@ -44,12 +45,12 @@ def superpose(runs: Sequence[Checkpoint], names: Sequence[str], average: str = "
     """
     check(runs, masks=False)
     state, union = mean([each.state for each in runs]), {}
-    for name in names:
-        if any(name in each.masks for each in runs):
-            masks = [each.masks.get(name, torch.ones_like(state[name]).bool()) for each in runs]
+    for name in dict.fromkeys(name for each in runs for name in each.masks):
+        masks = [each.masks.get(name, torch.ones_like(state[name]).bool()) for each in runs]
+        if name in names:
             union[name] = reduce(torch.logical_or, masks)
-            if average == "caa":
-                state[name] = _mean_of_kept([each.state[name] for each in runs], masks)
+        if average == "caa":
+            state[name] = _mean_of_kept([each.state[name] for each in runs], masks)
     return Checkpoint(state, union, runs[0].meta)
 
 

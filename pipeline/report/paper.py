@@ -1,7 +1,7 @@
 """The paper's number for the same row, and why there is none where settings differ."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,8 @@ import pandas as pd
 import yaml
 
 from pipeline.params import RECIPES, Experiment
+from pipeline.plan.nodes import Plan
+from pipeline.report.source import Source
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -36,6 +38,7 @@ _DURING = {  # those of Table 2, each the best of the paper's grid of settings
     "dnw": "DNW",
     "dst": "DST",
 }
+_COPIES = (2, 3)  # of its grid
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,19 @@ class Reference:
 @cache
 def _table(name: str) -> pd.DataFrame:
     return pd.read_csv(FOLDER / f"{name}.csv")
+
+
+def measured(plan: Plan, artifacts: Path) -> Plan:
+    """Return ``plan`` with the number of test examples that its evaluations have counted."""
+    own = plan.params.paper
+    source = Source(artifacts, set())
+    evaluations = (node.name for node in plan.nodes.values() if node.script == "evaluate")
+    counts = (source.metrics(name).get("test_examples") for name in evaluations)
+    found = next((count for count in counts if count is not None), None)
+    if own is None or found is None:
+        return plan
+    paper = own.model_copy(update={"found": int(found)})
+    return replace(plan, params=plan.params.model_copy(update={"paper": paper}))
 
 
 def departures(params: Experiment) -> list[str]:
@@ -68,6 +84,10 @@ def departures(params: Experiment) -> list[str]:
                 found += _other_start(params, value)
             elif value != expected and (section, key) != ("data", "path"):
                 found.append(f"{section}.{key} is {value}, not {expected}")
+    official = params.paper.test_examples if params.paper else None
+    here = params.paper.found if params.paper else None
+    if here not in {official, None}:
+        found.append(f"the test split has {here:,} examples, not {official:,}")
     weights = params.prune.structure == "weights"
     if weights and (params.prune.criterion, params.prune.allocation) != ("magnitude", "global"):
         found.append(
@@ -145,6 +165,9 @@ def _during(params: Experiment, name: str, phase: int) -> Reference | None:
     """Return Table 2's accuracy, which the paper prints for the final sparsity only."""
     rows = _table("pruning_during_training")
     if params.paper is None or phase != params.phases or params.prune.structure != "weights":
+        return None
+    longer = params.during.epochs not in {None, params.pretrain.epochs}
+    if longer or (name.endswith("+SMS") and params.m not in _COPIES):
         return None
     rows = rows[(rows["dataset"] == params.paper.dataset) & (rows["arch"] == params.paper.arch)]
     rows = rows[(rows["method"] == name) & _same_sparsity(rows["sparsity"], params)]

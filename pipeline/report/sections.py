@@ -118,7 +118,7 @@ def corruptions(results: Results) -> str:
     return (
         f"{robustness.images(results)} Means over severities 1 to 5; `corruptions.csv` has every "
         "type and severity. mCE is the mean over the 15 types of a network's errors beside those "
-        "of the dense network of its seed: below 100 there are fewer. (The benchmark divides by "
+        "of the dense network of its seed; below 100 means fewer errors. (The benchmark divides by "
         "AlexNet's instead, so published values are other numbers.)\n\n"
         + table(headers, means)
         + "\nBy severity, the mean over all types in percent:\n\n"

@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.files import write_json
 from pipeline.plan.nodes import Plan
+from pipeline.report import paper
 from pipeline.report.figures import accuracy, candidates, corruptions, groups, layers, style
 from pipeline.report.headline import headline
 from pipeline.report.page import page
@@ -36,6 +37,7 @@ def write(
     missing, the nodes in ``without`` (those that failed or were skipped) included. Every file is
     written whatever is missing, and equal artifacts give equal bytes.
     """
+    plan = paper.measured(plan, artifacts)
     results = read(plan, artifacts, without)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for name, inside in _files(results).items():

@@ -39,13 +39,14 @@ def reestimate(
     normalise = normaliser(mean, std, device)
     count = len(images)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).to(images.device)
-    parts = order.tensor_split(math.ceil(count / (batch_size or batch_of(images))))
+    parts = math.ceil(count / (batch_size or batch_of(images)))
+    parts = max(1, min(parts, count // 2))  # a batch of one has no variance
     seen = 0
     with evaluating(model), torch.no_grad():
         for norm in norms:
             norm.reset_running_stats()
             norm.training = True
-        for batch in on_device(images, parts, device):
+        for batch in on_device(images, order.tensor_split(parts), device):
             seen += len(batch)
             for norm in norms:
                 norm.momentum = len(batch) / seen  # makes the running value the weighted average

@@ -42,12 +42,13 @@ def read_pairs(stem: Path, languages: tuple[str, str], expected: str) -> Pairs:
 def _lines(stem: Path, language: str, expected: str) -> list[str]:
     path = stem.with_name(f"{stem.name}.{language}")
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_bytes().decode("utf-8")
     except OSError:
         raise UserError(f"{path} is missing: {expected}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is no UTF-8 text: get it anew, {expected}") from None
-    # Not splitlines(), which also cuts at U+2028 and the like, inside a sentence.
+    # Neither splitlines() nor read_text(), which also cut at U+2028 or at a lone carriage return,
+    # inside a sentence.
     return [line.strip() for line in content.removesuffix("\n").split("\n")]
 
 

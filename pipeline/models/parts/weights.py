@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pipeline.checkpoint import load_tensors
 from pipeline.errors import UserError
 from pipeline.progress import emit
+from pipeline.structure.classifier import classifier
 
 
 def load_weights(model: nn.Module, path: Path) -> list[str]:
@@ -65,9 +66,8 @@ def _around(own: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> dict[str
 
 
 def _classifier(model: nn.Module) -> list[str]:
-    layers = [n for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    parameters = model.get_submodule(layers[-1]).named_parameters()
-    return [f"{layers[-1]}.{name}" for name, _ in parameters]
+    layer = classifier(model)
+    return [f"{layer}.{name}" for name, _ in model.get_submodule(layer).named_parameters()]
 
 
 def _other_classes(loaded: Tensor | None, own: Tensor) -> bool:
