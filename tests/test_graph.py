@@ -119,6 +119,7 @@ def test_plain_serial_dvc_gives_the_identical_lock(project):
     assert lock(project) == parallel
 
 
+@pytest.mark.filterwarnings("default")  # MLflow's own
 def test_a_run_that_fails_registers_no_soup_of_an_earlier_one(project):
     project.edit(
         "params.yaml",
