@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.repro import _share
 from tests import shared
 from tests.project import Project
 
@@ -41,6 +42,18 @@ def few_images(pack: Path, folder: Path) -> None:
                 target = folder / split / label / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(archive.extractfile(member).read())
+
+
+def test_an_experiment_in_a_copy_sees_the_images_of_the_main_checkout(tmp_path, monkeypatch):
+    """As those of ``dvc queue`` do, which names the main checkout in DVC_ROOT."""
+    main, copy = tmp_path / "main", tmp_path / "copy"
+    (main / "mine" / "train").mkdir(parents=True)
+    copy.mkdir()
+    monkeypatch.setenv("DVC_ROOT", str(main))
+    assert _share(copy, "mine")
+    assert (copy / "mine" / "train").is_dir()
+    assert not _share(copy, "absent")
+    assert not (copy / "absent").is_symlink()
 
 
 @pytest.mark.slow
