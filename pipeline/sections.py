@@ -134,7 +134,7 @@ class Paper(Section):
     """The rows of the paper's tables that stand beside ours.
 
     ``test_examples``: how many the official test split has. ``found``: how many there are here, as
-    the report finds out: a subset stands beside no number of the paper. ``pretrained``: whether
+    the report finds out: part of them stands beside no number of the paper. ``pretrained``: whether
     the paper started from pretrained weights; null where it does not say.
     """
 

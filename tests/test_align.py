@@ -16,9 +16,10 @@ from pipeline.align.permute import (
     permuted_checkpoint,
 )
 from pipeline.align.symmetry import symmetry
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint import Checkpoint, sparsity
 from pipeline.errors import UserError
 from pipeline.models.build import build
+from pipeline.prune.reprune import superpose
 
 SIZES = {  # a group a residual stream, and one inside each block; widths of the published networks
     "resnet8": [16, 16, 32, 32, 64, 64],
@@ -210,6 +211,16 @@ def test_a_mean_over_channels_is_refused():
 
     with pytest.raises(UserError, match="mean"):
         symmetry(Mean())
+
+
+def test_the_mean_is_as_sparse_as_what_all_masks_prune():
+    """A network without a mask for a weight keeps it, as one does whose filters are all left."""
+    names, state = ["w", "v"], {"w": torch.ones(4), "v": torch.ones(2), "scale": torch.ones(2)}
+    w, v = torch.tensor([True, True, False, False]), torch.tensor([False, True])
+    one = Checkpoint(state, {"w": w, "v": v, "scale": v}, {})
+    two = Checkpoint(state, {"w": w.roll(1)}, {})
+    assert sparsity(superpose([one, one], names), names) == pytest.approx(3 / 6)
+    assert sparsity(superpose([one, two], names), names) == pytest.approx(1 / 6)
 
 
 def test_a_symmetry_names_only_what_moves():

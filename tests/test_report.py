@@ -551,7 +551,7 @@ def test_page_lays_our_row_beside_the_papers(tmp_path: Path, synthetic: bool):
             metrics["test_examples"] = 10_000
 
     plan = made(tmp_path / "artifacts", params("cifar100_wrn20"), change)
-    page = page_of(read(plan, tmp_path / "artifacts"))
+    page = page_of(read(paper.measured(plan, tmp_path / "artifacts"), tmp_path / "artifacts"))
     assert "| SMS uniform | 3 (98 %) | 73.01 | 72.67 ± 0.29 | +0.34 | 1 |" in page
     assert ("44.18 ± 0.43" in page) is not synthetic
     assert ("**Official**: `data/C`, 10,000 images" in page) is not synthetic

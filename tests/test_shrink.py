@@ -173,7 +173,12 @@ def block(*layers: nn.Module) -> Callable[[], nn.Module]:
         block(nn.Conv2d(3, 8, 3), nn.Sigmoid(), nn.Flatten(), nn.Linear(288, 4)),
         block(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.BatchNorm1d(288), nn.Linear(288, 4)),
         block(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=4), nn.ReLU(), nn.Conv2d(8, 4, 1)),
-        block(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.LayerNorm([8, 4, 4])),
+        block(
+            nn.Conv2d(3, 8, 3),
+            nn.Conv2d(8, 8, 3, groups=8),
+            nn.LayerNorm([8, 4, 4]),
+            nn.Conv2d(8, 4, 1),
+        ),
         block(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False), nn.Conv2d(8, 4, 1)),
         block(nn.Conv2d(3, 8, 3), nn.Linear(6, 5), nn.ConvTranspose2d(8, 2, 3)),
         block(

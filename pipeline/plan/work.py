@@ -248,7 +248,7 @@ class Work(Ledger):
         return epochs, decay, schedule, peak
 
     def _pruning_seed(self, phase: int, run: int | None = None) -> int | None:
-        """Return the seed of an allocation that draws at random, another one in every later run."""
+        """Return the seed of an allocation that draws at random, another one for a later run."""
         if self.settings.prune.allocation not in SEEDED:
             return None
         return derive(self.seed, "prune", phase, *([run] if run else []))

@@ -41,20 +41,21 @@ def prune_filters(
         {layer: {kept, filters}}.
 
     Raises:
-        UserError: weights that are not finite, more filters gone than asked for, no convolution,
-            or a network that cannot be traced.
+        UserError: weights that are not finite, more filters gone than asked for, no convolution
+            before the classifier, or a network that cannot be traced.
 
     Source: Li et al. 2016, "Pruning filters for efficient convnets"; Sparse Model Soups,
     appendix A.2.
     """
     if not 0 <= sparsity < 1:
         raise UserError(f"the sparsity is {sparsity}: give a fraction from 0 up to, not with, 1.")
+    last = classifier(model)
     kept = {
         name: keep(
             checkpoint.state[f"{name}.weight"], sparsity, checkpoint.masks.get(f"{name}.weight")
         )
         for name, layer in model.named_modules()
-        if isinstance(layer, CONVOLUTIONS) and name != classifier(model)
+        if isinstance(layer, CONVOLUTIONS) and name != last
     }
     if not kept:
         raise UserError(

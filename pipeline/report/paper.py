@@ -1,6 +1,7 @@
 """The paper's number for the same row, and why there is none where settings differ."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -55,10 +56,13 @@ def _table(name: str) -> pd.DataFrame:
     return pd.read_csv(FOLDER / f"{name}.csv")
 
 
-def measured(plan: Plan, artifacts: Path) -> Plan:
-    """Return ``plan`` with the number of test examples that its evaluations have counted."""
+def measured(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Plan:
+    """Return ``plan`` with the number of test examples that its evaluations have counted.
+
+    What nodes in ``without`` have left is out of date.
+    """
     own = plan.params.paper
-    source = Source(artifacts, set())
+    source = Source(artifacts, set(without))
     evaluations = (node.name for node in plan.nodes.values() if node.script == "evaluate")
     counts = (source.metrics(name).get("test_examples") for name in evaluations)
     found = next((count for count in counts if count is not None), None)
@@ -166,8 +170,8 @@ def _during(params: Experiment, name: str, phase: int) -> Reference | None:
     rows = _table("pruning_during_training")
     if params.paper is None or phase != params.phases or params.prune.structure != "weights":
         return None
-    longer = params.during.epochs not in {None, params.pretrain.epochs}
-    if longer or (name.endswith("+SMS") and params.m not in _COPIES):
+    other_length = params.during.epochs not in {None, params.pretrain.epochs}
+    if other_length or (name.endswith("+SMS") and params.m not in _COPIES):
         return None
     rows = rows[(rows["dataset"] == params.paper.dataset) & (rows["arch"] == params.paper.arch)]
     rows = rows[(rows["method"] == name) & _same_sparsity(rows["sparsity"], params)]

@@ -37,7 +37,7 @@ def write(
     missing, the nodes in ``without`` (those that failed or were skipped) included. Every file is
     written whatever is missing, and equal artifacts give equal bytes.
     """
-    plan = paper.measured(plan, artifacts)
+    plan = paper.measured(plan, artifacts, without)
     results = read(plan, artifacts, without)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for name, inside in _files(results).items():

@@ -67,6 +67,8 @@ def _around(own: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> dict[str
 
 def _classifier(model: nn.Module) -> list[str]:
     layer = classifier(model)
+    if layer is None:
+        return []
     return [f"{layer}.{name}" for name, _ in model.get_submodule(layer).named_parameters()]
 
 
