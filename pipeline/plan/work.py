@@ -124,7 +124,7 @@ class Work(Ledger):
         It is the method's own of this phase; of several of one phase, all but one need a ``name``.
         """
         asked = rules.asks(rule)
-        if "distillation" in asked and self.settings.task != "classification":
+        if not self.can_merge(rule):
             raise UserError(
                 f"merge: {rule} learns from the dense network's logits, which are kept of "
                 f"classification and not of {self.settings.task}: leave {rule} out"
@@ -141,6 +141,10 @@ class Work(Ledger):
         modules = (rules.module_name(rule), *self.learning_modules())
         name = name or joined(self.method, f"p{phase}")
         return self.add(name, "merge", flags, modules=modules, phase=phase)
+
+    def can_merge(self, rule: str) -> bool:
+        """Return whether the task keeps what ``rule`` asks for: only classifiers keep logits."""
+        return self.settings.task == "classification" or "distillation" not in rules.asks(rule)
 
     def reprune(
         self,

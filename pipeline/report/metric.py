@@ -74,12 +74,8 @@ class Metric:
 
 def found(plan: Plan, artifacts: Path) -> Metric:
     """Return the metric that the evaluations of ``plan`` name; accuracy where there is none."""
-    source = Source(artifacts, set())
-    for node in plan.nodes.values():
-        name = source.metrics(node.name).get("metric") if node.script == "evaluate" else None
-        if name is not None:
-            return Metric(str(name))
-    return Metric()
+    name = Source(artifacts, set()).evaluated(plan, "metric")
+    return Metric() if name is None else Metric(str(name))
 
 
 def _spelled(name: str) -> str:

@@ -62,10 +62,7 @@ def measured(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Plan
     What nodes in ``without`` have left is out of date.
     """
     own = plan.params.paper
-    source = Source(artifacts, set(without))
-    evaluations = (node.name for node in plan.nodes.values() if node.script == "evaluate")
-    counts = (source.metrics(name).get("test_examples") for name in evaluations)
-    found = next((count for count in counts if count is not None), None)
+    found = Source(artifacts, set(without)).evaluated(plan, "test_examples")
     if own is None or found is None:
         return plan
     paper = own.model_copy(update={"found": int(found)})

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.plan.nodes import Plan
+
 Records = list[dict[str, Any]]
 
 
@@ -34,6 +36,12 @@ class Source:
         if node is not None:
             self.missing.add(node)
         return {}
+
+    def evaluated(self, plan: Plan, key: str) -> Any:
+        """Return ``key`` of the first evaluation of ``plan`` that has it; None where none has."""
+        names = (node.name for node in plan.nodes.values() if node.script == "evaluate")
+        found = (self.metrics(name).get(key) for name in names)
+        return next((value for value in found if value is not None), None)
 
     def history(self, node: str) -> Records:
         """Return the epochs of a training; other stages have none."""

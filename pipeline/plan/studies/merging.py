@@ -5,7 +5,6 @@ from pipeline.errors import UserError
 from pipeline.plan.methods import sms
 from pipeline.plan.studies.base import Study
 from pipeline.sections import Count, Section
-from pipeline.soup.build import asks
 
 
 class Grid(Section):
@@ -26,14 +25,9 @@ def plan(work: Study) -> None:
         )
     soups = work.changed({"merge": ["uniform"]}).aside(sms.plan)
     candidates = soups[phase - 1].candidates
-    for rule in dict.fromkeys(["uniform", *(grid.rules or _all(work))]):
+    every = [rule for rule in families.names("soup") if work.can_merge(rule)]
+    for rule in dict.fromkeys(["uniform", *(grid.rules or every)]):
         work.start(f"merged_{rule}")
         soup = work.merge(candidates, phase, rule)
         work.start(f"sms_{rule}")
         work.point(phase, soup, candidates, compare=work.compare(soup, candidates, phase))
-
-
-def _all(work: Study) -> list[str]:
-    """Return every rule that this task has what is asked for."""
-    logits = work.settings.task == "classification"
-    return [rule for rule in families.names("soup") if logits or "distillation" not in asks(rule)]
