@@ -78,11 +78,11 @@ def train(  # noqa: PLR0913
         _epoch(model, steps, hooks, range(start + 1, start + len(rates) + 1))
         for hook in hooks:
             hook.on_epoch_end(model, epoch)
-        right, counted = total(step.sums[1:])
+        right, counted = total(step.sums[1:]).tolist()
         row = {
             "epoch": epoch,
             "loss": step.sums[0].item() / len(rates),
-            "accuracy": right.item() / counted.item(),
+            "accuracy": right / counted,
             "val_accuracy": _accuracy(model, criterion, val, data),
             "learning_rate": rates[-1],
         }
