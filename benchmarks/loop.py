@@ -56,7 +56,7 @@ class Team:
         say(f"  {self.way}: warm after {max(seconds for seconds, _ in ready):.1f} s", *notes)
 
     def throughput(self, count: int | None = None) -> float:
-        """Return the images a second of ``count`` processes together, in one run started at once."""
+        """Return the images a second of ``count`` processes that start one run each at once."""
         pipes = self.pipes[:count]
         try:
             for pipe in pipes:

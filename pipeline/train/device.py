@@ -31,7 +31,6 @@ def choose_kernels(device: torch.device, *, deterministic: bool) -> None:
         return
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")  # torch.compile times nothing
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not deterministic
     # Else every new tensor is filled with NaN first, to find reads of memory that nobody wrote.
