@@ -68,8 +68,8 @@ report: $(INSTALLED)  ## write reports/ again from what the last run left
 	$(BIN)/python -m pipeline report
 
 bench: $(INSTALLED)  ## time the training loop against the obvious PyTorch one
-	$(BIN)/python benchmarks/loop.py $(ARGS)
-	$(BIN)/python benchmarks/loop.py --workers 2 $(ARGS)
+	$(BIN)/python -m benchmarks.loop $(ARGS)
+	$(BIN)/python -m benchmarks.loop --workers 2 $(ARGS)
 
 golden: $(INSTALLED)  ## rewrite the golden numbers; the pull request says why
 	SMS_GOLDEN=write $(BIN)/python -m pytest -m 'not gpu' -k golden

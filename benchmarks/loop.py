@@ -2,153 +2,34 @@
 
     python -m benchmarks.loop                  one thread each, ResNet-8
     python -m benchmarks.loop --workers 2      two processes of ours, theirs with two threads
-    python -m benchmarks.loop --device cuda --network resnet18 --batches 100 --loader-workers 4
+    python -m benchmarks.loop --device cuda --precision bf16 --loader-workers 14 \
+        --network resnet18 --ways obvious eager graph graph+compile graph+fast --batches 350
+    python -m benchmarks.loop --device cuda --precision bf16 \
+        --network resnet20 --ways graph --batches 350 --jobs 1 2 3 4
 
-Both retrain the same 90 %-sparse network on the same CIFAR-shaped images with crop and flip, SGD,
+All retrain the same 90 %-sparse network on the same CIFAR-shaped images with crop and flip, SGD,
 Nesterov momentum and weight decay. The obvious way is torchvision's PIL transforms, a DataLoader,
-`torch.nn.utils.prune` and metrics read every step. Runs alternate (theirs, ours, theirs, ours...)
-so that a busy neighbour slows both; printed are medians over the rounds, and the ratio's spread.
+`torch.nn.utils.prune` and metrics read every step. Ours are the loop, its steps called (`eager`) or
+replayed as CUDA graphs (`graph`, the default; on a CPU the same), each also with torch.compile and
+with a GPU's fastest kernels in place of deterministic ones (`+compile`, `+fast`). Runs alternate
+so that a busy neighbour slows all; a line is printed after each, and medians over the rounds at
+the end. On a GPU a round is an epoch of a training that was captured before.
 """
 
 import argparse
 import os
 import platform
 import statistics
-import sys
-import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Sequence
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor, nn
-from torch.nn.utils import prune
-from torchvision import transforms
+from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.data.base import Dataset, Split
+from benchmarks.ways import worker
 from pipeline.models.build import build
-from pipeline.train.augment import Augmentation
-from pipeline.train.loop import Settings, train
-
-RATE, MOMENTUM, DECAY, SPARSITY = 0.05, 0.9, 5e-4, 0.9
-Run = Callable[[], float]  # trains for --batches steps and returns the seconds it took
-
-
-class Images(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """A data set as tutorials write it: PIL images and a transform an image."""
-
-    def __init__(self, split: Split, transform: Callable[[Image.Image], Tensor]) -> None:
-        self.images = split.images.permute(0, 2, 3, 1).numpy()
-        self.labels = split.labels.tolist()
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
-
-
-def obvious(
-    model: nn.Module, masks: dict[str, Tensor], data: Dataset, options: argparse.Namespace
-) -> Run:
-    """Return the obvious way to retrain ``model`` under ``masks``."""
-    transform = transforms.Compose(
-        [
-            transforms.RandomCrop(32, padding=4),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize(data.mean.tolist(), data.std.tolist()),
-        ]
-    )
-    loader = torch.utils.data.DataLoader(
-        Images(data.train, transform),
-        options.batch_size,
-        shuffle=True,
-        drop_last=True,
-        num_workers=options.loader_workers,
-        persistent_workers=options.loader_workers > 0,
-    )
-    for name, mask in masks.items():
-        module, _, parameter = name.rpartition(".")
-        prune.custom_from_mask(model.get_submodule(module), parameter, mask)
-    model.to(options.device).train()
-    optimiser = torch.optim.SGD(
-        model.parameters(), RATE, MOMENTUM, weight_decay=DECAY, nesterov=True
-    )
-    criterion = nn.CrossEntropyLoss()
-
-    def run() -> float:
-        start = time.perf_counter()
-        loss_sum, correct = 0.0, 0
-        for inputs, targets in loader:
-            images, labels = inputs.to(options.device), targets.to(options.device)
-            optimiser.zero_grad()
-            outputs = model(images)
-            loss = criterion(outputs, labels)
-            loss.backward()
-            optimiser.step()
-            loss_sum += loss.item() * len(labels)
-            correct += (outputs.argmax(1) == labels).sum().item()
-        return time.perf_counter() - start
-
-    return run
-
-
-def ours(
-    model: nn.Module, masks: dict[str, Tensor], data: Dataset, options: argparse.Namespace
-) -> Run:
-    """Return our way to retrain ``model`` under ``masks``."""
-    settings = Settings(
-        options.batch_size,
-        DECAY,
-        MOMENTUM,
-        augmentation=Augmentation(4, flip=True),
-        precision=options.precision,
-        compile=options.compile,
-    )
-    rates = [RATE] * options.batches
-
-    def run() -> float:
-        start = time.perf_counter()
-        train(model, data, settings, rates, seed=0, masks=masks, device=options.device)
-        return time.perf_counter() - start
-
-    return run
-
-
-def prepare(way: str, options: argparse.Namespace) -> Run:
-    """Return the named way, on a network, masks and images that are the same for both."""
-    generator = torch.Generator().manual_seed(0)
-    count = options.batches * options.batch_size
-    images = torch.randint(256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    split = Split(images, torch.randint(10, (count,), generator=generator))
-    few = Split(split.images[:1], split.labels[:1])
-    classes = tuple(str(label) for label in range(10))
-    data = Dataset(split, few, few, classes, torch.full((3,), 0.5), torch.full((3,), 0.3), {})
-    torch.manual_seed(0)
-    model = build(options.network, 10, 3)
-    masks = {
-        name: torch.rand(parameter.shape, generator=generator) >= SPARSITY
-        for name, parameter in model.named_parameters()
-        if parameter.dim() > 1
-    }
-    return {"obvious": obvious, "ours": ours}[way](model, masks, data, options)
-
-
-def worker(way: str, threads: int, options: argparse.Namespace, pipe: Connection) -> None:
-    """Answer each message with the seconds of one run, silently, until the pipe closes."""
-    torch.set_num_threads(threads)
-    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  (for the life of the process)
-    run = prepare(way, options)
-    run()  # warm up
-    pipe.send("ready")
-    with suppress(EOFError):
-        while pipe.recv():
-            pipe.send(run())
 
 
 class Team:
@@ -162,52 +43,142 @@ class Team:
             context.Process(target=worker, args=(way, threads, options, there)).start()
             there.close()
             self.pipes.append(here)
+        self.way, self.images = way, options.batches * options.batch_size
+
+    def wait(self) -> None:
+        """Wait until all are warm, and say how long that took and what they noted."""
+        try:
+            ready = [pipe.recv() for pipe in self.pipes]
+        except EOFError:
+            say(f"  {self.way} failed")
+            return
+        notes = {note for _, several in ready for note in several}
+        say(f"  {self.way}: warm after {max(seconds for seconds, _ in ready):.1f} s", *notes)
+
+    def throughput(self, count: int | None = None) -> float:
+        """Return the images a second of ``count`` processes that start one run each at once."""
+        pipes = self.pipes[:count]
+        try:
+            for pipe in pipes:
+                pipe.send(True)
+            for pipe in pipes:
+                pipe.recv()  # ready
+            for pipe in pipes:
+                pipe.send(True)
+            return len(pipes) * self.images / max(pipe.recv() for pipe in pipes)
+        except (EOFError, BrokenPipeError):
+            return float("nan")
+
+    def close(self) -> None:
+        """Let the processes end."""
         for pipe in self.pipes:
-            pipe.recv()
-        self.images = size * options.batches * options.batch_size
-
-    def throughput(self) -> float:
-        """Return the images a second of all processes together, in one run started at once."""
-        for pipe in self.pipes:
-            pipe.send(True)
-        return self.images / max(pipe.recv() for pipe in self.pipes)
+            pipe.close()
 
 
-def main() -> None:
-    """Measure and print a table."""
+def say(*words: Any) -> None:
+    """Print at once: a run that is cut off leaves its figures."""
+    print(*words, flush=True)
+
+
+def flops(network: str) -> float:
+    """Return the floating point operations of a training step, per image; a MAC counts as two."""
+    with torch.device("meta"):
+        model, images = build(network, 10, 3), torch.empty(2, 3, 32, 32)
+        with FlopCounterMode(display=False) as counter:
+            model(images).sum().backward()
+    return counter.get_total_flops() / 2
+
+
+def peak(size: int = 8192, repeats: int = 20) -> float:
+    """Return the FLOP/s of the GPU's bf16 matrix product of random square matrices."""
+    left, right = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    times = []
+    for _ in range(3 + repeats):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        left @ right
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / 1000)
+    return 2 * size**3 / statistics.median(times[3:])
+
+
+def compare(options: argparse.Namespace, best: float | None) -> None:
+    """Measure and print the ways of one network; ``best`` is the GPU's peak in FLOP/s."""
+    say(f"{options.network}, {options.precision}, batches of {options.batch_size}")
+    teams = []
+    for way in options.ways:
+        size, threads = (1, options.workers) if way == "obvious" else (options.workers, 1)
+        teams.append(Team(way, size, threads, options))
+    for team in teams:
+        team.wait()
+    rounds = []
+    for number in range(1, options.rounds + 1):
+        rounds.append([team.throughput() for team in teams])
+        values = "  ".join(f"{team.way} {v:.0f}" for team, v in zip(teams, rounds[-1], strict=True))
+        say(f"  round {number}: {values}")
+    for team in teams:
+        team.close()
+    each = flops(options.network)
+    for index, way in enumerate(options.ways):
+        values = [one[index] for one in rounds]
+        ratios = sorted(one[index] / one[0] for one in rounds)
+        rate = statistics.median(values)
+        spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        used = f"  {rate * each / 1e12:.1f} TFLOP/s"
+        share = f"  {rate * each / best:.1%} of the peak" if best else ""
+        say(f"  {way:16} {rate:8.0f} images/s  ratio {spread}{used}{share}")
+
+
+def beside(options: argparse.Namespace) -> None:
+    """Measure and print several processes of the last way at once, on one GPU."""
+    way, most = options.ways[-1], max(options.jobs)
+    team = Team(way, most, 1, options)
+    team.wait()
+    first = None
+    for count in options.jobs:
+        rates = [team.throughput(count) for _ in range(options.rounds)]
+        rate = statistics.median(rates)
+        first = first or rate
+        say(
+            f"  {options.network} {way}, {count} at once: {rate:8.0f} images/s, {rate / first:.2f}x"
+        )
+    team.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--network", default="resnet8")
+    parser.add_argument("--ways", nargs="+", default=["obvious", "graph"])
     parser.add_argument("--workers", type=int, default=1, help="processes of ours, a thread each")
+    parser.add_argument("--jobs", type=int, nargs="+", help="how many at once on one GPU, instead")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--batches", type=int, default=10, help="steps a run")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--loader-workers", type=int, default=0, help="of the obvious way")
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="of ours")
-    parser.add_argument("--compile", action="store_true", help="ours")
-    options = parser.parse_args()
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--compile", action="store_true", help="all of ours")
+    options = parser.parse_args(arguments)
+    if options.compile:
+        options.ways = [way if way == "obvious" else f"{way}+compile" for way in options.ways]
     # Without it, idle threads spin, and one busy neighbour slows the obvious way fivefold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-    teams = {
-        f"obvious: 1 process, {options.workers} threads": Team(
-            "obvious", 1, options.workers, options
-        ),
-        f"ours: {options.workers} processes, 1 thread": Team("ours", options.workers, 1, options),
-    }
-    rounds = [[team.throughput() for team in teams.values()] for _ in range(options.rounds)]
-    print(hardware(options.device))
-    print(f"{options.network}, batches of {options.batch_size}, {options.rounds} rounds")
-    for name, values in zip(teams, zip(*rounds, strict=True), strict=True):
-        print(f"  {name:32} {statistics.median(values):8.0f} images/s")
-    ratios = sorted(our / their for their, our in rounds)
-    print(f"  ratio {statistics.median(ratios):.2f}  (from {ratios[0]:.2f} to {ratios[-1]:.2f})")
+    say(hardware(options.device))
+    best = peak() if options.device == "cuda" else None
+    if best:
+        say(f"bf16 matrix product: {best / 1e12:.0f} TFLOP/s")
+    if options.jobs:
+        beside(options)
+    else:
+        compare(options, best)
 
 
 def hardware(device: str) -> str:
-    """Name the processor that did the work."""
+    """Name the processor that does the work."""
     if device == "cuda":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     information = Path("/proc/cpuinfo")

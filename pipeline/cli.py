@@ -25,6 +25,8 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     if torch.cuda.is_available():  # the switch takes seconds, and the CPU does not need it
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(mode=True, warn_only=True)
+        # Else every new tensor is filled with NaN first, to find reads of unwritten memory.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         main(arguments)
     except UserError as error:

@@ -1,9 +1,10 @@
 """The flags that pretraining and retraining share, and what they mean to the loop."""
 
 import argparse
+import os
 
 from pipeline.train.augment import Augmentation
-from pipeline.train.loop import Settings
+from pipeline.train.settings import Settings
 
 
 def add_training_flags(parser: argparse.ArgumentParser) -> None:
@@ -18,12 +19,17 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rotation", type=float, default=0.0, help="degrees")
     parser.add_argument("--resized-crop", type=float, help="smallest share of an image's area")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--compile", action="store_true", help="the network, by torch.compile")
+    parser.add_argument("--nondeterministic", action="store_true", help="a GPU's fastest kernels")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
 
 
 def settings(flags: argparse.Namespace) -> Settings:
-    """Return the loop's settings that ``flags`` ask for."""
+    """Return the loop's settings that ``flags`` ask for.
+
+    ``SMS_CUDA_GRAPHS=0`` launches a GPU's kernels one by one, which changes no bit.
+    """
     return Settings(
         batch_size=flags.batch_size,
         weight_decay=flags.weight_decay,
@@ -33,4 +39,7 @@ def settings(flags: argparse.Namespace) -> Settings:
             flags.crop_padding, flags.flip, flags.rotation, flags.resized_crop
         ),
         precision=flags.precision,
+        compile=flags.compile,
+        deterministic=not flags.nondeterministic,
+        graph=os.environ.get("SMS_CUDA_GRAPHS", "1") != "0",
     )

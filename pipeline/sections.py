@@ -51,11 +51,12 @@ class Augmentation(Section):
 
 
 class Pretrain(Section):
-    """How the dense network is trained; retraining keeps batch size, weight decay and precision.
+    """How the dense network is trained; retraining keeps what does not concern its length and rate.
 
     ``milestones`` and ``warmup`` are fractions of the whole training. 0 epochs take the network's
     weights file as it is. ``precision`` bf16 trains in mixed precision; whatever is measured is
-    measured in fp32.
+    measured in fp32. ``compile`` trains through torch.compile. Without ``deterministic`` a GPU uses
+    its fastest kernels, and equal seeds may differ in the last bits.
     """
 
     epochs: Annotated[int, Field(ge=0)]
@@ -68,6 +69,8 @@ class Pretrain(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_norm: Positive | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    deterministic: bool = True
 
 
 class Prune(Section):

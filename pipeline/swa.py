@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.rounding import share
-from pipeline.train.loop import Hook
+from pipeline.train.hook import Hook
 
 
 class AverageEpochs(Hook):
@@ -33,15 +33,6 @@ class AverageEpochs(Hook):
         self.after = min(share(start, epochs), epochs - 1)
         self.count = 0
         self.mean: dict[str, Tensor] = {}
-
-    def on_train_start(self, model: nn.Module) -> None:
-        """Add nothing to the model."""
-
-    def on_gradients(self, model: nn.Module, step: int) -> None:
-        """Leave the gradients as they are."""
-
-    def on_step_end(self, model: nn.Module, step: int) -> None:
-        """Leave every step as it is."""
 
     def on_epoch_end(self, model: nn.Module, epoch: int) -> None:
         """Take the weights after ``epoch`` into the mean."""

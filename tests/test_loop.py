@@ -361,6 +361,7 @@ def test_a_gpu_trains_on_the_same_batches_under_the_same_masks(precision):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_an_epoch_on_a_gpu_never_waits_for_the_host():
     batches = Batches(dataset(), 16, AUGMENTED, seed=0, device=torch.device("cuda")).epoch()
     next(batches)  # the epoch's one transfer

@@ -1,5 +1,6 @@
 """Mixed precision: asked for by one key, the same weights pruned, and nothing kept in bfloat16."""
 
+from argparse import ArgumentParser
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.data.base import IGNORE, Dataset, Split
+from pipeline.flags import add_training_flags
+from pipeline.flags import settings as settings_of_flags
 from pipeline.models.build import build as network
 from pipeline.plan.graph import command
 from pipeline.sparsify.base import Goal
@@ -124,3 +127,26 @@ def test_the_precision_is_told_to_whatever_trains_and_to_nothing_else(precision)
     assert {script for script, _ in told} > TRAINING
     for script, has in told:
         assert has == (script in TRAINING and precision == "bf16"), script
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "flag"),
+    [("compile", True, "--compile"), ("deterministic", False, "--nondeterministic")],
+)
+def test_how_to_compute_is_told_to_whatever_trains_where_it_is_not_the_default(key, value, flag):
+    own = plan().params.pretrain.model_dump()
+    for chosen in (own[key], value):
+        of = plan(methods=["sms", "gmp", "dpf_sms"], pretrain=own | {key: chosen})
+        told = {(node.script, flag in command(node)) for node in of.nodes.values()}
+        assert {script for script, _ in told} > TRAINING
+        assert all(has == (script in TRAINING and chosen == value) for script, has in told)
+    settings = settings_of([flag])
+    assert getattr(settings, key) == value
+    assert replace(settings, **{key: own[key]}) == settings_of([])
+
+
+def settings_of(flags: list[str]) -> Settings:
+    parser = ArgumentParser()
+    add_training_flags(parser)
+    needed = ["--epochs", "1", "--batch-size", "16", "--weight-decay", "0", "--seed", "0"]
+    return settings_of_flags(parser.parse_args(needed + flags))

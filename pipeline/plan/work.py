@@ -266,6 +266,8 @@ class Work(Ledger):
             "label_smoothing": own.label_smoothing or None,
             "clip_norm": own.clip_norm,
             "precision": None if own.precision == "fp32" else own.precision,
+            "compile": own.compile,
+            "nondeterministic": not own.deterministic,
             "crop_padding": augmentation.crop_padding or None,
             "flip": augmentation.flip,
             "rotation": augmentation.rotation or None,

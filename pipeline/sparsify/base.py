@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.prune.parameters import prunable
 from pipeline.sparsify.parts.ranking import largest, magnitudes
-from pipeline.train.loop import Hook
+from pipeline.train.hook import Hook
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,6 @@ class Sparsifier(Hook):
             else torch.empty_like(weight, dtype=torch.bool).copy_(given[name])
             for name, weight in self.weights.items()
         }
-
-    def on_gradients(self, model: nn.Module, step: int) -> None:
-        """Leave the gradients as they are."""
-
-    def on_step_end(self, model: nn.Module, step: int) -> None:
-        """Do nothing after a step."""
-
-    def on_epoch_end(self, model: nn.Module, epoch: int) -> None:
-        """Do nothing after an epoch."""
-
-    def on_train_end(self, model: nn.Module) -> None:
-        """Leave the weights as they are."""
 
     @torch.no_grad()
     def zero_pruned(self) -> None:

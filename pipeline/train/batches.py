@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import torch
@@ -43,7 +44,7 @@ class Batches:
     """Batches of one data set on one device, in which the images stay uint8 until they are used.
 
     Order and augmentation have a random stream each, drawn on the CPU once an epoch: any device
-    sees the same batches, and they make no GPU wait for the host within an epoch. Compressed images
+    sees the same batches, and makes them by itself within an epoch. Compressed images
     stay with the host, which decodes the next batches while one is learned from; their crops have a
     random stream too. Sentences of like length share a batch. A set smaller than a batch is one.
 
@@ -85,43 +86,66 @@ class Batches:
             torch.Generator().manual_seed(derive(seed, name))
             for name in ("order", "augmentation", "crops")
         )
+        steps = len(self)
+        self.positions = torch.split(torch.arange(steps, device=device), 1)
+        self.rows = torch.zeros((steps, self.size), dtype=torch.int64, device=device)
+        self.moves = torch.zeros((steps, self.size, 4), dtype=torch.float64, device=device)
 
     def __len__(self) -> int:
         return steps_per_epoch(len(self.labels), self.size)
 
-    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield one epoch's batches: float32 [B, C, H, W] channels last, and the labels [B, ...].
+    @property
+    def resident(self) -> bool:
+        """Whether the device alone can make every batch, and all in one shape."""
+        return self.lengths is None and not isinstance(self.images, Compressed)
 
-        A map of labels, one a pixel, is moved as its image is.
+    def shuffle(self) -> Tensor:
+        """Draw an epoch's order and augmentation, bring them to the device, and return the order.
+
+        It is int64 [N], on the CPU; what makes no whole batch is not used. The device's copies stay
+        where they are in memory.
         """
-        count, device = len(self.labels), self.labels.device
+        count, used = len(self.labels), len(self) * self.size
         order = torch.randperm(count, generator=self.order)
         if self.lengths is not None:
             order = alike(order, self.lengths, self.size, self.order)
-        draws = self.augmentation.draw(count, self.draws).to(device)
-        starts = range(0, len(self) * self.size, self.size)
-        batches = [slice(start + self.own.start, start + self.own.stop) for start in starts]
-        decoded = self._images(order, batches)
-        order = order.to(device)
-        for batch, found in zip(batches, decoded, strict=True):
-            images, labels = found, self.labels[order[batch]]
-            if images.ndim == 4:
-                images = self.augmentation.apply(images, draws[batch])
-            if labels.ndim == 3:
-                labels = self.augmentation.apply(labels[:, None], draws[batch], IGNORE)[:, 0]
-            yield self.normalise(images), labels if labels.is_floating_point() else labels.long()
+        self.rows.copy_(order[:used].view_as(self.rows))
+        draws = self.augmentation.draw(count, self.draws)
+        self.moves.copy_(draws[:used].view_as(self.moves))
+        return order
 
-    def _images(self, order: Tensor, batches: Iterable[slice]) -> Iterator[Tensor]:
+    def batch(self, position: Tensor, images: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return one batch of the epoch: float32 [B, C, H, W] channels last, and labels [B, ...].
+
+        A map of labels, one a pixel, is moved as its image is. The host takes no part in it.
+
+        Arguments: position, in the epoch, int64 [1] on the device; images, where the host has
+        decoded them.
+        """
+        rows = self.rows.index_select(0, position)[0, self.own]
+        moves = self.moves.index_select(0, position)[0, self.own]
+        found, labels = self.images[rows] if images is None else images, self.labels[rows]
+        if found.ndim == 4:
+            found = self.augmentation.apply(found, moves)
+        if labels.ndim == 3:
+            labels = self.augmentation.apply(labels[:, None], moves, IGNORE)[:, 0]
+        return self.normalise(found), labels if labels.is_floating_point() else labels.long()
+
+    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffle, and yield one epoch's batches as of `batch`."""
+        order = self.shuffle()
+        decoded = self._decoded(order) if isinstance(self.images, Compressed) else repeat(None)
+        for position, images in zip(self.positions, decoded, strict=False):
+            yield self.batch(position, images)
+
+    def _decoded(self, order: Tensor) -> Iterator[Tensor]:
         """Yield the images of each batch of ``order`` on the device, cut out where they are cut."""
-        if not isinstance(self.images, Compressed):
-            order = order.to(self.labels.device)
-            yield from (self.images[order[batch]] for batch in batches)
-            return
-        cut = None
+        assert isinstance(self.images, Compressed)
+        cuts: Iterable[Tensor | None] = repeat(None)
         if self.smallest is not None:
             sizes = self.images.files.sizes[order]
             cut = crops.draw(sizes, self.smallest, self.crops, flip=self.flipped)
-        yield from self.images.decoded(
-            ((order[batch], None if cut is None else cut[batch]) for batch in batches),
-            self.labels.device,
-        )
+            cuts = (part[self.own] for part in torch.split(cut, self.size))
+        whole = order[: len(self) * self.size]
+        rows = (part[self.own] for part in torch.split(whole, self.size))
+        yield from self.images.decoded(zip(rows, cuts, strict=False), self.labels.device)

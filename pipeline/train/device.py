@@ -1,4 +1,6 @@
-"""Where to compute."""
+"""Where to compute, and by which kernels."""
+
+import os
 
 import torch
 
@@ -17,3 +19,19 @@ def pick(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
+
+
+def choose_kernels(device: torch.device, *, deterministic: bool) -> None:
+    """Have a GPU compute by deterministic kernels, or by the fastest, for the rest of the process.
+
+    The fastest are found by timing them, and some add in the order in which threads arrive: the
+    last bits then differ from run to run. CPUs give equal bits either way.
+    """
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = not deterministic
+    # Else every new tensor is filled with NaN first, to find reads of memory that nobody wrote.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
