@@ -493,11 +493,9 @@ def test_processes_that_train_together_share_the_cores(
     toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.run.machine.cores", lambda: 16)
-    monkeypatch.setattr("pipeline.run.local.cores", lambda: 16)
     assert default_jobs() == 16
     monkeypatch.setenv("SMS_GPUS_PER_STAGE", "4")
     assert default_jobs() == 4
-    assert Local(toy.root, 2).shared["SMS_THREADS"] == "2"
     monkeypatch.setenv("SMS_GPUS_PER_STAGE", "0")
     with pytest.raises(UserError, match="SMS_GPUS_PER_STAGE=0"):
         default_jobs()
@@ -577,6 +575,7 @@ class Memory:
         self, inputs: dict[str, list[str]], slots: int, cached: set[str], bad: set[str]
     ) -> None:
         self.inputs, self.slots, self.cached, self.bad = inputs, slots, cached, bad
+        self.gpu = {name for name in inputs if name.endswith(("1", "4", "7"))}
         self.draw = random.Random(0)
         self.running: list[str] = []
         self.over: set[str] = set()
@@ -595,7 +594,7 @@ class Memory:
     def begin(self, name: str) -> Task:
         if name in self.bad and len(name) % 2:
             raise StageError("no input")
-        return Task((name,), Path(), name)
+        return Task((name,), Path(), name, name in self.gpu)
 
     def keep(self, name: str) -> None:
         self.over.add(name)
@@ -606,11 +605,11 @@ class Memory:
     def flush(self) -> None:
         self.flushed |= self.over
 
-    def free(self) -> bool:
-        return len(self.running) < self.slots
+    def free(self, *, gpu: bool) -> bool:
+        return sum((name in self.gpu) == gpu for name in self.running) < self.slots
 
     def start(self, name: str, task: Task) -> None:
-        assert self.free()
+        assert self.free(gpu=task.gpu)
         self.running.append(name)
 
     def wait(self, seconds: float) -> list[Event | Exit]:
