@@ -210,7 +210,9 @@ class Loop:
     def _flush(self) -> None:
         try:
             self.graph.flush()
-        except DiskFullError as error:  # the stages' outputs come out of the run cache the next time
+        except (
+            DiskFullError
+        ) as error:  # the stages' outputs come out of the run cache the next time
             self.full = self.full or str(error)
         self.unwritten_since = None
 
