@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import params
+from pipeline import disk, params
 from pipeline.errors import UserError
 from pipeline.plan.build import methods, studies
 from pipeline.soup import build as rules
@@ -34,6 +34,12 @@ def main() -> None:
         sys.exit(action())
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except Exception as error:
+        sentence = disk.shortage(error)  # met by the plan, the report or the lock of a run
+        if sentence is None:
+            raise
+        sys.stderr.write(f"error: {sentence}: make room, then run again; what ended is kept\n")
         sys.exit(2)
 
 

@@ -18,6 +18,7 @@ from pipeline.plan.nodes import Plan, Row, artifact
 from pipeline.report import metric
 from pipeline.report.write import write as write_report
 from pipeline.run.driver import execute
+from pipeline.run.gpu_jobs import default_gpu_jobs
 from pipeline.run.view import View
 from pipeline.track.tracker import Tracker
 
@@ -44,7 +45,8 @@ def repro(root: Path, tracker: Tracker) -> int:
     _find(plan, root)
     tracker.open(plan.nodes, plan.params.model_dump(exclude_none=True))
     with View(len(plan.nodes)) as view:
-        summary = execute(root, listeners=[view, tracker])
+        gpu_jobs = default_gpu_jobs(plan.params.network.name, plan.params.data.size)
+        summary = execute(root, listeners=[view, tracker], gpu_jobs=gpu_jobs)
     behind = [*summary.failed, *summary.skipped]  # what they left before is out of date
     write_report(plan, root / ARTIFACTS, root / REPORTS, behind)
     _log_results(plan, root, tracker, behind)

@@ -51,7 +51,7 @@ class Project:
     def create(cls, root: Path) -> "Project":
         """Copy the project to ``root`` and commit it there."""
         for room in ROOMS:
-            ignored = shutil.ignore_patterns("__pycache__", "dvc.lock")
+            ignored = shutil.ignore_patterns("__pycache__", "dvc.lock", "provenance.json")
             shutil.copytree(ROOT / room, root / room, ignore=ignored)
         for file in COPIED:
             shutil.copyfile(ROOT / file, root / file)

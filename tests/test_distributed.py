@@ -300,7 +300,9 @@ def test_a_stage_by_two_processes_by_itself_and_by_torchrun(stages: Stages) -> N
         "model.safetensors",
         "predictions.safetensors",
     ]
-    assert len((stages.folder / "events").read_text().splitlines()) == 4  # two epochs each
+    events = [json.loads(line) for line in (stages.folder / "events").read_text().splitlines()]
+    assert sum("epoch" in event for event in events) == 4  # two each
+    assert [event["gpus"] for event in events if "gpus" in event] == [2]
     assert not list(stages.folder.glob(".*partial"))
 
 

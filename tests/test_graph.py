@@ -4,9 +4,11 @@ import json
 import shutil
 
 import pytest
+import torch
 import yaml
 from mlflow import MlflowClient
 
+from pipeline.run.provenance import provenance
 from tests.project import Project, ran, trained
 
 pytestmark = pytest.mark.slow
@@ -78,6 +80,7 @@ def test_queued_experiments_run_and_can_be_applied(project):
     assert set(found) == {2, 4}
     project.run("dvc", "exp", "apply", found[4])
     assert "s0-p1-c3" in stages(project)
+    assert provenance(project.root).keys() == stages(project).keys()
     assert yaml.safe_load((project.root / "params.yaml").read_text())["m"] == 4
     assert ran(project.run("dvc", "repro")) == set(), "the queue shares the cache"
 
@@ -92,6 +95,11 @@ def test_a_fresh_clone_pulls_and_trains_nothing(project, tmp_path):
     clone.run("dvc", "pull")
     assert ran(clone.run("dvc", "repro")) == set()
     assert lock(clone) == lock(project)
+    records = provenance(clone.root)
+    assert records == provenance(project.root)
+    assert records.keys() == stages(clone).keys()
+    assert {record["torch"] for record in records.values()} == {torch.__version__}
+    assert "Made by torch" in (clone.root / "reports" / "results.md").read_text()
 
 
 def test_changed_report_code_runs_no_stage(project):

@@ -2,149 +2,46 @@
 # ruff: noqa: ARG002 - methods of a protocol
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
+from ast import literal_eval
 from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from dvc.exceptions import ReproductionError
-from dvc.repo import Repo
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.run.base import Event, Exit, StageError, Task
-from pipeline.run.command import as_module
-from pipeline.run.driver import execute
+from pipeline.run.command import ON_THE_CPU, as_module, uses_gpu
+from pipeline.run.gpu_jobs import default_gpu_jobs
 from pipeline.run.local import Local
 from pipeline.run.loop import Loop, turns
-from pipeline.run.machine import default_jobs, gpus, grouped
+from pipeline.run.machine import THREADS, default_jobs, gpus, grouped
 from pipeline.run.view import View
+from tests.toy import SOURCE, Toy, alive, alone, until
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # DVC's own
-
-SOURCE = Path(__file__).parents[1]
-DRIVER = """
-import sys
-from pathlib import Path
-from pipeline.run.driver import execute
-from pipeline.errors import UserError
-try:
-    sys.exit(bool(execute(Path.cwd(), 2).failed))
-except UserError as error:
-    sys.exit(f"error: {error}")
-"""
-
-
-class Toy:
-    """A repository with toy stages, each of which notes in ``runs`` that it ran."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        (root / "stages").mkdir(parents=True)
-        (root / "code.txt").write_text("code\n")
-        (root / ".gitignore").write_text("/artifacts/\n/runs\n")
-        subprocess.run(["git", "init", "-q"], cwd=root, check=True)
-        Repo.init(str(root)).close()
-        (root / ".dvc" / "config").write_text(
-            "[core]\n    analytics = false\n[cache]\n    type = hardlink,copy\n"
-        )
-        self.stages: dict[str, Any] = {}
-
-    def add(self, name: str, *reads: str, run: str = "true", value: str = "", **keys: Any) -> None:
-        """Add a stage that writes what it reads, and ``value``, to artifacts/NAME/value."""
-        sources = " ".join(["code.txt", *(f"artifacts/{read}/value" for read in reads)])
-        self.stages[name] = {
-            "cmd": f"echo {name} >> runs && {run} && mkdir -p artifacts/{name} && "
-            f"(cat {sources}; echo {name} {value}) > artifacts/{name}/value",
-            "wdir": "..",
-            "deps": ["code.txt", *(f"artifacts/{read}" for read in reads)],
-            "outs": [f"artifacts/{name}"],
-        } | keys
-        self.write()
-
-    def write(self) -> None:
-        file = self.root / "stages" / "dvc.yaml"
-        file.write_text(yaml.safe_dump({"stages": self.stages}, sort_keys=False))
-
-    def execute(self, jobs: int = 2, **options: Any) -> Any:
-        return execute(self.root, jobs, **options)
-
-    def ran(self) -> list[str]:
-        """Return the stages whose command ran since the last call, sorted."""
-        runs = self.root / "runs"
-        names = sorted(runs.read_text().split()) if runs.exists() else []
-        runs.unlink(missing_ok=True)
-        return names
-
-    def dvc(self, action: str, target: str = "stages/dvc.yaml") -> Any:
-        """Do what ``dvc ACTION TARGET`` does."""
-        with chdir(self.root), Repo() as repo:
-            return getattr(repo, action)([target])
-
-    def value(self, name: str) -> str:
-        return (self.root / "artifacts" / name / "value").read_text()
-
-    def lock(self) -> bytes:
-        return (self.root / "stages" / "dvc.lock").read_bytes()
-
-    @contextmanager
-    def driver(self) -> Iterator[subprocess.Popen[str]]:
-        """Start a driver as a process of its own."""
-        with subprocess.Popen(
-            [sys.executable, "-c", DRIVER],
-            cwd=self.root,
-            env=os.environ | {"PYTHONPATH": str(SOURCE)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
 
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Toy]:
-    for key, value in {
-        "DVC_NO_ANALYTICS": "1",
-        "DVC_SITE_CACHE_DIR": str(tmp_path / "site"),
-        "GIT_CONFIG_GLOBAL": "/dev/null",
-    }.items():
-        monkeypatch.setenv(key, value)
-    for key in ("SMS_GPUS_PER_STAGE", "SMS_THREADS", "DVC_STAGE", "DVC_ROOT"):
-        monkeypatch.delenv(key, raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    alone(monkeypatch, tmp_path)
     return lambda name: Toy(tmp_path / name)
 
 
 @pytest.fixture
 def toy(make: Callable[[str], Toy]) -> Toy:
     return make("toy")
-
-
-def until(what: Callable[[], object], seconds: float = 20) -> None:
-    limit = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < limit, "waited in vain"
-        time.sleep(0.02)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def diamond(toy: Toy, value: str = "") -> None:
@@ -493,14 +390,141 @@ def test_processes_that_train_together_share_the_cores(
     toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.run.machine.cores", lambda: 16)
-    monkeypatch.setattr("pipeline.run.local.cores", lambda: 16)
     assert default_jobs() == 16
     monkeypatch.setenv("SMS_GPUS_PER_STAGE", "4")
     assert default_jobs() == 4
-    assert Local(toy.root, 2).shared["SMS_THREADS"] == "2"
     monkeypatch.setenv("SMS_GPUS_PER_STAGE", "0")
     with pytest.raises(UserError, match="SMS_GPUS_PER_STAGE=0"):
         default_jobs()
+
+
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+begun = time.time()
+time.sleep(0.5)
+out = Path(sys.argv[-1])
+out.mkdir(parents=True)
+facts = [begun, time.time(), os.environ["CUDA_VISIBLE_DEVICES"]]
+out.joinpath("facts").write_text(repr(facts))
+"""
+
+
+def test_stages_on_the_cpu_run_beside_a_full_gpu(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first in line need the one GPU; `c` and `d`, behind them, start at once."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6")
+    modules(toy)
+    toy.stages.clear()
+    for name, script in {"a": "merge", "b": "merge", "c": "prune", "d": "merge"}.items():
+        (toy.root / "stages" / f"{script}.py").write_text(SCRIPT)
+        device = "--device cpu " if name == "d" else ""
+        toy.stages[name] = {
+            "cmd": f"stages/run {script} {device}--out artifacts/{name}",
+            "wdir": "..",
+            "deps": ["code.txt"],
+            "outs": [f"artifacts/{name}"],
+        }
+    toy.add("after", "a", "b", run="sleep 0.01")
+    toy.execute(engine=Local(toy.root, 2, ()))
+    facts = {n: literal_eval((toy.root / "artifacts" / n / "facts").read_text()) for n in "abcd"}
+    assert {name: found[2] for name, found in facts.items()} == {
+        "a": "6",
+        "b": "6",
+        "c": "",
+        "d": "",
+    }
+    gpu = sorted(facts[name][:2] for name in "ab")
+    assert gpu[0][1] <= gpu[1][0], "one at a time on the GPU"
+    assert all(facts[name][0] < gpu[0][1] for name in "cd"), "beside the first on the GPU"
+
+
+def test_several_stages_share_a_gpu(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    task = Task(("true",), toy.root, "a", gpu=True)
+    for asked, default, jobs, slots in [
+        (None, 1, 8, 2),
+        (None, 4, 8, 8),
+        (None, 4, 3, 3),
+        ("3", 1, 8, 6),
+        ("1", 4, 8, 2),
+    ]:
+        monkeypatch.delenv("SMS_GPU_JOBS", raising=False)
+        if asked:
+            monkeypatch.setenv("SMS_GPU_JOBS", asked)
+        engine = Local(toy.root, jobs, None, gpu_jobs=default)
+        monkeypatch.setattr(engine, "_launch", lambda _: None)
+        started = []
+        while engine.free(gpu=True):
+            started.append(f"s{len(started)}")
+            engine.start(started[-1], task)
+        assert len(started) == slots
+        used = [worker.device for worker in engine.tasks.values()]
+        assert abs(used.count("0") - used.count("1")) <= 1
+        assert engine.free(gpu=False), "the cores are free"
+    monkeypatch.setenv("SMS_GPU_JOBS", "none")
+    with pytest.raises(UserError, match="SMS_GPU_JOBS=none"):
+        Local(toy.root, 2)
+
+
+def test_small_networks_share_a_gpu_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SMS_GPUS_PER_STAGE", raising=False)
+    assert default_gpu_jobs("resnet8", 8) == default_gpu_jobs("resnet20", 32) == 4
+    assert default_gpu_jobs("resnet20", 64) == 1
+    for large in ("resnet18", "wrn20", "t5small", "torchvision.resnet50"):
+        assert default_gpu_jobs(large, 32) == 1
+    monkeypatch.setenv("SMS_GPUS_PER_STAGE", "2")
+    assert default_gpu_jobs("resnet20", 32) == 1
+
+
+def test_scripts_on_the_cpu_are_those_without_a_device() -> None:
+    scripts = {file.stem for file in (SOURCE / "stages").glob("*.py")} - {"__init__", "all"}
+    flags = {n: import_module(f"stages.{n}").parser._option_string_actions for n in scripts}
+    assert {name for name, known in flags.items() if "--device" not in known} == ON_THE_CPU
+    assert not uses_gpu(["stages/run prune --out a"])
+    assert uses_gpu(["stages/run merge --out a"])
+    assert not uses_gpu(["stages/run merge --device cpu --out a"])
+    assert uses_gpu(["python train.py"])
+
+
+THREADED = """
+import argparse, os, torch
+from pathlib import Path
+from pipeline.cli import publish, run
+from pipeline.run.machine import THREADS
+parser = argparse.ArgumentParser()
+parser.add_argument("--out", type=Path)
+def main(flags):
+    facts = [torch.get_num_threads(), *(os.environ.get(name) for name in THREADS[1:])]
+    with publish(flags.out) as folder:
+        (folder / "facts").write_text(repr(facts))
+run(main, parser)
+"""
+
+
+@pytest.mark.parametrize("asked", [None, "3"])
+def test_threads_do_not_depend_on_who_runs_a_stage(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, asked: str | None
+) -> None:
+    """One job on 16 cores, several, and plain DVC: all with one thread, or as many as asked for."""
+    monkeypatch.setattr("pipeline.run.machine.cores", lambda: 16)
+    monkeypatch.setenv("PYTHONPATH", str(SOURCE))
+    monkeypatch.setenv("SMS_PYTHON", sys.executable)
+    for variable in THREADS:
+        monkeypatch.delenv(variable, raising=False)
+    if asked:
+        monkeypatch.setenv("SMS_THREADS", asked)
+    modules(toy)
+    (toy.root / "stages" / "toy.py").write_text(THREADED)
+    toy.stages["m"]["cmd"] = "stages/run toy --out artifacts/m"
+    toy.write()
+    found = []
+    for run in (lambda: toy.execute(jobs=1), lambda: toy.dvc("reproduce")):
+        shutil.rmtree(toy.root / ".dvc" / "cache", ignore_errors=True)
+        shutil.rmtree(toy.root / "artifacts", ignore_errors=True)
+        run()
+        found.append(literal_eval((toy.root / "artifacts" / "m" / "facts").read_text()))
+    number = asked or "1"
+    assert found == [[int(number), *[number] * (len(THREADS) - 1)]] * 2
 
 
 @pytest.mark.parametrize("text", ["0", "-2", "many"])
@@ -577,6 +601,7 @@ class Memory:
         self, inputs: dict[str, list[str]], slots: int, cached: set[str], bad: set[str]
     ) -> None:
         self.inputs, self.slots, self.cached, self.bad = inputs, slots, cached, bad
+        self.gpu = {name for name in inputs if name.endswith(("1", "4", "7"))}
         self.draw = random.Random(0)
         self.running: list[str] = []
         self.over: set[str] = set()
@@ -595,7 +620,7 @@ class Memory:
     def begin(self, name: str) -> Task:
         if name in self.bad and len(name) % 2:
             raise StageError("no input")
-        return Task((name,), Path(), name)
+        return Task((name,), Path(), name, name in self.gpu)
 
     def keep(self, name: str) -> None:
         self.over.add(name)
@@ -606,11 +631,11 @@ class Memory:
     def flush(self) -> None:
         self.flushed |= self.over
 
-    def free(self) -> bool:
-        return len(self.running) < self.slots
+    def free(self, *, gpu: bool) -> bool:
+        return sum((name in self.gpu) == gpu for name in self.running) < self.slots
 
     def start(self, name: str, task: Task) -> None:
-        assert self.free()
+        assert self.free(gpu=task.gpu)
         self.running.append(name)
 
     def wait(self, seconds: float) -> list[Event | Exit]:
@@ -664,6 +689,28 @@ def test_longest_chain_goes_first() -> None:
         "short",
         "c",
     ]
+
+
+class Waiting(Memory):
+    """An engine whose tasks go on."""
+
+    def wait(self, seconds: float) -> list[Event | Exit]:
+        return []
+
+    def stop(self, seconds: float) -> None:
+        pass
+
+    def leave(self, name: str) -> None:
+        pass
+
+
+def test_a_full_queue_holds_up_only_its_own_kind() -> None:
+    """Of s1 and s4, for the GPU, and s0 to s5, for the CPU, the first of each kind starts."""
+    inputs: dict[str, list[str]] = {"s1": [], "s4": [], "s0": [], "s5": [], "s6": ["s4"]}
+    waiting = Waiting(inputs, 1, set(), set())
+    ticks = iter(range(500))
+    Loop(waiting, waiting, Notes(), lambda: next(ticks) > 400).run()
+    assert waiting.running == ["s4", "s0"]  # s4 first, because s6 waits for it
 
 
 TRAINING = """

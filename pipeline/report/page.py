@@ -1,7 +1,7 @@
 """results.md: what came out, on one page."""
 
 from pipeline.plan.build import studies
-from pipeline.report import beside_paper, by_group, removal, sections, verdict
+from pipeline.report import beside_paper, by_group, made_by, removal, sections, verdict
 from pipeline.report.names import epochs, sparsity
 from pipeline.report.results import Results
 from pipeline.sections import Prune
@@ -38,7 +38,7 @@ def page(results: Results) -> str:
         "Files": FILES,
     }
     body = "".join(f"\n## {title}\n\n{text}" for title, text in parts.items() if text)
-    return _head(results) + results.metric.said(body)
+    return _head(results) + made_by.line(results) + results.metric.said(body)
 
 
 def _head(results: Results) -> str:

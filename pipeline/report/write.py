@@ -11,11 +11,13 @@ from pipeline.plan.nodes import Plan
 from pipeline.report import paper
 from pipeline.report.figures import accuracy, candidates, corruptions, groups, layers, style
 from pipeline.report.headline import headline
+from pipeline.report.made_by import with_makers
 from pipeline.report.page import page
 from pipeline.report.read import read
 from pipeline.report.results import KEY, TABLES, Results
 from pipeline.report.spread import summary
 from pipeline.report.write_studies import write_studies
+from pipeline.run.provenance import provenance
 
 DRAWN = {
     "accuracy": accuracy.draw,
@@ -39,6 +41,7 @@ def write(
     """
     plan = paper.measured(plan, artifacts, without)
     results = read(plan, artifacts, without)
+    results.rows = with_makers(results.rows, provenance(artifacts.parent))
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for name, inside in _files(results).items():
         # What training counts after an epoch is the share that is right, in every task.

@@ -1,6 +1,6 @@
-"""What the parts of a run say to each other; nothing here knows DVC or processes."""
+"""Protocols and messages between the parts of a run; nothing here knows DVC or processes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +34,15 @@ class Summary:
 
 @dataclass(frozen=True)
 class Task:
-    """The command lines of one stage, run one after the other in ``folder``."""
+    """The command lines of one stage, run one after the other in ``folder``.
+
+    ``gpu`` says whether they use a GPU where there is one; the others run on the CPU's cores.
+    """
 
     commands: tuple[str, ...]
     folder: Path
     address: str
+    gpu: bool
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,10 @@ class StageError(Exception):
     """One stage cannot be completed; the message says why."""
 
 
+class DiskFullError(StageError):
+    """There is no room on a disk, so no further stage can be completed; the message names it."""
+
+
 class Graph(Protocol):
     """The stages and the bookkeeping of their inputs and outputs.
 
@@ -69,6 +77,7 @@ class Graph(Protocol):
     """
 
     inputs: Mapping[str, Sequence[str]]  # stage -> the stages that it reads, in plan order
+    gpu: Collection[str]  # the stages whose tasks use a GPU where there is one
 
     def bookkeeping(self) -> AbstractContextManager[bool]:
         """Hold the repository; gives False when another process holds it for the moment."""
@@ -92,8 +101,8 @@ class Graph(Protocol):
 class Engine(Protocol):
     """What runs commands: this machine's processes, or a cluster."""
 
-    def free(self) -> bool:
-        """Say whether one more task may start."""
+    def free(self, *, gpu: bool) -> bool:
+        """Say whether one more task may start, of those that use a GPU or of the others."""
 
     def start(self, name: str, task: Task) -> None:
         """Start ``task``; returns at once."""

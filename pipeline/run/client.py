@@ -10,24 +10,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.run import server
+SERVER = "pipeline.run.server"
 
 
 class Server:
     """The driver's end of a `pipeline.run.server` process."""
 
     def __init__(self, modules: Sequence[str], environment: Mapping[str, str], logs: Path) -> None:
+        code = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(filter(None, [code, os.environ.get("PYTHONPATH")]))
         self.channel, theirs = socket.socketpair()
         self.rest = b""
         with theirs, (logs / "workers.log").open("a") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", server.__file__, str(theirs.fileno()), *modules],
+                [sys.executable, "-P", "-m", SERVER, str(theirs.fileno()), *modules],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
-                env=os.environ | environment,
+                env=os.environ | environment | {"PYTHONPATH": path},
             )
 
     def ask(self, **request: Any) -> None:

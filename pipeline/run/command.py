@@ -1,14 +1,25 @@
-"""How the command of a stage is run: as a Python module where it is one, else in a shell."""
+"""The command of a stage: run as a Python module where it is one, else in a shell."""
 
 import os
 import re
 import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 LAUNCHER = "stages/run"
 PLAIN = re.compile(r"[\w ./:=,+@%'\"-]+")  # a command line that no shell would change
+ON_THE_CPU = {  # the scripts of stages/ that have no flag --device
+    "compare",
+    "corrupt",
+    "dpf_prune",
+    "evaluate",
+    "list_corruptions",
+    "prepare",
+    "prune",
+    "shrink",
+}
 SHELL_FLAGS = {"bash": ["--noprofile", "--norc"], "zsh": ["--no-rcs"]}  # the same as DVC's
 
 
@@ -23,6 +34,19 @@ def as_module(commands: Sequence[str]) -> dict[str, Any] | None:
     if program != LAUNCHER or not words or not words[0].isidentifier():
         return None
     return {"module": f"stages.{words[0]}", "arguments": words[1:]}
+
+
+def uses_gpu(commands: Sequence[str]) -> bool:
+    """Return whether a stage computes on a GPU where there is one.
+
+    A script without the flag ``--device`` does not, nor does one that is told ``--device cpu``;
+    any other command is taken to.
+    """
+    what = as_module(commands)
+    if what is None:
+        return True
+    name, words = what["module"].removeprefix("stages."), what["arguments"]
+    return name not in ON_THE_CPU and ("--device", "cpu") not in pairwise(words)
 
 
 def in_shell(commands: Sequence[str]) -> list[str]:

@@ -6,18 +6,19 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import chdir, closing, contextmanager
+from contextlib import chdir, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.process import die_with_parent
 from pipeline.run.base import Engine, Listener, Outcome, Summary
 from pipeline.run.dvc_graph import DvcGraph
 from pipeline.run.local import Local
 from pipeline.run.loop import Loop
 from pipeline.run.machine import default_jobs
-from pipeline.run.server import die_with_parent
+from pipeline.run.provenance import Provenance
 
 TAIL = 15  # lines of a failed stage's log that are shown
 INTERRUPTED = 130  # what shells say of a command that ^C ended
@@ -29,6 +30,7 @@ def execute(
     listeners: Sequence[Listener] = (),
     *,
     engine: Engine | None = None,
+    gpu_jobs: int = 1,
 ) -> Summary:
     """Run the stages of ``root``/stages/dvc.yaml that are neither up to date nor in DVC's cache.
 
@@ -39,17 +41,20 @@ def execute(
         jobs: how many commands run at once; the default is ``SMS_JOBS``, or one per core
         listeners: told of each stage's start, events and end
         engine: what runs the commands, in place of this machine
+        gpu_jobs: how many of them share a GPU, where ``SMS_GPU_JOBS`` does not say
 
     Raises:
-        UserError: another run is at work in this folder, or the graph is unsound
+        UserError: another run is at work in this folder, the graph is unsound, or a disk is full;
+            what had ended by then is kept
         SystemExit: 130, after ^C or SIGTERM; all that had ended by then is kept
 
     """
     root = root.resolve()
-    tell = Audience(listeners)
     # DVC resolves some of its paths against the working directory
     with chdir(root), _alone(root), _signals() as signals, closing(DvcGraph(root)) as graph:
-        engine = engine or Local(root, jobs or default_jobs())
+        engine = engine or Local(root, jobs or default_jobs(), gpu_jobs=gpu_jobs)
+        provenance = Provenance(root, graph)
+        tell = Audience([*listeners, provenance])
         loop = Loop(graph, engine, tell, lambda: bool(signals))
         try:
             summary = loop.run()
@@ -57,10 +62,17 @@ def execute(
             sys.exit(INTERRUPTED)
         for name in summary.failed:
             sys.stderr.write(_obituary(name, loop.reasons[name], engine.log(name), root))
+        with suppress(OSError) if loop.full else nullcontext():
+            provenance.write()
+        done = len(summary.ran) + len(summary.cached)
+        kept = f"{done} stages are done and kept, {len(graph.inputs) - done} are left"
+        if loop.full:
+            raise UserError(f"{loop.full}: {kept}; make room, then run again")
         if signals:
-            done, left = len(loop.outcomes), len(graph.inputs) - len(loop.outcomes)
-            sys.stderr.write(f"stopped: {done} stages are done and kept, {left} are left\n")
+            sys.stderr.write(f"stopped: {kept}\n")
             sys.exit(INTERRUPTED)
+        if sentence := provenance.warning():
+            sys.stderr.write(f"warning: {sentence}\n")
     return summary
 
 

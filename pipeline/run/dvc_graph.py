@@ -1,4 +1,4 @@
-"""All that a run asks of DVC: which stages there are, what is cached, and the lock file.
+"""The stages of a run in DVC: their order, the cache, and the lock file.
 
 It does what ``dvc repro stages/dvc.yaml`` does, in the same order, with DVC's own functions, and
 ends with the same lock file; only, other stages may run meanwhile. Where it departs from
@@ -13,9 +13,8 @@ ends with the same lock file; only, other stages may run meanwhile. Where it dep
 
 import logging
 import os
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -31,10 +30,12 @@ from dvc.stage.cache import RunCacheNotFoundError  # type: ignore[import-untyped
 from dvc.stage.serialize import to_lockfile  # type: ignore[import-untyped]
 from dvc.utils.serialize import dumps_yaml, load_yaml  # type: ignore[import-untyped]
 
+from pipeline import disk
 from pipeline.errors import UserError
-from pipeline.run.base import StageError, Task
-
-HEADER = "schema: '2.0'\nstages:\n"
+from pipeline.files import replacing
+from pipeline.run.base import DiskFullError, StageError, Task
+from pipeline.run.command import uses_gpu
+from pipeline.run.lock_file import HEADER, entries
 
 
 class DvcGraph:
@@ -55,6 +56,8 @@ class DvcGraph:
         self.inputs: Mapping[str, Sequence[str]] = {
             stage.name: tuple(read.name for read in graph.successors(stage)) for stage in order
         }
+        self.gpu: Collection[str] = {stage.name for stage in order if uses_gpu(_commands(stage))}
+        self.cache = Path(self.repo.cache.local_cache_dir)
         self.lockfile = (root / file).with_suffix(".lock")
         self._texts: dict[str, str] = {}
         self._held: dict[str, AbstractContextManager[None]] = {}
@@ -99,6 +102,11 @@ class DvcGraph:
             self._record(stage)
         return True
 
+    def output(self, name: str) -> str:
+        """Return the hash of the first output of a stage that is up to date."""
+        outs = self.stages[name].outs
+        return str(outs[0].hash_info.value) if outs else ""
+
     def begin(self, name: str) -> Task:
         """Hash the inputs, clear the outputs and say what to run.
 
@@ -123,8 +131,7 @@ class DvcGraph:
             except BaseException:
                 self.leave(name)
                 raise
-        commands = stage.cmd if isinstance(stage.cmd, list) else stage.cmd.splitlines()
-        return Task(tuple(commands), Path(stage.wdir), stage.addressing)
+        return Task(_commands(stage), Path(stage.wdir), stage.addressing, name in self.gpu)
 
     def keep(self, name: str) -> None:
         """Cache the outputs and enter them, with the inputs of the beginning, in the run cache."""
@@ -158,22 +165,18 @@ class DvcGraph:
         if not after:
             self.lockfile.unlink()
             return
-        new = self.lockfile.with_suffix(".lock.new")
-        new.write_text(HEADER + "".join(after.values()), encoding="utf-8")
-        new.replace(self.lockfile)
+        with _stage_errors(), replacing(self.lockfile) as new:
+            new.write_text(HEADER + "".join(after.values()), encoding="utf-8")
         with self.repo.scm_context(quiet=True) as context:
             context.track_file(os.path.relpath(self.lockfile))
 
     def _entries(self, text: str) -> dict[str, str]:
         """Return the text of each stage's entry in a lock file."""
-        head, *parts = re.split(r"^  (\S+):\n", text.removeprefix(HEADER), flags=re.MULTILINE)
-        if text and (head or not text.startswith(HEADER)):  # not as DVC writes it
-            stages = load_yaml(str(self.lockfile)).get("stages") or {}
-            return {name: _entry({name: stage}) for name, stage in stages.items()}
-        return {
-            name.strip("'\""): f"  {name}:\n{entry}"
-            for name, entry in zip(parts[::2], parts[1::2], strict=True)
-        }
+        found = entries(text)
+        if found is not None:
+            return found
+        stages = load_yaml(str(self.lockfile)).get("stages") or {}
+        return {name: _entry({name: stage}) for name, stage in stages.items()}
 
     def _record(self, stage: Any) -> None:
         self._texts[stage.name] = _entry(to_lockfile(stage))
@@ -184,6 +187,10 @@ class DvcGraph:
         if path not in self._seen or self._seen[path][0] != seal:
             self._seen[path] = seal, build(odb, path, *rest, **options)
         return self._seen[path][1]
+
+
+def _commands(stage: Any) -> tuple[str, ...]:
+    return tuple(stage.cmd if isinstance(stage.cmd, list) else stage.cmd.splitlines())
 
 
 def _changed(stage: Any) -> bool:
@@ -220,8 +227,12 @@ def _stat(path: str) -> tuple[str, int, int, int]:
 def _stage_errors() -> Iterator[None]:
     try:
         yield
-    except (DvcException, OSError) as error:
-        raise StageError(_sentence(error)) from error
+    except Exception as error:
+        if sentence := disk.shortage(error):  # also where DVC's own databases find it
+            raise DiskFullError(sentence) from error
+        if isinstance(error, DvcException | OSError):
+            raise StageError(_sentence(error)) from error
+        raise
 
 
 def _sentence(error: Exception) -> str:

@@ -1,11 +1,16 @@
 """Running commands on this machine: one command per slot, GPUs handed out one by one.
 
+There are ``jobs`` slots on the cores. Where there are GPUs, the tasks that use one have slots of
+their own, ``gpu_jobs`` per GPU (or group of GPUs that train together) and at most ``jobs``, and
+the others run beside them on the cores.
+
 What a command finds in its environment:
 
-    SMS_THREADS, OMP_NUM_THREADS, ...   cores / slots: its share of the cores, and each of the
-                                        processes' that train together
+    SMS_THREADS, OMP_NUM_THREADS, ...   1, or SMS_THREADS: never a share of the cores, for results
+                                        depend on it
     OMP_WAIT_POLICY=PASSIVE             threads that wait give their core to other stages
-    CUDA_VISIBLE_DEVICES                its GPU, or SMS_GPUS_PER_STAGE of them, where there are any
+    CUDA_VISIBLE_DEVICES                its GPU, or SMS_GPUS_PER_STAGE of them, where there are any;
+                                        empty for a task that uses none
     SMS_EVENTS                          the file for its events, one JSON object a line
     SMS_PYTHON                          the python that runs the driver
     DVC_ROOT, DVC_STAGE                 as under ``dvc repro``
@@ -23,17 +28,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.process import gpus_per_stage, positive
 from pipeline.run.base import Event, Exit, Task
 from pipeline.run.client import Server
 from pipeline.run.command import as_module, in_shell
-from pipeline.run.machine import (
-    cores,
-    gpus,
-    gpus_per_stage,
-    grouped,
-    positive,
-    shared_environment,
-)
+from pipeline.run.machine import gpus, grouped, shared_environment
 
 PRELOAD = ("torch", "numpy", "safetensors.torch")  # third-party modules that are slow to import
 MISSING = -signal.SIGKILL  # the status of a worker that disappeared without one
@@ -46,24 +45,33 @@ class Local:
     already; everything else, and everything after that server's death, goes through a shell.
     """
 
-    def __init__(self, root: Path, jobs: int, preload: Sequence[str] | None = PRELOAD) -> None:
+    def __init__(
+        self,
+        root: Path,
+        jobs: int,
+        preload: Sequence[str] | None = PRELOAD,
+        *,
+        gpu_jobs: int = 1,
+    ) -> None:
         self.root, self.preload = root, preload
         self.folder = root / ".dvc" / "tmp" / "sms"
         for part in ("logs", "events"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
-        together = gpus_per_stage()
-        self.devices = grouped(gpus(os.environ), together)
-        self.per_device = positive("SMS_GPU_JOBS", 1)
-        self.slots = min(jobs, len(self.devices) * self.per_device) if self.devices else jobs
-        threads = max(1, cores() // (jobs * together))
-        self.shared = shared_environment(threads) | {"SMS_PYTHON": sys.executable}
+        self.jobs = jobs
+        self.devices = grouped(gpus(os.environ), gpus_per_stage())
+        per_device = positive("SMS_GPU_JOBS", gpu_jobs)
+        self.gpu_slots = min(jobs, len(self.devices) * per_device)
+        self.shared = shared_environment() | {"SMS_PYTHON": sys.executable}
         self.warm: Server | None = None
         self.cold: Server | None = None
         self.tasks: dict[str, Worker] = {}
 
-    def free(self) -> bool:
-        """Say whether a slot is free."""
-        return len(self.tasks) < self.slots
+    def free(self, *, gpu: bool) -> bool:
+        """Say whether a slot for such a task is free; without GPUs all tasks share the cores."""
+        if not self.devices:
+            return len(self.tasks) < self.jobs
+        running = sum(worker.task.gpu == gpu for worker in self.tasks.values())
+        return running < (self.gpu_slots if gpu else self.jobs)
 
     def log(self, name: str) -> Path:
         """Return the file with the output of stage ``name``."""
@@ -72,9 +80,9 @@ class Local:
     def start(self, name: str, task: Task) -> None:
         """Start ``task``; returns at once."""
         worker = Worker(name, task, self.folder / "events" / f"{name}.jsonl")
-        worker.device = self._device()
-        self.tasks[name] = worker
+        worker.device = self._device() if task.gpu else ""
         self._launch(worker)
+        self.tasks[name] = worker
 
     def wait(self, seconds: float) -> list[Event | Exit]:
         """Return the events and exits of workers, waiting at most ``seconds`` for an exit."""

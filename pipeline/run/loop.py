@@ -1,11 +1,22 @@
-"""The scheduling loop: what may start, what has ended, and what can no longer run."""
+"""The scheduling loop: the stages that may start, have ended, or can no longer run."""
 
 import heapq
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from pipeline.run.base import Engine, Event, Exit, Graph, Listener, Outcome, StageError, Summary
+from pipeline import disk
+from pipeline.run.base import (
+    DiskFullError,
+    Engine,
+    Event,
+    Exit,
+    Graph,
+    Listener,
+    Outcome,
+    StageError,
+    Summary,
+)
 
 TICK = 0.1  # seconds between looks at the running stages
 SECTION = 0.5  # seconds after which a bookkeeping section makes room for other DVC commands
@@ -25,8 +36,9 @@ class Loop:
     """Runs a graph on an engine; stages never wait for more than the stages that they read.
 
     A stage passes through ``unchecked`` (all it reads is there; is it in the cache?), then
-    ``runnable`` (it must run; is a slot free?), then ``running``, then ``ended`` (its command is
-    over; are its outputs kept?).
+    ``runnable`` (it must run; is a slot of its kind free?), then ``running``, then ``ended`` (its
+    command is over; are its outputs kept?). Once a disk is full, ``full`` says so: those that are
+    running go on, and no other starts.
     """
 
     def __init__(
@@ -40,17 +52,18 @@ class Loop:
                 self.readers[read].append(name)
         self.turns = turns(graph.inputs, self.readers)
         self.unchecked = sorted(self.turns[n] for n, reads in self.missing.items() if not reads)
-        self.runnable: list[Turn] = []
+        self.runnable: dict[bool, list[Turn]] = {True: [], False: []}  # on a GPU, on the CPU
         self.running: dict[str, float] = {}
         self.ended: list[tuple[Exit, float]] = []  # with the seconds that it took
         self.outcomes: dict[str, Outcome] = {}
         self.reasons: dict[str, str] = {}  # failed stage -> why
         self.unwritten_since: float | None = None
+        self.full: str | None = None
 
     def run(self) -> Summary:
         """Bring every stage up to date, or as many as failures and ``stopping`` allow."""
         try:
-            while len(self.outcomes) < len(self.missing) and not self.stopping():
+            while self._goes_on() and not self.stopping():
                 worked = self._may_work() and self._work()
                 self._hear(self.engine.wait(0 if worked else TICK))
             self._hear(self.engine.wait(0))
@@ -67,13 +80,27 @@ class Loop:
 
         return Summary(names("ran"), names("cached"), names("failed"), names("skipped"))
 
+    def _goes_on(self) -> bool:
+        if self.full:
+            return bool(self.running or self.ended)
+        return len(self.outcomes) < len(self.missing)
+
     def _may_work(self) -> bool:
         return bool(
             self.ended
-            or self.unchecked
-            or (self.runnable and self.engine.free())
+            or (self.unchecked and not self.full)
+            or self._startable()
             or (self.unwritten_since and time.monotonic() - self.unwritten_since > FLUSH)
         )
+
+    def _startable(self) -> list[Turn] | None:
+        """Return the queue whose first stage goes next, of those with a free slot."""
+        if self.full:
+            return None
+        queues = [
+            queue for gpu, queue in self.runnable.items() if queue and self.engine.free(gpu=gpu)
+        ]
+        return min(queues, default=None)
 
     def _work(self) -> bool:
         """Do bookkeeping for at most a section's time; say whether the repository was ours."""
@@ -82,9 +109,9 @@ class Loop:
             while ours and time.monotonic() < end and not self.stopping():
                 if self.ended:
                     self._keep(*self.ended.pop(0))
-                elif self.runnable and self.engine.free():
-                    self._start(heapq.heappop(self.runnable).name)
-                elif self.unchecked:
+                elif queue := self._startable():
+                    self._start(heapq.heappop(queue).name)
+                elif self.unchecked and not self.full:
                     self._check(heapq.heappop(self.unchecked))
                 else:
                     break
@@ -98,20 +125,28 @@ class Loop:
         try:
             there = self.graph.restore(turn.name)
         except StageError as error:
-            self._fail(turn.name, str(error), 0.0)
+            self._fail(turn.name, error, 0.0)
             return
         if there:
             self._done(turn.name, "cached", time.monotonic() - begun)
         else:
-            heapq.heappush(self.runnable, turn)
+            heapq.heappush(self.runnable[turn.name in self.graph.gpu], turn)
 
     def _start(self, name: str) -> None:
         try:
             task = self.graph.begin(name)
         except StageError as error:
-            self._fail(name, str(error), 0.0)
+            self._fail(name, error, 0.0)
             return
-        self.engine.start(name, task)
+        try:
+            self.engine.start(name, task)
+        except OSError as error:
+            sentence = disk.shortage(error)
+            self.graph.leave(name)
+            if sentence is None:
+                raise
+            self._fail(name, DiskFullError(sentence), 0.0)
+            return
         self.running[name] = time.monotonic()
         self.tell.started(name)
 
@@ -130,12 +165,12 @@ class Loop:
             else:
                 self.graph.leave(end.name)
         except StageError as error:
-            self._fail(end.name, str(error), seconds)
+            self._fail(end.name, error, seconds)
             return
         if end.status == 0:
             self._done(end.name, "ran", seconds)
         else:
-            self._fail(end.name, described(end.status), seconds)
+            self._fail(end.name, failure(end.status), seconds)
 
     def _done(self, name: str, outcome: Outcome, seconds: float) -> None:
         self.outcomes[name] = outcome
@@ -146,8 +181,10 @@ class Loop:
             if not self.missing[reader]:
                 heapq.heappush(self.unchecked, self.turns[reader])
 
-    def _fail(self, name: str, reason: str, seconds: float) -> None:
-        self.outcomes[name], self.reasons[name] = "failed", reason
+    def _fail(self, name: str, reason: StageError, seconds: float) -> None:
+        self.outcomes[name], self.reasons[name] = "failed", str(reason)
+        if isinstance(reason, DiskFullError):
+            self.full = self.full or str(reason)
         self.tell.finished(name, "failed", seconds)
         lost = list(self.readers[name])
         while lost:
@@ -171,7 +208,12 @@ class Loop:
                     self._flush()
 
     def _flush(self) -> None:
-        self.graph.flush()
+        try:
+            self.graph.flush()
+        except (
+            DiskFullError
+        ) as error:  # the stages' outputs come out of the run cache the next time
+            self.full = self.full or str(error)
         self.unwritten_since = None
 
 
@@ -187,6 +229,8 @@ def turns(inputs: Mapping[str, Sequence[str]], readers: Mapping[str, list[str]])
     return {name: Turn(-height[name], place, name) for place, name in enumerate(inputs)}
 
 
-def described(status: int) -> str:
-    """Say in words how a command ended."""
-    return f"exit status {status}" if status >= 0 else f"killed by signal {-status}"
+def failure(status: int) -> StageError:
+    """Return the error of a command that ended with ``status``."""
+    if status == disk.STATUS:
+        return DiskFullError(disk.full())
+    return StageError(f"exit status {status}" if status >= 0 else f"killed by signal {-status}")

@@ -1,4 +1,4 @@
-"""What this machine has to share among stages: cores and GPUs."""
+"""Cores and GPUs of this machine, and their shares for stages."""
 
 import os
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.process import GPUS_PER_STAGE, gpus_per_stage, positive, threads
 
 THREADS = (
     "SMS_THREADS",
@@ -29,14 +30,6 @@ def default_jobs() -> int:
     return positive("SMS_JOBS", max(1, cores() // gpus_per_stage()))
 
 
-def gpus_per_stage() -> int:
-    """Return how many processes train together, one a GPU: ``SMS_GPUS_PER_STAGE``, or 1.
-
-    The stages that train read it themselves (pipeline/train/launch.py).
-    """
-    return positive("SMS_GPUS_PER_STAGE", 1)
-
-
 def grouped(devices: Sequence[str], size: int) -> list[str]:
     """Return groups of ``size`` GPUs for one stage each, as CUDA_VISIBLE_DEVICES names them.
 
@@ -46,23 +39,10 @@ def grouped(devices: Sequence[str], size: int) -> list[str]:
     """
     if devices and len(devices) < size:
         raise UserError(
-            f"SMS_GPUS_PER_STAGE={size}, but this process may use {len(devices)} GPUs: lower it"
+            f"{GPUS_PER_STAGE}={size}, but this process may use {len(devices)} GPUs: lower it"
         )
     whole = len(devices) // size * size
     return [",".join(devices[start : start + size]) for start in range(0, whole, size)]
-
-
-def positive(variable: str, default: int) -> int:
-    """Return the whole number in an environment variable.
-
-    Raises:
-        UserError: it is not a number, or below 1
-
-    """
-    text = os.environ.get(variable) or str(default)
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"{variable}={text}: give it a whole number from 1 up, or unset it")
-    return int(text)
 
 
 def gpus(environment: Mapping[str, str]) -> list[str]:
@@ -73,7 +53,6 @@ def gpus(environment: Mapping[str, str]) -> list[str]:
     return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
 
 
-def shared_environment(threads: int) -> dict[str, str]:
+def shared_environment() -> dict[str, str]:
     """Return the variables that are the same for all workers."""
-    share = str(positive("SMS_THREADS", threads))
-    return dict.fromkeys(THREADS, share) | {"OMP_WAIT_POLICY": "PASSIVE"}
+    return dict.fromkeys(THREADS, str(threads())) | {"OMP_WAIT_POLICY": "PASSIVE"}

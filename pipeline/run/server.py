@@ -4,15 +4,15 @@
 Python's own fork server (multiprocessing) does not fit: there every worker keeps the server alive,
 so that workers outlive a driver that was killed.
 
-Started by `pipeline.run.local` as ``python -P server.py FD [MODULE ...]``. Over the socket FD come
-requests, one JSON object a line: name, folder, environment, log, and either argv (to execute) or
-module and arguments (to run as ``python -m`` does). Back go {name, pid}, then {name, status}.
+Started by `pipeline.run.local` as ``python -P -m pipeline.run.server FD [MODULE ...]``. Over the
+socket FD come requests, one JSON object a line: name, folder, environment, log, and either argv (to
+execute) or module and arguments (to run as ``python -m`` does). Back go {name, pid}, then {name,
+status}.
 End of file means that the driver is gone: all workers and what they started are killed.
 """
 
 import atexit
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -25,14 +25,10 @@ import sys
 import threading
 from typing import Any, NoReturn
 
+from pipeline import disk
+from pipeline.process import die_with_parent
+
 OWN = ("pipeline", "stages")  # packages of the project: a worker must import them afresh
-
-
-def die_with_parent(number: int) -> None:
-    """Have the kernel send this process the signal ``number`` when its parent ends (Linux)."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, number)
 
 
 def serve(channel: socket.socket) -> dict[str, Any] | None:
@@ -93,7 +89,10 @@ def become(request: dict[str, Any], server: int) -> None:
         sys.exit(1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError as error:
+        os._exit(disk.STATUS if disk.shortage(error) else 1)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

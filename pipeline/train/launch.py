@@ -1,7 +1,7 @@
 """A training stage in several processes, one a GPU: started by torchrun, and ended together."""
 
 import argparse
-import ctypes
+import errno
 import logging
 import math
 import os
@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
+from pipeline.disk import WORDS
 from pipeline.errors import UserError
+from pipeline.process import GPUS_PER_STAGE, die_with_parent, gpus_per_stage
+from pipeline.progress import note
 from pipeline.train.device import pick
 from pipeline.train.distributed import rank
 
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 Main = Callable[[argparse.Namespace], None]
-VARIABLE = "SMS_GPUS_PER_STAGE"
 PARENT = "SMS_LAUNCHER"  # the process that started this one as a member, if it was not by hand
 
 
@@ -37,7 +39,10 @@ def on_all_gpus(main: Main) -> Main:
     def command(flags: argparse.Namespace) -> None:
         if dist.is_torchelastic_launched():
             _member(main, flags)
-        elif (count := _asked()) > 1:
+            return
+        count = gpus_per_stage()
+        note(gpus=count)
+        if count > 1:
             _launch(count)
         else:
             main(flags)
@@ -52,13 +57,6 @@ def leave() -> bool:
         dist.destroy_process_group()
         os.environ["LOCAL_WORLD_SIZE"] = "1"  # the machine's cores are its own now
     return first
-
-
-def _asked() -> int:
-    text = os.environ.get(VARIABLE) or "1"
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"{VARIABLE}={text}: give it a whole number from 1 up, or unset it")
-    return int(text)
 
 
 def _launch(count: int) -> None:
@@ -85,6 +83,8 @@ def _launch(count: int) -> None:
             return
     if why.startswith("UserError: "):
         raise UserError(why.removeprefix("UserError: "))
+    if any(word in why for word in WORDS):
+        raise OSError(errno.ENOSPC, why)
     sys.exit(f"error: process {number} of {count} failed, which ended the others: {why}")
 
 
@@ -112,7 +112,9 @@ def _member(main: Main, flags: argparse.Namespace) -> None:
     """Run ``main`` as one of the processes."""
     from torch.distributed.elastic.multiprocessing.errors import record  # noqa: PLC0415
 
-    _die_with_parent()
+    die_with_parent(signal.SIGKILL)
+    if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):
+        sys.exit(1)  # it has ended already
     try:
         record(_joined)(main, flags)
     except UserError:
@@ -128,17 +130,8 @@ def _joined(main: Main, flags: argparse.Namespace) -> None:
         if local >= there:
             raise UserError(
                 f"{os.environ['LOCAL_WORLD_SIZE']} processes train together, one a GPU, but "
-                f"PyTorch sees {there} here: lower {VARIABLE}"
+                f"PyTorch sees {there} here: lower {GPUS_PER_STAGE}"
             )
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if gpu else "gloo")
     main(flags)
-
-
-def _die_with_parent() -> None:
-    """Have the kernel end this process when torchrun ends, whatever ends that (Linux)."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):
-        sys.exit(1)

@@ -1,0 +1,165 @@
+"""The PyTorch and hardware that made each result, recorded beside the lock file.
+
+A stage reports ``torch``, ``device``, ``threads`` and, where it trains, ``gpus``, as an event
+(pipeline/cli.py, pipeline/train/launch.py). A record goes by the hash of the stage's output. DVC's
+cache folder has those of all results that were ever made, in ``provenance/``, and
+stages/provenance.json, which is committed, those of the results in the lock file. No artifact has
+any of it, so that equal bits stay equal; and no stage is run again for it.
+"""
+
+import json
+import os
+import runpy
+import subprocess
+from collections import defaultdict
+from contextlib import suppress
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.files import replacing
+from pipeline.process import cpu_name, gpus_per_stage, threads
+from pipeline.run.base import Graph, Outcome
+from pipeline.run.lock_file import outputs
+from pipeline.run.machine import gpus
+
+FILE = "stages/provenance.json"
+FIELDS = ("torch", "device", "threads", "gpus")
+OUTPUT = "output"  # the hash that a record goes by
+
+Record = dict[str, Any]
+
+
+class Results(Graph, Protocol):
+    """A graph whose outputs have hashes, and that keeps them in a folder."""
+
+    cache: Path
+
+    def output(self, name: str) -> str:
+        """Return the hash of the output of a stage that is up to date."""
+
+
+def provenance(root: Path) -> dict[str, Record]:
+    """Return torch, device, threads and gpus of each result in the lock file that has a record.
+
+    A result that plain DVC made has none.
+    """
+    hashes = outputs(root / "stages" / "dvc.lock")
+    return {
+        name: {field: record[field] for field in FIELDS if field in record}
+        for name, record in _read(root / FILE).items()
+        if name in hashes and record.get(OUTPUT) == hashes[name]
+    }
+
+
+class Provenance:
+    """A listener that records what made each result, and compares what made the cached ones."""
+
+    def __init__(self, root: Path, graph: Results) -> None:
+        self.graph, self.file = graph, root / FILE
+        self.store = graph.cache / "provenance"
+        self.before = _read(self.file)
+        self.reported: dict[str, Record] = defaultdict(dict)
+        self.records: dict[str, Record] = {}
+        self.cached: list[str] = []
+
+    def started(self, name: str) -> None:
+        """Forget what was reported before."""
+        self.reported.pop(name, None)
+
+    def event(self, name: str, fields: Record) -> None:
+        """Keep what belongs to a record."""
+        self.reported[name] |= {field: fields[field] for field in FIELDS if field in fields}
+
+    def finished(self, name: str, outcome: Outcome, seconds: float) -> None:  # noqa: ARG002
+        """Record what made the result of a stage that ran; look it up for a cached one."""
+        if outcome == "ran" and self.reported[name]:
+            record = {OUTPUT: self.graph.output(name), **self.reported[name]}
+            self.records[name] = record
+            with replacing(self._stored(record[OUTPUT])) as file:
+                file.write_text(_text(record), encoding="utf-8")
+        elif outcome == "cached":
+            self.cached.append(name)
+            output, known = self.graph.output(name), self.before.get(name, {})
+            record = known if known.get(OUTPUT) == output else _read(self._stored(output))
+            if record:
+                self.records[name] = record
+
+    def write(self) -> None:
+        """Write the records of the graph's stages, if they have changed, sorted by name."""
+        old = {name: record for name, record in self.before.items() if name in self.graph.inputs}
+        records = old | self.records
+        if records != self.before:
+            with replacing(self.file) as file:
+                file.write_text(_text(records), encoding="utf-8")
+
+    def warning(self) -> str | None:
+        """Return a sentence about the cached results that were made by something else."""
+        others = {name: own for name in self.cached if (own := self._differences(name))}
+        if not others:
+            return None
+        example, differences = next(iter(others.items()))
+        return (
+            f"{len(others)} of {len(self.cached)} cached results were made by something else than "
+            f"what runs here, such as {example} ({'; '.join(differences)}): they are used as they "
+            "are, but made here they might differ in their last bits"
+        )
+
+    def _differences(self, name: str) -> list[str]:
+        record, here = self.records.get(name, {}), self._here(name)
+        return [
+            f"{field} {record[field]}, here {' or '.join(map(str, here[field]))}"
+            for field in FIELDS
+            if field in record and here.get(field) and record[field] not in here[field]
+        ]
+
+    def _here(self, name: str) -> dict[str, list[Any]]:
+        """Return the values that a stage may report here; none where they are not known."""
+        return {
+            "torch": [self._torch["__version__"]] if self._torch else [],
+            "device": self._gpu_names if self._gpus and name in self.graph.gpu else [self._cpu],
+            "threads": [threads()],
+            "gpus": [gpus_per_stage()],
+        }
+
+    @cached_property
+    def _torch(self) -> dict[str, Any]:
+        """The version of PyTorch and what it was built for, without importing it."""
+        spec = find_spec("torch")
+        if spec is None or spec.origin is None:
+            return {}
+        return runpy.run_path(str(Path(spec.origin).with_name("version.py")))
+
+    @cached_property
+    def _gpus(self) -> bool:
+        built_for = self._torch.get("cuda") or self._torch.get("hip")
+        return bool(built_for and gpus(os.environ))
+
+    @cached_property
+    def _gpu_names(self) -> list[str]:
+        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        with suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+            return sorted(set(done.stdout.splitlines()))
+        return []
+
+    @cached_property
+    def _cpu(self) -> str:
+        return cpu_name()
+
+    def _stored(self, output: str) -> Path:
+        return self.store / f"{output}.json"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return the content of a file of records; nothing for one that is missing or damaged."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _text(records: Record) -> str:
+    return json.dumps(records, sort_keys=True, indent=1) + "\n"
