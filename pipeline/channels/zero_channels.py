@@ -28,7 +28,9 @@ from pipeline.channels.operations import (
     mean_axes,
 )
 
-FILTERS_NEED_GRAPH = "set prune.structure to weights, or take another network"
+FILTERS_NEED_GRAPH = (
+    "filters are pruned along the graph, so set prune.structure to weights, or take another network"
+)
 
 
 @dataclass(frozen=True)
