@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from pipeline.align.matching import match
-from pipeline.align.permute import permuted_checkpoint
-from pipeline.align.symmetry import symmetry
 from pipeline.average import check
+from pipeline.channels.matching import match
+from pipeline.channels.permutation_spec import permutation_spec
+from pipeline.channels.permute import permuted_checkpoint
 from pipeline.checkpoint import sparsity
 from pipeline.cli import publish, run
 from pipeline.data.base import load
@@ -32,10 +32,10 @@ def main(flags: argparse.Namespace) -> None:
     reference, own = read(flags.reference), read(flags.run)
     check([reference, own], masks=False)
     model = network(reference)
-    channels = symmetry(model)
+    spec = permutation_spec(model)
     parameters = [name for name, _ in model.named_parameters()]
-    found = match(reference.state, own.state, channels, parameters, seed=flags.seed)
-    aligned = permuted_checkpoint(own, channels, found.order)
+    found = match(reference.state, own.state, spec, parameters, seed=flags.seed)
+    aligned = permuted_checkpoint(own, spec, found.order)
     names = prunable(model)
     before, after = (sparsity(superpose([reference, x], names), names) for x in (own, aligned))
     moved = sum(int((o != torch.arange(len(o))).sum()) for o in found.order.values())
@@ -47,7 +47,7 @@ def main(flags: argparse.Namespace) -> None:
             device,
             agreement_before=found.agreement[0],
             agreement_after=found.agreement[-1],
-            channels_moved=moved / sum(channels.sizes.values()),
+            channels_moved=moved / sum(spec.sizes.values()),
             sparsity_of_mean_before=before,
             sparsity_of_mean_after=after,
         )

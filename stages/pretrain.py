@@ -16,6 +16,7 @@ from pipeline.flags import add_training_flags, settings
 from pipeline.model_folder import write
 from pipeline.models.build import build
 from pipeline.models.parts.weights import load_weights
+from pipeline.prune.parameters import check_network
 from pipeline.rates import pretrain_rates
 from pipeline.seeds import derive
 from pipeline.tasks.base import load as load_task
@@ -43,6 +44,7 @@ def main(flags: argparse.Namespace) -> None:
     model = build(flags.network, len(data.classes), channels)
     if flags.weights:
         load_weights(model, flags.weights)
+    check_network(model, data.train.images[:1])
     steps = max(flags.epochs, 1) * steps_per_epoch(len(data.train.labels), flags.batch_size)
     rates = pretrain_rates(
         flags.schedule,

@@ -6,13 +6,14 @@ The times differ from run to run, as measured times do; everything else is the s
 import argparse
 from pathlib import Path
 
-from pipeline import small
+from pipeline.channels import shrunk_checkpoint
+from pipeline.channels.shrink import kept_filters, shrink
 from pipeline.checkpoint import write_json
 from pipeline.cli import publish, run
 from pipeline.data.base import load
 from pipeline.evaluate.removal import difference, savings
 from pipeline.model_folder import MODEL, network, read
-from pipeline.structure.shrink import kept_filters, shrink
+from pipeline.models.build import build
 from pipeline.train.predict import logits
 
 IMAGES = 256  # on which the outputs are compared
@@ -30,9 +31,9 @@ def main(flags: argparse.Namespace) -> None:
     kept = kept_filters(masked, checkpoint.masks)
     images = data.test.images[:IMAGES]
     with publish(flags.out) as folder:
-        file = folder / small.SMALL
-        small.save(file, shrink(masked, kept), kept, checkpoint.meta)
-        removed = small.load(file)  # what is measured is what a reader of the file gets
+        file = folder / shrunk_checkpoint.SMALL
+        shrunk_checkpoint.save(file, shrink(masked, kept), kept, checkpoint.meta)
+        removed = shrunk_checkpoint.load(file, build)  # measure what the file holds
         outputs = [logits(one, images, data.mean, data.std) for one in (masked, removed)]
         metrics = {
             "difference": difference(*outputs),
@@ -42,8 +43,8 @@ def main(flags: argparse.Namespace) -> None:
                 "removed": file.stat().st_size,
             },
             "filters": {
-                name: {"kept": int(own.count_nonzero()), "filters": len(own)}
-                for name, own in kept.items()
+                name: {"kept": int(mask.count_nonzero()), "filters": len(mask)}
+                for name, mask in kept.items()
             },
             **savings(masked, removed, checkpoint.masks, tuple(images.shape[1:])),
         }

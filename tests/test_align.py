@@ -8,14 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pipeline.align.matching import match
-from pipeline.align.permute import (
-    STAYS,
-    Symmetry,
-    permuted,
-    permuted_checkpoint,
-)
-from pipeline.align.symmetry import symmetry
+from pipeline.channels.matching import match
+from pipeline.channels.permutation_spec import STAYS, PermutationSpec, permutation_spec
+from pipeline.channels.permute import permuted, permuted_checkpoint
 from pipeline.checkpoint import Checkpoint, sparsity
 from pipeline.errors import UserError
 from pipeline.models.build import build
@@ -59,7 +54,7 @@ def parameters(model: nn.Module) -> list[str]:
 @pytest.mark.parametrize("name", ALL)
 def test_a_permuted_network_computes_the_same(name):
     model, images = network(name), torch.randn(2, 3, 16, 16, generator=seeded(1))
-    channels = symmetry(model)
+    channels = permutation_spec(model)
     assert sorted(channels.sizes.values()) == SIZES[name]
     with torch.no_grad():
         before = model(images)
@@ -77,7 +72,7 @@ def test_a_permuted_network_computes_the_same(name):
 @pytest.mark.parametrize("name", ALL)
 def test_a_known_permutation_is_found_again(name):
     model = network(name)
-    channels = symmetry(model)
+    channels = permutation_spec(model)
     hidden = random_order(channels.sizes, 2)
     other = permuted(model.state_dict(), channels, hidden)
     found = match(model.state_dict(), other, channels, parameters(model), seed=0)
@@ -89,7 +84,7 @@ def test_a_known_permutation_is_found_again(name):
 
 def test_masks_move_with_their_weights():
     model = network("resnet8")
-    channels = symmetry(model)
+    channels = permutation_spec(model)
     masks = {
         name: torch.rand(weight.shape, generator=seeded(3)) < 0.3
         for name, weight in model.named_parameters()
@@ -116,7 +111,7 @@ def test_one_hidden_layer_is_matched_as_well_as_by_trying_every_order(seed):
     torch.manual_seed(seed)
     one, two = mlp(), mlp()
     first, second = one.state_dict(), two.state_dict()
-    found = match(first, second, symmetry(one), parameters(one), seed=seed)
+    found = match(first, second, permutation_spec(one), parameters(one), seed=seed)
 
     def distance(order: Tensor) -> float:
         moved = {
@@ -134,7 +129,7 @@ def test_one_hidden_layer_is_matched_as_well_as_by_trying_every_order(seed):
 @given(seed=st.integers(0, 1000))
 def test_the_agreement_never_falls_and_is_what_it_says(seed):
     one, two = network("resnet8", seed), network("resnet8", seed + 1)
-    channels, names = symmetry(one), parameters(one)
+    channels, names = permutation_spec(one), parameters(one)
     first, second = one.state_dict(), two.state_dict()
     found = match(first, second, channels, names, seed=seed)
     gains = [after - before for before, after in pairwise(found.agreement)]
@@ -150,7 +145,7 @@ def test_the_agreement_never_falls_and_is_what_it_says(seed):
 
 def test_equal_seeds_find_equal_orders_and_a_network_matches_itself_as_it_is():
     one, two = network("resnet8", 0), network("resnet8", 1)
-    channels, names = symmetry(one), parameters(one)
+    channels, names = permutation_spec(one), parameters(one)
     states = one.state_dict(), two.state_dict()
     orders = [match(*states, channels, names, seed=5).order for _ in range(2)]
     assert all(torch.equal(orders[0][group], orders[1][group]) for group in channels.sizes)
@@ -177,7 +172,7 @@ class Twice(nn.Module):
 def test_a_convolution_from_a_stream_to_itself_moves_on_both_axes():
     torch.manual_seed(0)
     model, images = Twice(), torch.randn(3, 1, 6, 6)
-    channels = symmetry(model)
+    channels = permutation_spec(model)
     (group,) = channels.sizes
     assert channels.axes["conv.weight"] == (group, group)
     assert channels.axes["fc.weight"] == (STAYS, group)
@@ -201,7 +196,7 @@ def test_a_convolution_from_a_stream_to_itself_moves_on_both_axes():
 )
 def test_what_is_not_known_is_refused(model, words):
     with pytest.raises(UserError, match=words):
-        symmetry(model)
+        permutation_spec(model)
 
 
 def test_a_mean_over_channels_is_refused():
@@ -210,7 +205,7 @@ def test_a_mean_over_channels_is_refused():
             return images.mean(1)
 
     with pytest.raises(UserError, match="mean"):
-        symmetry(Mean())
+        permutation_spec(Mean())
 
 
 def test_the_mean_is_as_sparse_as_what_all_masks_prune():
@@ -224,6 +219,6 @@ def test_the_mean_is_as_sparse_as_what_all_masks_prune():
 
 
 def test_a_symmetry_names_only_what_moves():
-    assert symmetry(mlp()) == Symmetry(
+    assert permutation_spec(mlp()) == PermutationSpec(
         {"0": 4}, {"0.weight": ("0", STAYS), "0.bias": ("0",), "2.weight": (STAYS, "0")}
     )

@@ -3,9 +3,18 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
+from pipeline.channels.products import WEIGHTLESS, macs
 from pipeline.errors import UserError
-from pipeline.evaluate.cost import cost, macs
+from pipeline.evaluate.cost import cost
+from pipeline.models.build import build, names
+from pipeline.prune.parameters import check_network, prunable
+from pipeline.sparsify.base import Goal
+from pipeline.sparsify.build import build as build_method
+from pipeline.sparsify.build import names as methods
+from pipeline.train.loop import train
+from tests.test_loop import SETTINGS, dataset
 
 
 @pytest.mark.parametrize(
@@ -19,6 +28,8 @@ from pipeline.evaluate.cost import cost, macs
         (nn.Conv2d(3, 8, 3, dilation=2), (3, 10, 10), 8 * 6 * 6 * 3 * 9),
         (nn.Conv2d(3, 8, (1, 5)), (3, 4, 9), 8 * 4 * 5 * 3 * 5),
         (nn.Conv1d(4, 6, 3), (4, 12), 6 * 10 * 4 * 3),
+        (nn.ConvTranspose2d(3, 8, 3, stride=2), (3, 5, 5), 5 * 5 * 3 * 8 * 9),
+        (nn.ConvTranspose2d(4, 8, 2, groups=2), (4, 5, 5), 5 * 5 * 4 * (8 // 2) * 4),
         (nn.Linear(7, 5, bias=False), (7,), 35),
         (nn.Linear(7, 5), (4, 7), 4 * 35),
     ],
@@ -104,3 +115,121 @@ def test_a_network_without_weights_is_refused():
     model = nn.Sequential(nn.Linear(2, 2))
     with pytest.raises(UserError, match="target_sparsity"):
         cost(model, {"0.weight": torch.zeros(2, 2, dtype=torch.bool)}, torch.zeros(1, 2))
+
+
+class Attention(nn.Module):
+    """One block of a transformer on 3 x 3 patches: L = 9 tokens of width d = 8, two heads."""
+
+    def __init__(self, **options) -> None:
+        super().__init__()
+        self.patches, self.position = nn.Conv2d(3, 8, 2, 2), nn.Parameter(torch.zeros(1, 9, 8))
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True, **options)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, images):
+        tokens = self.patches(images).flatten(2).transpose(1, 2) + self.position
+        other = dict.fromkeys(("k", "v"), tokens[..., :6]) if self.attention.kdim == 6 else {}
+        keys, values = other.get("k", tokens), other.get("v", tokens)
+        return self.fc(self.attention(tokens, keys, values, need_weights=False)[0].mean(1))
+
+
+def test_attention_s_projections_are_pruned_and_counted_its_products_dense():
+    """By hand: L * 3 d^2 into the heads, 2 L^2 d for Q K^T and A V, L * d^2 out of them."""
+    model = Attention()
+    weights = {"patches": 9 * 8 * 12, "attention.in_proj_weight": 9 * 3 * 64}
+    weights |= {"attention.out_proj": 9 * 64, "fc": 40}
+    assert macs(model, torch.zeros(1, 3, 6, 6)) == weights | {WEIGHTLESS: 2 * 81 * 8}
+    assert [name.removesuffix(".weight") for name in prunable(model)] == list(weights)
+    masks = {name: torch.zeros_like(model.get_parameter(name)).bool() for name in prunable(model)}
+    for mask in masks.values():
+        mask.view(-1)[: mask.numel() // 4] = True
+    found = cost(model, masks, torch.zeros(1, 3, 6, 6))
+    total, attention = sum(weights.values()), 2 * 81 * 8
+    assert found["speedup"] == (total + attention) / (total / 4 + attention)
+    assert found["layers"].keys() == weights.keys()
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_projections_of_other_widths_are_counted_and_pruned():
+    model = Attention(kdim=6, vdim=6)
+    projections = {"q_proj_weight": 64, "k_proj_weight": 48, "v_proj_weight": 48}
+    counts = macs(model, torch.zeros(1, 3, 6, 6))
+    assert {f"attention.{name}" for name in projections} <= set(prunable(model))
+    assert "attention.in_proj_weight" not in prunable(model)
+    for name, size in projections.items():
+        assert counts[f"attention.{name}"] == 9 * size
+
+
+class Functional(nn.Module):
+    """A weight used outside its layer, as in Swin; in two parts; copied by einsum; and shared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outside, self.parts, self.copied = (nn.Linear(4, 4, bias=False) for _ in range(3))
+        self.first, self.again = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.again.weight = self.first.weight
+
+    def forward(self, x):
+        x = functional.linear(x, self.outside.weight)
+        x = torch.cat([functional.linear(x, w) for w in self.parts.weight.chunk(2)], -1)
+        x = torch.einsum("bnd,hde->bnhe", x, self.copied.weight.view(2, 2, 4).transpose(1, 2))
+        return self.again(self.first(x.flatten(2)))
+
+
+def test_a_product_counts_for_the_weight_whoever_asks_for_it():
+    expected = dict.fromkeys(("outside", "parts", "copied"), 3 * 16) | {"first": 2 * 3 * 16}
+    assert macs(Functional(), torch.zeros(1, 3, 4)) == expected
+
+
+class Bare(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix, self.scale = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(1, 3))
+
+    def forward(self, x):
+        return functional.linear(x * self.scale, self.matrix)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "words"),
+    [
+        (Bare(), (3,), "multiplies by its parameter matrix, which is no weight of a Conv"),
+        (nn.Sequential(nn.LSTM(3, 2)), (5, 3), r"parameter 0\.weight_ih_l0"),
+        (nn.Sequential(nn.GRU(3, 2)), (5, 3), r"parameter 0\.weight_ih_l0"),
+        (nn.Sequential(nn.Conv2d(3, 4, 5)), (3, 4, 4), r"shape \[3, 4, 4\].*set data\.size"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(9, 2)), (1, 2, 2), r"shape \[1, 2, 2\]"),
+    ],
+)
+def test_a_network_that_pruning_would_leave_dense_or_that_does_not_run_is_refused(
+    model, shape, words
+):
+    with pytest.raises(UserError, match=words):
+        check_network(model, torch.zeros(1, *shape))
+
+
+@pytest.mark.parametrize("method", methods())
+def test_attention_is_pruned_during_training_by_every_method(method):
+    torch.manual_seed(0)
+    data, model = dataset(), Attention()
+    model.patches = nn.Conv2d(1, 8, 3, 3, padding=1)
+    goal = Goal(0.5, epochs=2, pruning_steps=1, penalty=0.01, alpha=0.01, initial=-3.0)
+    hook = build_method(method, goal)
+    train(model, data, SETTINGS, [0.05] * 6, seed=0, hooks=[hook])
+    assert set(hook.masks) == set(prunable(model))
+    assert type(model.attention) is nn.MultiheadAttention
+    for name, mask in hook.masks.items():
+        assert torch.equal(model.get_parameter(name) != 0, mask), name
+    assert 0 < hook.masks["attention.in_proj_weight"].float().mean() < 1
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name not in {"pspnet", "wrn20"}])
+def test_our_own_networks_multiply_by_prunable_weights_only(name):
+    if name.startswith("t5"):
+        pytest.importorskip("transformers")
+        model, example = build(name, 50, 2), torch.ones(1, 2, 6, dtype=torch.int64)
+    else:
+        model, example = build(name, 4), torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    check_network(model, example)
+    tied = {"lm_head"} if name.startswith("t5") else set()
+    layers = {weight.removesuffix(".weight") for weight in prunable(model)}
+    assert macs(model, example).keys() - {WEIGHTLESS} == layers | tied

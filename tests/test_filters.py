@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.average import mean
+from pipeline.channels.operations import trace
+from pipeline.channels.zero_channels import dead_parameter_masks
 from pipeline.checkpoint import Checkpoint, load, save
 from pipeline.checkpoint import sparsity as sparsity_of
 from pipeline.errors import UserError
@@ -22,8 +24,6 @@ from pipeline.prune.filters import keep, prune_filters
 from pipeline.prune.parameters import prunable
 from pipeline.prune.reprune import superpose
 from pipeline.soup.uniform import average as uniform
-from pipeline.structure.channels import silenced
-from pipeline.structure.graph import trace
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.loop import train
 from tests.test_loop import SETTINGS, dataset
@@ -181,14 +181,14 @@ def test_zero_weights_alone_would_still_be_heard(name):
 
 def test_a_stream_loses_a_channel_where_all_its_sources_have_lost_it():
     """By hand: stem without 0, 1; the blocks' outputs without 1, 2 and without 1, 3."""
-    network = trace(Wide())
+    network = trace(Wide(), "take another")
 
     def without(n: int, *numbers: int) -> Tensor:
         kept = torch.ones(n, dtype=torch.bool)
         kept[list(numbers)] = False
         return kept
 
-    masks = silenced(
+    masks = dead_parameter_masks(
         network,
         {
             "conv1": without(6, 0, 1),

@@ -21,9 +21,9 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from pipeline import families
+from pipeline.channels.products import macs
 from pipeline.evaluate.corruption_error import mean_corruption_error
 from pipeline.evaluate.corruptions.constants import NAMES_15, NAMES_19
-from pipeline.evaluate.cost import macs
 from pipeline.models.build import build as network_of
 from pipeline.params import RECIPES, Experiment
 from pipeline.plan.build import build

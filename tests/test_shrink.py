@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pipeline import small
+from pipeline.channels import shrunk_checkpoint
+from pipeline.channels.shrink import kept_filters, shrink
 from pipeline.checkpoint import Checkpoint, load, load_tensors, save
 from pipeline.errors import UserError
 from pipeline.evaluate.latency import latencies
 from pipeline.models.build import build
 from pipeline.prune.filters import prune_filters
-from pipeline.structure.shrink import kept_filters, shrink
 from pipeline.track.export import served as by_hand
 from tests.project import Project, ran
 from tests.test_filters import (
@@ -198,13 +198,13 @@ def test_a_network_out_of_its_file_is_the_one_that_was_written(tmp_path):
     model, kept, checkpoint = pruned(randomised(build("resnet8", 4)), 0.7)
     meta = checkpoint.meta | {"network": "resnet8", "classes": 4, "channels": 3}
     removed, images = shrink(model, kept), torch.randn(3, 3, 8, 8)
-    small.save(tmp_path / "small.safetensors", removed, kept, meta)
-    again = small.load(tmp_path / "small.safetensors")
+    shrunk_checkpoint.save(tmp_path / "small.safetensors", removed, kept, meta)
+    again = shrunk_checkpoint.load(tmp_path / "small.safetensors", build)
     assert not again.training
     with torch.no_grad():
         assert torch.equal(again(images), removed(images))
     first = (tmp_path / "small.safetensors").read_bytes()
-    small.save(tmp_path / "small.safetensors", removed, kept, meta)
+    shrunk_checkpoint.save(tmp_path / "small.safetensors", removed, kept, meta)
     assert (tmp_path / "small.safetensors").read_bytes() == first
 
 
@@ -213,7 +213,7 @@ def test_another_file_is_refused(tmp_path):
 
     save_file({"weight": torch.ones(2)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="is no network without"):
-        small.load(tmp_path / "other.safetensors")
+        shrunk_checkpoint.load(tmp_path / "other.safetensors", build)
 
 
 def test_a_filter_whose_bias_speaks_is_kept():
@@ -314,5 +314,6 @@ def assert_the_small_soup_is_served(root: Path) -> None:
         expected = masked(images).numpy()
     np.testing.assert_allclose(served.predict(images.numpy()), expected, atol=1e-5)
     graph = served.unwrap_python_model().module
-    small_soup = small.load(root / "artifacts" / f"{soup.name}-shrink" / small.SMALL)
+    file = root / "artifacts" / f"{soup.name}-shrink" / shrunk_checkpoint.SMALL
+    small_soup = shrunk_checkpoint.load(file, build)
     assert count(graph) == count(small_soup) < count(masked)

@@ -10,7 +10,7 @@ splits are those of Badrinarayanan et al. 2017, SegNet.
 from pathlib import Path
 
 from pipeline.data.base import RawData, Split
-from pipeline.data.formats.maps import load_pairs
+from pipeline.data.formats.label_maps import load_pairs
 from pipeline.errors import UserError
 
 CLASSES = (

@@ -12,7 +12,7 @@ Source: Cordts et al. 2016, The Cityscapes Dataset; paper, Appendix A.1.
 from pathlib import Path
 
 from pipeline.data.base import RawData, Split
-from pipeline.data.formats.maps import load_pairs
+from pipeline.data.formats.label_maps import load_pairs
 from pipeline.errors import UserError
 
 # The official id of each of the 19 classes that are evaluated, in the order of its training ids.

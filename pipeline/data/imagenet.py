@@ -18,8 +18,8 @@ import torch
 
 from pipeline.data.base import Groups, RawData, Split
 from pipeline.data.formats.compressed import Compressed
+from pipeline.data.formats.images import short_side
 from pipeline.data.formats.loose import Loose
-from pipeline.data.formats.pictures import short_side
 from pipeline.errors import UserError
 
 DEFAULT_SIZE = 224

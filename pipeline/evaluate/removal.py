@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.channels.products import macs
 from pipeline.errors import UserError
-from pipeline.evaluate.cost import macs
 from pipeline.evaluate.latency import latencies
 
 BATCHES = (1, 64)

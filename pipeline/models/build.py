@@ -1,4 +1,4 @@
-"""From a name to a network.
+"""Networks by name.
 
 A network is a file of this folder with one function ``build(classes, channels) -> nn.Module``;
 ``torchvision.NAME`` is any image classifier of torchvision.
@@ -48,17 +48,20 @@ def _from_torchvision(name: str, classes: int, channels: int) -> nn.Module:
     # Imported here because it takes 4 s.
     from torchvision import models  # type: ignore[import-untyped]  # noqa: PLC0415
 
-    own = name.removeprefix("torchvision.")
+    architecture = name.removeprefix("torchvision.")
     known = models.list_models(module=models)
-    if own not in known:
+    if architecture not in known:
         raise _unknown(name, [f"torchvision.{other}" for other in known])
     if channels != 3:
         raise UserError(
             f"network.name is {name}, which takes colour images, but these have {channels} "
             f"channels: choose of {', '.join(names())}"
         )
-    options = TORCHVISION_OPTIONS.get(own, {})
-    model: nn.Module = models.get_model(own, weights=None, num_classes=classes, **options)
+    options = TORCHVISION_OPTIONS.get(architecture, {})
+    model: nn.Module = models.get_model(architecture, weights=None, num_classes=classes, **options)
+    if isinstance(model, models.MNASNet):  # loads no state dict without its version otherwise
+        load = {"_load_from_state_dict": nn.Module._load_from_state_dict}
+        model.__class__ = type("MNASNet", (models.MNASNet,), load)
     return model
 
 

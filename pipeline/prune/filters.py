@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.channels.classifier import classifier
+from pipeline.channels.operations import CONVOLUTIONS, trace
+from pipeline.channels.zero_channels import FILTERS_NEED_GRAPH, dead_parameter_masks
 from pipeline.checkpoint import Checkpoint
 from pipeline.errors import UserError
 from pipeline.prune.apply import describe, norm_drop
 from pipeline.prune.parameters import prunable
 from pipeline.prune.select import keep_largest
-from pipeline.structure.channels import silenced
-from pipeline.structure.classifier import classifier
-from pipeline.structure.graph import CONVOLUTIONS, trace
 
 
 def prune_filters(
@@ -27,7 +27,7 @@ def prune_filters(
     ahead of all. Linear layers stay dense, and so does the classifier, whose filters, where it is
     a convolution, are the classes. A filter that is gone
     contributes nothing: bias, BatchNorm scale and shift that would still speak for it are pruned
-    too (pipeline.structure.channels.silenced). What no graph can follow, such as a BatchNorm that
+    too (pipeline.channels.zero_channels). What no graph can follow, such as a BatchNorm that
     is called twice, keeps its parameters.
 
     Args:
@@ -63,7 +63,7 @@ def prune_filters(
         )
     masks = {f"{name}.weight": _whole(model, name, own) for name, own in kept.items()}
     masks = {name: mask for name, mask in masks.items() if not mask.all()}
-    masks |= silenced(trace(model), kept)
+    masks |= dead_parameter_masks(trace(model, FILTERS_NEED_GRAPH), kept)
     zero = {name: torch.where(mask, checkpoint.state[name], 0.0) for name, mask in masks.items()}
     pruned = Checkpoint(checkpoint.state | zero, masks, checkpoint.meta)
     metrics = _metrics(checkpoint, pruned, model, kept)

@@ -1,6 +1,9 @@
-"""Which weights pruning may touch."""
+"""Prunable weights: the matrices and kernels of convolutions and linear operations."""
 
-from torch import nn
+from torch import Tensor, nn
+
+from pipeline.channels.products import WEIGHTLESS, macs
+from pipeline.errors import UserError
 
 LAYERS = (
     nn.Conv1d,
@@ -11,20 +14,59 @@ LAYERS = (
     nn.ConvTranspose3d,
     nn.Linear,
 )
+PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
 def prunable(model: nn.Module) -> list[str]:
     """Return the names of the prunable weights in model order.
 
     These are the weights of every convolution and linear layer, the stem, the shortcuts and the
-    classifier included. Biases, normalisation parameters and embeddings stay dense: they are few
-    and cost much when pruned. So does a classifier that shares its weight with an embedding.
+    classifier included, and the projections of nn.MultiheadAttention. Biases, normalisation
+    parameters, embeddings, tokens and positions stay dense: they are few and cost much when
+    pruned. So does a classifier that shares its weight with an embedding.
 
     Source: Sparse Model Soups, appendix A.2 (after Evci et al. 2020; Dettmers & Zettlemoyer 2019).
     """
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    return [
-        f"{name}.weight" if name else "weight"
-        for name, module in model.named_modules()
-        if isinstance(module, LAYERS) and id(module.weight) not in tables
-    ]
+    embeddings = _embeddings(model)
+    names = []
+    for prefix, module in model.named_modules():
+        attention = isinstance(module, nn.MultiheadAttention)
+        if attention or isinstance(module, LAYERS):
+            for name in PROJECTIONS if attention else ("weight",):
+                weight = getattr(module, name)
+                if weight is not None and id(weight) not in embeddings:
+                    names.append(f"{prefix}.{name}" if prefix else name)
+    return names
+
+
+def check_network(model: nn.Module, example: Tensor) -> None:
+    """Refuse a network that cannot be run on ``example``, or multiplies by what is not prunable.
+
+    Args:
+        model: the network, on the CPU; it is left as it was.
+        example: one stored example, as of `macs`.
+
+    Raises:
+        UserError: in either case.
+    """
+    try:
+        multiplied = macs(model, example)
+    except (AssertionError, IndexError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"the network cannot take examples of shape {list(example.shape[1:])} ({error}): set "
+            "data.size to a size that it takes, or network.name to another network."
+        ) from error
+    embeddings = _embeddings(model)
+    tied = (n for n, p in model.named_parameters(remove_duplicate=False) if id(p) in embeddings)
+    known = {name.removesuffix(".weight") for name in (*prunable(model), *tied)}
+    for name in multiplied:
+        if name not in known | {WEIGHTLESS}:
+            raise UserError(
+                f"the network multiplies by its parameter {name}, which is no weight of a Conv, "
+                "Linear or MultiheadAttention layer, so pruning would leave it dense: make it the "
+                "weight of such a layer."
+            )
+
+
+def _embeddings(model: nn.Module) -> set[int]:
+    return {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}

@@ -8,7 +8,7 @@ import torch
 from mlflow.models import infer_signature
 from torch import Tensor, nn
 
-from pipeline import small
+from pipeline.channels import shrunk_checkpoint
 from pipeline.checkpoint import load
 from pipeline.data.base import load as load_data
 from pipeline.files import read_json
@@ -52,8 +52,8 @@ def served(model: Path, data: Path) -> Served:
 
 def _network(model: Path) -> nn.Module:
     """Return the network of a model's folder, or of one whose pruned filters were removed."""
-    if (model / small.SMALL).exists():
-        return small.load(model / small.SMALL)
+    if (model / shrunk_checkpoint.SMALL).exists():
+        return shrunk_checkpoint.load(model / shrunk_checkpoint.SMALL, build)
     checkpoint = load(model / "model.safetensors")
     meta = checkpoint.meta
     network = build(meta["network"], meta["classes"], meta["channels"])

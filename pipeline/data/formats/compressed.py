@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.formats.ahead import ahead
-from pipeline.data.formats.pictures import part, square
+from pipeline.data.formats.images import part, square
 
 Rows = Tensor | slice
 CHUNK = 8  # images that a thread decodes at a stretch

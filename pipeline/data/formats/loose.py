@@ -6,8 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pipeline.data.formats.pictures import opened, shrunk
-from pipeline.errors import UserError
+from pipeline.data.formats.images import opened, readable, resized, rgb
 
 QUALITY = 90  # of JPEG, for images that are shrunk
 
@@ -38,15 +37,11 @@ class Loose:
         Raises:
             UserError: the file is no readable image.
         """
-        try:
+        with readable(self.paths[row]):
             blob = self.read(row)
-            image = opened(blob)
-        except Exception as error:  # a damaged file may raise anything
-            raise UserError(
-                f"{self.paths[row]} cannot be read as an image ({error}): get it anew"
-            ) from error
+            image = rgb(opened(blob))
         if self.short is not None and min(image.size) > self.short:
-            image, buffer = shrunk(image, self.short), io.BytesIO()
+            image, buffer = resized(image, self.short), io.BytesIO()
             image.save(buffer, "JPEG", quality=QUALITY)
             blob = buffer.getvalue()
         return blob, (image.height, image.width)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.channels.classifier import classifier
 from pipeline.checkpoint import load_tensors
 from pipeline.errors import UserError
 from pipeline.progress import emit
-from pipeline.structure.classifier import classifier
 
 
 def load_weights(model: nn.Module, path: Path) -> list[str]:

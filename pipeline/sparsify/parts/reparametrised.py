@@ -19,19 +19,21 @@ class Reparametrised(Sparsifier):
     def on_train_start(self, model: nn.Module) -> None:
         """Register the parametrisation that ``make`` returns for each weight."""
         super().on_train_start(model)
-        self.layers = {name: model.get_submodule(name.rpartition(".")[0]) for name in self.weights}
+        self.layers: dict[str, tuple[nn.Module, str]] = {}
         self.functions: dict[str, nn.Module] = {}
-        for name, layer in self.layers.items():
-            self.functions[name] = self.make(self.weights[name])
-            parametrize.register_parametrization(layer, "weight", self.functions[name])
+        for name, weight in self.weights.items():
+            prefix, _, attribute = name.rpartition(".")
+            self.layers[name] = model.get_submodule(prefix), attribute
+            self.functions[name] = self.make(weight)
+            parametrize.register_parametrization(*self.layers[name], self.functions[name])
 
     @torch.no_grad()
     def on_train_end(self, model: nn.Module) -> None:  # noqa: ARG002
         """Bake the weights in and remove every parametrisation; the masks are what is not 0."""
-        for name, layer in self.layers.items():
-            weight = layer.get_parameter("parametrizations.weight.original")
+        for name, (layer, attribute) in self.layers.items():
+            weight = layer.get_parameter(f"parametrizations.{attribute}.original")
             final = self.functions[name](weight)
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
-            layer.get_parameter("weight").copy_(final)
-            self.weights[name], self.masks[name] = layer.get_parameter("weight"), final != 0
+            parametrize.remove_parametrizations(layer, attribute, leave_parametrized=False)
+            layer.get_parameter(attribute).copy_(final)
+            self.weights[name], self.masks[name] = layer.get_parameter(attribute), final != 0
         self.zero_pruned()

@@ -1,6 +1,6 @@
 """Physical removal: the smaller dense network that a network with pruned filters is.
 
-Every convolution keeps its kept filters and reads the channels that its input carries; BatchNorm
+Every convolution keeps its kept filters and reads the active channels of its input; BatchNorm
 and Linear layers follow. Where a residual stream gets channels from one source that the other
 lacks, the smaller one is added at its channels by index, so that each convolution is as small as
 its own mask says, whatever the others have kept.
@@ -12,16 +12,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, fx, nn
 
-from pipeline.structure.channels import Channels, channels
-from pipeline.structure.graph import (
-    ADDITIONS,
+from pipeline.channels.operations import (
     CONVOLUTIONS,
     NORMS,
+    Effect,
     called_once,
+    effect,
     layer_of,
     trace,
 )
-from pipeline.structure.rewrite import add_by_index, choose, widen
+from pipeline.channels.rewrite import add_by_index, choose, widen
+from pipeline.channels.zero_channels import FILTERS_NEED_GRAPH, Channels, zero_channels
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -46,7 +47,7 @@ def shrink(model: nn.Module, kept: Mapping[str, Tensor]) -> fx.GraphModule:
     """Return the network without the filters that ``kept`` names as gone; outputs are the same.
 
     It is made from names and shapes alone, so that a network of any weights gives the same layers.
-    Same outputs need weights that are 0 where `channels.silenced` says.
+    Same outputs need weights that are 0 where `zero_channels.dead_parameter_masks` says.
 
     Args:
         model: the network; it is not changed.
@@ -55,24 +56,24 @@ def shrink(model: nn.Module, kept: Mapping[str, Tensor]) -> fx.GraphModule:
     Raises:
         UserError: the network cannot be traced.
     """
-    small = trace(copy.deepcopy(model).eval())
-    known = channels(small, kept)
+    small = trace(copy.deepcopy(model).eval(), FILTERS_NEED_GRAPH)
+    known = zero_channels(small, kept)
     for node in list(small.graph.nodes):
         layer, given = layer_of(small, node), [known.get(n) for n in node.all_input_nodes]
         if isinstance(layer, CONVOLUTIONS):
             _convolution(small, node, layer, known)
         elif isinstance(layer, nn.Linear) and given[0] is not None and given[0].flat:
-            carried = given[0].carried
-            _take(layer, "weight", carried.repeat_interleave(layer.in_features // len(carried)), 1)
+            active = given[0].active
+            _take(layer, "weight", active.repeat_interleave(layer.in_features // len(active)), 1)
             layer.in_features = layer.weight.shape[1]
         elif node not in known:
             for source in node.all_input_nodes:
                 widen(small, node, source, known)
         elif isinstance(layer, NORMS):
             for name in ("weight", "bias", "running_mean", "running_var"):
-                _take(layer, name, known[node].carried)
+                _take(layer, name, known[node].active)
             layer.num_features = len(layer.weight)
-        elif node.target in ADDITIONS:
+        elif effect(small, node) is Effect.ADDITION:
             add_by_index(small, node, known)
     small.recompile()
     return small
@@ -81,14 +82,14 @@ def shrink(model: nn.Module, kept: Mapping[str, Tensor]) -> fx.GraphModule:
 def _convolution(
     small: fx.GraphModule, node: fx.Node, layer: Convolution, known: dict[fx.Node, Channels]
 ) -> None:
-    """Take the kept filters and the carried inputs; a layer whose groups tie them stays whole."""
-    source, made = node.all_input_nodes[0], known[node].carried
+    """Take the kept filters and the active inputs; a layer whose groups tie them stays whole."""
+    source, made = node.all_input_nodes[0], known[node].active
     if layer.groups > 1 or not called_once(node):
         widen(small, node, source, known)
         choose(small, node, known)
         return
     if source in known:
-        _take(layer, "weight", known[source].carried, 1)
+        _take(layer, "weight", known[source].active, 1)
     _take(layer, "weight", made)
     _take(layer, "bias", made)
     layer.out_channels, layer.in_channels = layer.weight.shape[0], layer.weight.shape[1]

@@ -1,4 +1,4 @@
-"""The file of a network whose pruned filters are gone: its tensors, and which filters are kept.
+"""Shrunk checkpoint: the tensors of a network without its pruned filters, and the kept filters.
 
 One safetensors file. Its metadata holds one JSON text, {"version": 1, "network", "classes",
 "channels", "kept": {convolution: [numbers of the filters that are kept]}}, from which the layers
@@ -6,16 +6,15 @@ are made again; reading it runs no code of the file.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.channels.shrink import shrink
 from pipeline.errors import UserError
-from pipeline.models.build import build
-from pipeline.structure.shrink import shrink
 from pipeline.tensors import read, save_tensors
 
 SMALL = "small.safetensors"
@@ -28,13 +27,17 @@ def save(path: Path, small: nn.Module, kept: Mapping[str, Tensor], meta: Mapping
     header = {
         "version": VERSION,
         **{key: meta[key] for key in ("network", "classes", "channels")},
-        "kept": {name: own.nonzero().view(-1).tolist() for name, own in kept.items()},
+        "kept": {name: mask.nonzero().view(-1).tolist() for name, mask in kept.items()},
     }
     save_tensors(path, small.state_dict(), {FORMAT: json.dumps(header, sort_keys=True)})
 
 
-def load(path: Path) -> nn.Module:
+def load(path: Path, build: Callable[[str, int, int], nn.Module]) -> nn.Module:
     """Return the network that `save` wrote, in evaluation mode.
+
+    Args:
+        path: the file.
+        build: (name, classes, channels) -> the network before filters were removed, of any weights.
 
     Raises:
         UserError: the file is missing, truncated, foreign, or of a newer version.

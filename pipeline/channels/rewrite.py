@@ -1,14 +1,14 @@
-"""Edits of a traced graph where values no longer carry all their channels."""
+"""Edits of a traced graph whose values have lost channels."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, fx
 
-from pipeline.structure.channels import Channels
+from pipeline.channels.zero_channels import Channels
 
 
-def widened(values: Tensor, index: Tensor, width: int) -> Tensor:
+def scatter_channels(values: Tensor, index: Tensor, width: int) -> Tensor:
     """Return [B, width, ...] with ``values`` at the channels ``index`` and 0 elsewhere."""
     shape = values.shape  # and not len(values), which torch.export takes for a constant
     empty = values.new_zeros(shape[0], width, *shape[2:])
@@ -21,18 +21,18 @@ def added(wide: Tensor, values: Tensor, index: Tensor) -> Tensor:
 
 
 def add_by_index(small: fx.GraphModule, node: fx.Node, known: dict[fx.Node, Channels]) -> None:
-    """Add sources that carry different channels: the smaller one by index to the other."""
-    union = known[node].carried
+    """Add sources that have different channels: the smaller one by index to the other."""
+    union = known[node].active
     wide, narrow = node.all_input_nodes[0], node.all_input_nodes[-1]  # one, if it is x + x
-    if not torch.equal(known[wide].carried, union):
+    if not torch.equal(known[wide].active, union):
         wide, narrow = narrow, wide
-    if torch.equal(known[narrow].carried, union):
+    if torch.equal(known[narrow].active, union):
         return
     with small.graph.inserting_before(node):
-        if not torch.equal(known[wide].carried, union):
-            index = _constant(small, _places(known[wide].carried, union))
-            wide = small.graph.call_function(widened, (wide, index, int(union.sum())))
-        index = _constant(small, _places(known[narrow].carried, union))
+        if not torch.equal(known[wide].active, union):
+            index = _constant(small, _places(known[wide].active, union))
+            wide = small.graph.call_function(scatter_channels, (wide, index, int(union.sum())))
+        index = _constant(small, _places(known[narrow].active, union))
         total = small.graph.call_function(added, (wide, narrow, index))
     node.replace_all_uses_with(total)
     small.graph.erase_node(node)
@@ -43,19 +43,19 @@ def widen(
     small: fx.GraphModule, node: fx.Node, source: fx.Node, known: Mapping[fx.Node, Channels]
 ) -> None:
     """Give ``node`` all channels of ``source``, the missing ones as the zeros they are."""
-    if source in known and not (carried := known[source].carried).all():
+    if source in known and not (active := known[source].active).all():
         with small.graph.inserting_before(node):
-            index = _constant(small, carried.nonzero().view(-1))
-            whole = small.graph.call_function(widened, (source, index, len(carried)))
+            index = _constant(small, active.nonzero().view(-1))
+            whole = small.graph.call_function(scatter_channels, (source, index, len(active)))
         node.replace_input_with(source, whole)
 
 
 def choose(small: fx.GraphModule, node: fx.Node, known: dict[fx.Node, Channels]) -> None:
-    """Drop the channels of ``node``, which makes them all, that are not carried."""
-    carried = known[node].carried
-    if not carried.all():
+    """Drop the channels of ``node``, which makes them all, that are not active."""
+    active = known[node].active
+    if not active.all():
         with small.graph.inserting_after(node):
-            index = _constant(small, carried.nonzero().view(-1))
+            index = _constant(small, active.nonzero().view(-1))
         with small.graph.inserting_after(index):
             chosen = small.graph.call_function(torch.index_select, (node, 1, index))
         node.replace_all_uses_with(chosen, delete_user_cb=lambda user: user is not chosen)

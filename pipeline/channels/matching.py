@@ -7,7 +7,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from pipeline.align.permute import Symmetry, permuted
+from pipeline.channels.permutation_spec import PermutationSpec
+from pipeline.channels.permute import permuted
 
 State = Mapping[str, Tensor]
 SMALLEST = 1e-12  # a gain below this share of the norms is rounding
@@ -27,7 +28,7 @@ class Matching:
 
 
 def match(
-    first: State, second: State, symmetry: Symmetry, parameters: Sequence[str], *, seed: int
+    first: State, second: State, spec: PermutationSpec, parameters: Sequence[str], *, seed: int
 ) -> Matching:
     """Return the permutation pi of ``second`` that (locally) minimises || first - pi(second) ||.
 
@@ -40,16 +41,16 @@ def match(
     Args:
         first: the state that stays.
         second: the state that moves, of the same network.
-        symmetry: of that network (pipeline.align.symmetry).
+        spec: of that network.
         parameters: names of the weights that count; not BatchNorm's statistics.
         seed: of the order of the groups.
 
     Source: Ainsworth et al. 2023, Git Re-Basin, Algorithm 1.
     """
-    names = [name for name in parameters if name in symmetry.axes]
+    names = [name for name in parameters if name in spec.axes]
     one = {name: first[name].double() for name in names}
     two = {name: second[name].double() for name in names}
-    order = {group: torch.arange(size) for group, size in symmetry.sizes.items()}
+    order = {group: torch.arange(size) for group, size in spec.sizes.items()}
     generator = torch.Generator().manual_seed(seed)
     agreement = [_agreement(one, two)]
     smallest = SMALLEST * sum(float(weight.square().sum()) for weight in one.values())
@@ -58,10 +59,10 @@ def match(
         improved = False
         for index in torch.randperm(len(order), generator=generator).tolist():
             group = list(order)[index]
-            move = _assignment(one, two, symmetry, group)
-            own = [name for name in names if group in symmetry.axes[name]]
-            moved = permuted({name: two[name] for name in own}, symmetry, {group: move})
-            gain = _agreement(one, moved) - _agreement(one, {name: two[name] for name in own})
+            move = _assignment(one, two, spec, group)
+            touched = [name for name in names if group in spec.axes[name]]
+            moved = permuted({name: two[name] for name in touched}, spec, {group: move})
+            gain = _agreement(one, moved) - _agreement(one, {name: two[name] for name in touched})
             if gain > smallest:
                 two |= moved
                 order[group] = order[group][move]
@@ -74,12 +75,12 @@ def _agreement(one: State, two: State) -> float:
     return sum(float((one[name] * weight).sum()) for name, weight in two.items())
 
 
-def _assignment(one: State, two: State, symmetry: Symmetry, group: str) -> Tensor:
+def _assignment(one: State, two: State, spec: PermutationSpec, group: str) -> Tensor:
     """Return the best move of ``group`` while the other groups stay as they are in ``two``."""
-    size = symmetry.sizes[group]
+    size = spec.sizes[group]
     similarity = torch.zeros(size, size, dtype=torch.float64)
     for name in two:
-        for axis, other in enumerate(symmetry.axes[name]):
+        for axis, other in enumerate(spec.axes[name]):
             if other == group:
                 rows = one[name].movedim(axis, 0).reshape(size, -1)
                 columns = two[name].movedim(axis, 0).reshape(size, -1)

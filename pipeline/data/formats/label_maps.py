@@ -1,8 +1,6 @@
-"""Photographs beside maps of labels, one a pixel: both resized alike, the maps to whole labels."""
+"""Label maps: photographs and a label for each pixel, resized alike, the maps to whole labels."""
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.data.base import IGNORE, Split
+from pipeline.data.formats.images import fill_rows, opened, readable, rgb
 from pipeline.errors import UserError
 
 Pairs = Sequence[tuple[Path, Path]]
@@ -47,9 +46,7 @@ def load_pairs(pairs: Pairs, height: int | None, classes: Mapping[int, int]) -> 
             )
         images[row], labels[row] = image.transpose(2, 0, 1), table[values]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(fill, range(len(pairs))):
-            pass  # draws out a UserError
+    fill_rows(fill, len(pairs))
     return Split(torch.from_numpy(images), torch.from_numpy(labels))
 
 
@@ -68,7 +65,7 @@ def _decode(
             )
         rows = height or picture.height
         size = (max(1, round(picture.width * rows / picture.height)), rows)
-        colours = picture.convert("RGB")
+        colours = rgb(picture)
         if size != picture.size:
             colours = colours.resize(size, Image.Resampling.BILINEAR)
             values = values.resize(size, Image.Resampling.NEAREST)  # noqa: PLW2901
@@ -76,12 +73,8 @@ def _decode(
 
 
 def _opened(path: Path) -> Image.Image:
-    try:
-        picture = Image.open(path)
-        picture.load()
-    except Exception as error:  # a damaged file may raise anything
-        raise UserError(f"{path} cannot be read as an image ({error}): get it anew") from error
-    return picture
+    with readable(path):
+        return opened(path.read_bytes())
 
 
 def _size(image: NDArray[np.uint8]) -> str:
