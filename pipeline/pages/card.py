@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-
 import pandas as pd
 
 from pipeline.report.markdown import number, signed, table
@@ -20,6 +19,15 @@ RIVALS = {"imp": "IMP", "imp_mx": "IMP, m times longer", "imp_reprune": "IMP-ReP
 NAMES = {
     "table5": ("CIFAR-10 images, ResNet-18, on a GPU", ("CIFAR-10", "ResNet-18", 3)),
     "resnet20": ("CIFAR-10 images, ResNet-20, on a GPU", None),
+}
+# Our methods as method, merge and role of the paper's tables.
+_PAPER = {
+    SOUP: ("SMS", "uniform", "soup"),
+    "sms_greedy": ("SMS", "greedy", "soup"),
+    "best_candidate": ("SMS", "uniform", "best_candidate"),
+    "imp": ("IMP", "", "model"),
+    "imp_mx": ("IMP_mx", "", "model"),
+    "imp_reprune": ("IMP-RePrune", "", "model"),
 }
 Values = dict[tuple[str, int], dict[int, float]]  # method, phase -> seed -> test accuracy
 
@@ -104,33 +112,20 @@ def _paper(
     root: Path, method: str, phase: int, own: pd.DataFrame, where: tuple[str, str, int] | None
 ) -> tuple[float, float] | None:
     """Return the paper's mean and standard deviation for the same row, if it has one."""
-    if where is None:
+    if where is None or (method != "dense" and method not in _PAPER):
         return None
     data, network, m = where
-    if method == "dense":
-        theirs = pd.read_csv(root / PAPER / "dense.csv").query(
-            "dataset == @data and arch == @network"
-        )
-    else:
-        table_5 = pd.read_csv(root / PAPER / "prune_after_training.csv").query(
-            "dataset == @data and arch == @network and pruning == 'unstructured' and phase == @phase"
-        )
-        target = round(100 * own["sparsity"].max(), 1)
-        phases = int(own["phase"].max())
-        table_5 = table_5.query("target_sparsity == @target and n_phases == @phases")
-        named = {SOUP: ("SMS", "uniform", "soup"), "sms_greedy": ("SMS", "greedy", "soup"),
-                 "best_candidate": ("SMS", "uniform", "best_candidate"),
-                 "imp": ("IMP", "", "model"), "imp_mx": ("IMP_mx", "", "model"),
-                 "imp_reprune": ("IMP-RePrune", "", "model")}  # fmt: skip
-        if method not in named:
-            return None
-        kind, merge, role = named[method]
-        theirs = table_5[
-            (table_5["method"] == kind)
-            & (table_5["merge"].fillna("") == merge)
-            & (table_5["role"] == role)
-            & (table_5["m"].isna() | (table_5["m"] == m))
-        ]
+    file = "dense.csv" if method == "dense" else "prune_after_training.csv"
+    theirs = pd.read_csv(root / PAPER / file).fillna({"merge": ""})
+    theirs = theirs[(theirs["dataset"] == data) & (theirs["arch"] == network)]
+    if method != "dense":
+        target, phases = round(100 * own["sparsity"].max(), 1), int(own["phase"].max())
+        same = {"n_phases": phases, "phase": phase, "target_sparsity": target}
+        same |= dict(zip(("method", "merge", "role"), _PAPER[method], strict=True))
+        same |= {"pruning": "unstructured", "metric": "top1"}
+        for column, value in same.items():
+            theirs = theirs[theirs[column] == value]
+        theirs = theirs[theirs["m"].isna() | (theirs["m"] == m)]
     if len(theirs) != 1:
         return None
     return float(theirs["mean"].iloc[0]), float(theirs["std"].iloc[0])
