@@ -221,8 +221,8 @@ def test_a_bundle_runs_without_network_and_git_and_a_cut_keeps_what_ended(bundle
         assert "artifacts/s0-dense/model.safetensors" in archive.getnames()
 
     # Other settings, cut off at once: nothing of the first run may pass for a result of theirs.
-    said = offline(bundle, "--name", "cut", *settings, "-S", "phases=2", "--minutes", "0.15")
-    assert "stopped after 0.15 minutes" in said
+    said = offline(bundle, "--name", "cut", *settings, "-S", "phases=2", "--minutes", "0.1")
+    assert "stopped after 0.1 minutes" in said
     with tarfile.open(back / "cut-results.tar.gz") as archive:
         archive.extractall(tmp_path / "cut", filter="data")
     table = pd.read_csv(tmp_path / "cut/reports/results.csv")
@@ -230,6 +230,7 @@ def test_a_bundle_runs_without_network_and_git_and_a_cut_keeps_what_ended(bundle
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # MLflow's own
 def test_an_imported_run_stands_in_mlflow_once_with_its_networks(tmp_path, monkeypatch):
     monkeypatch.delenv("SMS_MLFLOW", raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
