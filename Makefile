@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 
-.PHONY: help setup repro test test-fast check recipes methods studies report bench golden ui constraints clean
+.PHONY: help setup repro test test-fast check recipes methods studies report tables bundle intake bench golden ui constraints clean
 
 help:  ## list what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -66,6 +66,17 @@ studies: $(INSTALLED)  ## list the studies that params.yaml may name
 
 report: $(INSTALLED)  ## write reports/ again from what the last run left
 	$(BIN)/python -m pipeline report
+
+tables: $(INSTALLED)  ## write every table of README.md and docs/ again from stored results
+	$(BIN)/python -m pipeline.pages
+
+bundle: $(INSTALLED)  ## write dist/bundle, which runs the graph without a network (docs/gpu.md)
+	$(BIN)/python -m pipeline.bundle build $(if $(PYTHON_VERSION),--python $(PYTHON_VERSION)) \
+	  $(if $(PLATFORM),--platform $(PLATFORM)) $(addprefix --data ,$(DATA)) \
+	  $(if $(WITH),--with $(WITH)) $(ARGS)
+
+intake: $(INSTALLED)  ## take in what a bundle brought back: make intake FILES='back/*'
+	$(BIN)/python -m pipeline.bundle intake $(FILES)
 
 bench: $(INSTALLED)  ## time the training loop against the obvious PyTorch one
 	$(BIN)/python -m benchmarks.loop $(ARGS)

@@ -1,0 +1,202 @@
+"""What is measured on a GPU, one command each; they print as they go and leave files when cut.
+
+    python3 -m benchmarks.card first       3 minutes: the tests on the card, its peak, the loop
+    python3 -m benchmarks.card table5      the paper's CIFAR-10 table, one seed
+    python3 -m benchmarks.card resnet20    80, 90 and 95 %, as many seeds as fit
+    python3 -m benchmarks.card phase       seconds of one phase for m = 1, 3, 5, 10
+
+Each uses the folder that `make bundle DATA=...` wrote (--bundle) and writes into --out what
+`make intake` takes in. Settings by -S go over its own: a rehearsal without a GPU is
+
+    python3 -m benchmarks.card table5 --data data/few -S pretrain.epochs=1 -S network.name=resnet8
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+# Seconds at most, network, further arguments of benchmarks/loop.py; the most telling ones first.
+LOOPS = (
+    (80, "resnet18", "--ways obvious eager graph graph+compile graph+fast --batches 350"),
+    (40, "resnet20", "--ways graph --batches 350 --jobs 1 2 3 4"),
+    (40, "resnet20", "--ways obvious graph --batches 350"),
+    (60, "wrn20", "--ways obvious graph --batches 50"),
+)
+# It prints "  graph  65000 images/s  ratio" and "  resnet20 graph, 2 at once:  90000 images/s".
+SPEED = re.compile(r"^  (?:\S+ )?(\S+?)(?:, (\d+) at once:)? +([\d.]+) images/s", re.MULTILINE)
+BASE = ("recipe=cifar10_resnet18", "+data.name=image_folder", "evaluate.corruptions=none",
+        "methods=[sms,imp,imp_mx]", "merge=[uniform]", "pretrain.precision=bf16")  # fmt: skip
+RESERVE = 45  # seconds that stopping, the report and packing may take
+
+
+def main() -> None:
+    """Measure what the command line names."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["first", "table5", "resnet20", "phase"])
+    parser.add_argument("--minutes", type=float, help="in all; default: 3 for first, 9.5")
+    parser.add_argument("--bundle", type=Path, default=Path("dist/bundle"))
+    parser.add_argument("--data", default="data/cifar10", help="the image folder, in the bundle")
+    parser.add_argument("--out", type=Path, default=Path("back"))
+    parser.add_argument("--seed", type=int, default=0, help="of table5")
+    parser.add_argument("--seeds", type=int, default=10, help="at most, of resnet20")
+    parser.add_argument("--loop", default="", help="further arguments of benchmarks/loop.py")
+    parser.add_argument("-S", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    options.end = time.monotonic() + 60 * (
+        options.minutes or (3 if options.what == "first" else 9.5)
+    )
+    options.out, options.bundle = options.out.resolve(), options.bundle.resolve()
+    options.out.mkdir(parents=True, exist_ok=True)
+    {"first": first, "table5": table5, "resnet20": resnet20, "phase": phase}[options.what](options)
+
+
+def left(options: argparse.Namespace) -> float:
+    """Return the seconds that are left."""
+    return float(options.end - time.monotonic())
+
+
+def first(options: argparse.Namespace) -> None:
+    """Run the tests that need a GPU, then measure the card's peak and the training loop."""
+    python = [sys.executable, str(options.bundle / "run"), "--python"]
+    said = _output([*python, "-m", "benchmarks.card_peak"], 60, options)
+    facts = json.loads(said.strip().splitlines()[-1])
+    peak = facts.pop("peak")
+    flops = facts.pop("flops")
+    facts["date"] = time.strftime("%Y-%m-%d", time.gmtime())
+    _keep(options, "first", [{"measure": "peak", **peak, **facts}])
+    tests = [str(path) for path in sorted(ROOT.glob("tests/test_*.py")) if _on_gpu(path)]
+    log = options.out / "first-tests.log"
+    _output([*python, "-m", "pytest", "-q", "-m", "gpu", *tests], 60, options, log)
+    device = ["--device", "cpu" if facts["card"] == "CPU" else "cuda", "--precision", "bf16"]
+    device += ["--rounds", "3", "--loader-workers", str(min(14, max(0, (os.cpu_count() or 1) - 2)))]
+    for seconds, network, more in LOOPS:
+        words = [*device, "--network", network, *more.split(), *options.loop.split()]
+        text = _output([*python, "-m", "benchmarks.loop", *words], seconds, options)
+        lines = []
+        for way, jobs, speed in SPEED.findall(text):
+            share = float(speed) * flops[network] / (1e12 * peak["tflops"] or math.inf)
+            line = {"measure": "loop", "network": network, "way": way, "jobs": int(jobs or 1)}
+            lines.append(line | {"images_per_s": float(speed), "share_of_peak": share} | facts)
+        _keep(options, "first", lines)
+
+
+def _on_gpu(path: Path) -> bool:
+    return "mark.gpu" in path.read_text()
+
+
+def table5(options: argparse.Namespace) -> None:
+    """Run Table 5's settings for one seed: 3 phases of 20 epochs to 98 %, m = 3."""
+    _run(options, f"table5-s{options.seed}", [f"seed={options.seed}"], 60)
+
+
+def resnet20(options: argparse.Namespace) -> None:
+    """Run ResNet-20 at three sparsities, seed after seed, until the time is over."""
+    for count in range(1, options.seeds + 1):
+        for target in (80, 90, 95):
+            if left(options) < 2 * RESERVE:
+                return
+            seeds = ",".join(map(str, range(count)))
+            settings = [f"seeds=[{seeds}]", f"target_sparsity={target / 100}"]
+            _run(options, f"resnet20-{target}", ["network.name=resnet20", *settings], 5)
+
+
+def phase(options: argparse.Namespace) -> None:
+    """Time one phase of ResNet-20, 2 epochs, for several m: from the pruning to the soup."""
+    short = ["network.name=resnet20", "pretrain.epochs=2", "retrain.epochs=2", "phases=1",
+             "target_sparsity=0.9", "methods=[sms]"]  # fmt: skip
+    for m in (1, 3, 5, 10):
+        if left(options) < 2 * RESERVE:
+            return
+        ended: dict[str, float] = {}
+        # A seed of its own: otherwise the first candidates come from the cache.
+        for line in _lines(options, f"phase-{m}", [*short, f"m={m}", f"seed={m}"], 0):
+            for stage in (f"s{m}-p1-prune", f"s{m}-sms_uniform-p1"):
+                if re.search(rf"ran +{stage} ", line):
+                    ended[stage] = time.monotonic()
+        if len(ended) == 2:
+            begun, end = sorted(ended.values())
+            jobs = int(os.environ.get("SMS_GPU_JOBS") or 1)
+            seconds = round(end - begun, 1)
+            line = {"measure": "phase", "network": "resnet20", "m": m, "jobs": jobs}
+            _keep(options, "phase", [line | {"seconds": seconds} | _facts(options, f"phase-{m}")])
+
+
+def _run(options: argparse.Namespace, name: str, settings: list[str], megabytes: int) -> None:
+    for _ in _lines(options, name, settings, megabytes):
+        pass
+
+
+def _lines(
+    options: argparse.Namespace, name: str, settings: list[str], megabytes: int
+) -> Iterator[str]:
+    """Run the graph with ``settings`` through the bundle; give and print its lines as they come."""
+    whole = [*BASE, f"data.path={options.data}", *settings, *options.settings]
+    words = [word for setting in whole for word in ("-S", setting)]
+    minutes = max(0.1, (left(options) - RESERVE) / 60)
+    command = [sys.executable, str(options.bundle / "run"), "--name", name, *words]
+    command += ["--minutes", f"{minutes:.2f}", "--out", str(options.out)]
+    command += ["--megabytes", str(megabytes)]
+    print(f"{name}: {minutes:.1f} minutes at most", flush=True)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as run:
+        for line in run.stdout or ():
+            print(line, end="", flush=True)
+            yield line
+
+
+def _output(
+    command: list[str], seconds: float, options: argparse.Namespace, log: Path | None = None
+) -> str:
+    """Return what ``command`` prints, at most ``seconds`` long; show it, and keep it in ``log``."""
+    print("$", " ".join(command[3:]), flush=True)
+    if left(options) < 5:
+        print("left out: the time is over", flush=True)
+        return ""
+    log = log or options.out / "first.log"
+    with log.open("a+") as file:
+        begun = file.seek(0, os.SEEK_END)
+        run = subprocess.Popen(
+            command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            run.wait(min(seconds, left(options)))
+        except subprocess.TimeoutExpired:
+            os.killpg(run.pid, signal.SIGKILL)  # with its workers, which hold the card
+            run.wait()
+            print("cut off: its time is over", flush=True)
+        file.seek(begun)
+        text = file.read()
+    print(text, flush=True)
+    return text
+
+
+def _facts(options: argparse.Namespace, name: str) -> dict[str, Any]:
+    """Return where a run was made, from what it packed."""
+    import tarfile  # noqa: PLC0415
+
+    with tarfile.open(options.out / f"{name}-results.tar.gz") as archive:
+        file = archive.extractfile("run.json")
+        run = json.load(file) if file else {}
+    return {key: run[key] for key in ("card", "torch", "commit", "golden", "date")}
+
+
+def _keep(options: argparse.Namespace, name: str, lines: list[dict[str, Any]]) -> None:
+    with (options.out / f"{name}.jsonl").open("a") as file:
+        file.writelines(json.dumps(line, sort_keys=True) + "\n" for line in lines)
+
+
+if __name__ == "__main__":
+    main()

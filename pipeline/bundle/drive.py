@@ -1,0 +1,156 @@
+"""The bundle's run, once its wheels are installed: params.yaml, `dvc repro`, time, packing.
+
+``run`` (pipeline/bundle/run.py) starts it; ``SMS_BUNDLE`` names the bundle's folder.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from pipeline.bundle.pack import RUN
+from pipeline.errors import UserError
+from pipeline.files import read_json, write_json
+
+GRACE = 40.0  # seconds from ^C until stronger signals; the driver gives its stages 5
+POLL = 0.2
+
+
+def main() -> int:
+    """Run what the command line asks for; return the exit status."""
+    bundle = Path(os.environ["SMS_BUNDLE"])
+    options = _options(bundle)
+    project = bundle / "project"
+    os.chdir(project)
+    _environment(bundle)
+    _set(project, bundle / "params.yaml", options.set)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in ("artifacts", "reports"):  # what other settings left; the cache has it still
+        shutil.rmtree(project / name, ignore_errors=True)
+    facts = read_json(bundle / "bundle.json")
+    facts |= {"name": options.name, "settings": options.set, "minutes": options.minutes}
+    facts["date"] = time.strftime("%Y-%m-%d", time.gmtime())
+    write_json(project / RUN, facts)
+    status, cut = _repro(
+        options, [sys.executable, "-m", "pipeline.bundle.pack", *_packing(options)]
+    )
+    if cut:
+        sys.stdout.write(f"stopped {cut}; what had ended is kept\n")
+        return 0
+    return status
+
+
+def _options(bundle: Path) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="run", description="Run the graph without a network.")
+    parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE",
+                        help="a setting, as for `dvc exp run -S`")  # fmt: skip
+    parser.add_argument("--minutes", type=float, help="stop after so many; default: at the end")
+    parser.add_argument("--name", default="run", help="begins the names of the files in --out")
+    parser.add_argument("--out", type=Path, default=bundle / "back", help="what comes back")
+    parser.add_argument("--megabytes", type=float, default=60, help="at most so much comes back")
+    parser.add_argument("--every", type=float, default=60, help="seconds from packing to packing")
+    options = parser.parse_args()
+    if not options.name.replace("-", "").replace("_", "").isalnum():
+        raise UserError(f"--name {options.name}: it must be letters, digits, - and _")
+    options.out = options.out.resolve()
+    return options
+
+
+def _environment(bundle: Path) -> None:
+    """Leave nothing outside the bundle, and call nobody."""
+    cache = bundle / "cache"
+    cache.mkdir(exist_ok=True)
+    os.environ |= {
+        "DO_NOT_TRACK": "1",
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(cache / "dvc"),
+        "DVC_GLOBAL_CONFIG_DIR": str(cache / "dvc-config"),
+        "DVC_SYSTEM_CONFIG_DIR": str(cache / "dvc-config"),
+        "MPLCONFIGDIR": str(cache / "matplotlib"),
+        "SMS_MLFLOW": "0",
+        "SMS_PYTHON": sys.executable,
+    }
+
+
+def _set(project: Path, original: Path, settings: list[str]) -> None:
+    """Write params.yaml: the bundle's own with ``settings`` over it, checked.
+
+    Raises:
+        UserError: a setting is malformed, unknown or impossible.
+    """
+    # DVC's own reading of -S, which needs neither git nor a cache; seconds to import.
+    from dvc.exceptions import DvcException  # type: ignore[import-untyped]  # noqa: PLC0415
+    from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    from pipeline import params  # noqa: PLC0415
+
+    path = project / "params.yaml"
+    shutil.copyfile(original, path)
+    try:
+        apply_overrides(path, settings)
+    except (DvcException, ValueError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise UserError(f"-S {' '.join(settings)}: {reason}") from error
+    params.load(path)
+
+
+def _packing(options: argparse.Namespace) -> list[str]:
+    return [str(options.out), options.name, str(options.megabytes)]
+
+
+def _repro(options: argparse.Namespace, pack: list[str]) -> tuple[int, str]:
+    """Run `dvc repro` with packing beside it; return its status and why it was cut off, if so."""
+    caught: list[str] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        caught.append(f"by {signal.Signals(number).name}")
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, note)
+    begun = packed = time.monotonic()
+    limit = float("inf") if options.minutes is None else 60 * options.minutes
+    packing: subprocess.Popen[bytes] | None = None
+    run = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], start_new_session=True)
+    while run.poll() is None and not caught:
+        if time.monotonic() - begun > limit:
+            caught.append(f"after {options.minutes:g} minutes")
+        elif time.monotonic() - packed > options.every and (
+            not packing or packing.poll() is not None
+        ):
+            packed, packing = time.monotonic(), _beside(pack)
+        time.sleep(POLL)
+    if caught:
+        _stop(run)
+    if packing:
+        packing.wait()
+    subprocess.run(pack, check=True)
+    return run.returncode, caught[0] if caught else ""
+
+
+def _beside(pack: list[str]) -> subprocess.Popen[bytes]:
+    """Start packing with the lowest priority, deaf to ^C."""
+    return subprocess.Popen(["nice", "-n", "19", *pack], start_new_session=True)
+
+
+def _stop(run: subprocess.Popen[bytes]) -> None:
+    """Send `dvc repro` and its driver what ^C would, then stronger signals."""
+    for number, seconds in ((signal.SIGINT, GRACE), (signal.SIGTERM, 10.0), (signal.SIGKILL, None)):
+        try:
+            os.killpg(run.pid, number)
+            run.wait(seconds)
+            return
+        except (subprocess.TimeoutExpired, ProcessLookupError):
+            continue
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)

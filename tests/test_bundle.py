@@ -1,0 +1,265 @@
+"""The bundle: built, run without a network, cut off, packed, and taken in at home."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline import params
+from pipeline.bundle import origin, pack
+from pipeline.bundle.build import Options, build
+from pipeline.bundle.intake import RUNS, experiment, take_in
+from pipeline.bundle.wheels import platforms
+from pipeline.errors import UserError
+from pipeline.plan.build import build as plan_build
+from pipeline.run.loop import turns
+from tests.project import ROOT
+
+FACTS = {
+    "name": "table5", "settings": ["m=3"], "commit": "aaaa", "golden": "g1", "card": "H100",
+    "torch": "2.11", "date": "2026-01-01", "params": {"m": 3, "seeds": [0], "about": "x"},
+}  # fmt: skip
+TABLE = "method,phase,seed,test_accuracy,model\ndense,0,0,0.95,d\nimp,1,0,0.94,i\nsms,1,0,,s\n"
+
+
+def results(folder: Path, name: str = "run", table: str = TABLE, **facts: object) -> Path:
+    """Write an archive such as a run packs it."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}-results.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for inside, text in (
+            ("run.json", json.dumps(FACTS | facts)),
+            ("reports/results.csv", table),
+        ):
+            info = tarfile.TarInfo(inside)
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text.encode()))
+    return path
+
+
+def test_a_newer_glibc_takes_the_wheels_of_every_older_one():
+    tags = platforms("manylinux_2_28_x86_64")
+    assert tags[0] == "manylinux_2_28_x86_64"
+    assert {"manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux1_x86_64"} <= set(tags)
+    assert "manylinux_2_29_x86_64" not in tags
+    assert "manylinux2014_aarch64" not in platforms("manylinux_2_12_aarch64")
+    assert platforms("macosx_14_0_arm64") == ["macosx_14_0_arm64"]
+    with pytest.raises(UserError, match="manylinux_2_N_ARCH"):
+        platforms("linux_x86_64")
+
+
+def test_golden_numbers_are_told_apart_by_their_content(tmp_path):
+    folder = tmp_path / origin.GOLDEN
+    folder.mkdir(parents=True)
+    hashes = set()
+    for text in ("1.0", "1.0", "1.1"):
+        (folder / "loop.json").write_text(text)
+        hashes.add(origin.golden(tmp_path))
+    assert len(hashes) == 2
+
+
+def test_rows_are_taken_in_once_and_without_what_was_not_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("SMS_MLFLOW", "0")
+    file = results(tmp_path / "back")
+    assert "2 of 2 rows are new" in next(iter(take_in(tmp_path, [file])))
+    before = (tmp_path / RUNS).read_bytes()
+    assert "0 of 2 rows are new" in next(iter(take_in(tmp_path, [file])))
+    assert (tmp_path / RUNS).read_bytes() == before
+    other = results(tmp_path / "back", "other", commit="bbbb")
+    list(take_in(tmp_path, [other]))
+    rows = pd.read_csv(tmp_path / RUNS)
+    assert list(rows["commit"]) == ["aaaa", "aaaa", "bbbb", "bbbb"]
+    assert set(rows["golden"]) == {"g1"}
+    assert set(rows["method"]) == {"dense", "imp"}  # sms was cut off
+    assert (tmp_path / RUNS).read_bytes().startswith(before)
+
+
+def test_seeds_and_methods_do_not_tell_experiments_apart_but_settings_do():
+    values = {"m": 3, "seeds": [0], "methods": ["sms"], "pretrain": {"epochs": 200}}
+    same = values | {"seeds": [1, 2], "methods": ["imp"], "evaluate": {"groups": False}}
+    assert experiment(values) == experiment(same)
+    assert experiment(values) != experiment(values | {"pretrain": {"epochs": 100}})
+
+
+def test_a_damaged_archive_and_a_strange_file_are_refused(tmp_path):
+    file = results(tmp_path / "back")
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UserError, match="no whole archive"):
+        list(take_in(tmp_path, [file]))
+    with pytest.raises(UserError, match=r"must be NAME-results\.tar\.gz"):
+        list(take_in(tmp_path, [tmp_path / "notes.txt"]))
+    assert not (tmp_path / RUNS).exists()
+
+
+def test_measurements_of_a_card_are_taken_in_once(tmp_path):
+    file = tmp_path / "first.jsonl"
+    file.write_text('{"measure": "peak", "card": "H100", "tflops": 790.0}\n')
+    list(take_in(tmp_path, [file]))
+    file.write_text(file.read_text() + '{"measure": "loop", "card": "H100", "jobs": 1}\n')
+    assert "1 of 2 measurements are new" in next(iter(take_in(tmp_path, [file])))
+    assert len(pd.read_csv(tmp_path / "docs/data/card.csv")) == 2
+    file.write_text("{no JSON\n")
+    with pytest.raises(UserError, match="every line must be a JSON object"):
+        list(take_in(tmp_path, [file]))
+
+
+def test_networks_come_back_in_parts_and_only_as_many_as_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(pack, "PART", 30_000)
+    (tmp_path / pack.RUN).parent.mkdir(parents=True)
+    networks = []
+    for name, size in (("soup", 40_000), ("dense", 90_000)):
+        path = tmp_path / "artifacts" / name / "model.safetensors"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(os.urandom(size))
+        networks.append(path)
+    out = tmp_path / "back"
+    out.mkdir()
+    assert pack._pack_networks(tmp_path, out, "run", networks, 1e6) == 2
+    parts = sorted(out.glob("run-networks.tar.*"))
+    assert [part.stat().st_size <= 30_000 for part in parts] == [True] * len(parts)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(p.read_bytes() for p in parts))) as archive:
+        for path in networks:
+            file = archive.extractfile(str(path.relative_to(tmp_path)))
+            assert file is not None
+            assert file.read() == path.read_bytes()
+    assert pack._pack_networks(tmp_path, out, "run", networks, 60_000) == 1
+    assert len(list(out.glob("run-networks.tar.*"))) < len(parts)  # no part of the older archive
+    assert pack._pack_networks(tmp_path, out, "run", networks, 0) == 0
+    assert not list(out.glob("run-networks.tar.*"))
+
+
+def test_trainings_of_table_5_end_phase_by_phase(tmp_path):
+    (tmp_path / "params.yaml").write_text(
+        "recipe: cifar10_resnet18\nseed: 0\nm: 3\nmethods: [sms, imp, imp_mx]\nmerge: [uniform]\n"
+        "data: {name: image_folder, path: data/cifar10}\nevaluate: {corruptions: none}\n"
+        "pretrain: {precision: bf16}\n"
+    )
+    plan = plan_build(params.load(tmp_path / "params.yaml"))
+    inputs = {name: node.inputs for name, node in plan.nodes.items()}
+    readers: dict[str, list[str]] = {name: [] for name in inputs}
+    for name, reads in inputs.items():
+        for read in reads:
+            readers[read].append(name)
+    places = turns(inputs, readers)
+    done: list[str] = []
+    while len(done) < len(inputs):  # one slot
+        ready = [n for n in inputs if n not in done and set(inputs[n]) <= set(done)]
+        done.append(min(ready, key=places.__getitem__))
+    order = [plan.nodes[n] for n in done if plan.nodes[n].script == "retrain"]
+    phases = [int(node.labels["phase"]) for node in order]
+    assert phases == sorted(phases)
+    assert len(phases) == 3 * 5 - 1  # phase 1 of IMP is a candidate of SMS
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle with one wheel of its own and the digits' few settings."""
+    folder = tmp_path_factory.mktemp("bundle")
+    (folder / "wheels").mkdir()
+    with zipfile.ZipFile(folder / "wheels" / "onlyhere-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("onlyhere.py", "value = 7\n")
+        info = "onlyhere-1.0.dist-info"
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: onlyhere\nVersion: 1.0\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+    sizes = build(ROOT, folder / "out", Options("3.11", "any", wheels=folder / "wheels"))
+    assert sum(sizes.values()) < 10
+    return folder / "out"
+
+
+def offline(bundle: Path, *words: str) -> str:
+    """Run the bundle in a network namespace of its own, which has no network."""
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare is not installed: it takes the network away")
+    tried = subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False)
+    if tried.returncode:
+        pytest.skip("unshare -n needs root: it takes the network away")
+    left = ("DVC_", "SMS_", "MLFLOW_", "PYTHONPATH", "PYTEST")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(left)}
+    done = subprocess.run(
+        ["unshare", "-n", sys.executable, str(bundle / "run"), *words],
+        cwd=bundle.parent, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+TINY = ("m=2", "methods=[sms]", "merge=[uniform]", "pretrain.epochs=1", "retrain.epochs=1",
+        "pretrain.batch_size=256", "evaluate.corruptions=none")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_bundle_runs_without_network_and_git_and_a_cut_keeps_what_ended(bundle, tmp_path):
+    assert offline(bundle, "--python", "-c", "import onlyhere; print(onlyhere.value)").endswith(
+        "7\n"
+    )
+    settings = [word for setting in TINY for word in ("-S", setting)]
+    said = offline(bundle, "--name", "whole", *settings, "-S", "phases=1")
+    assert "8 of 9 stages" in said or "9 of 9 stages" in said
+    back = bundle / "back"
+    with tarfile.open(back / "whole-results.tar.gz") as archive:
+        names = archive.getnames()
+        archive.extractall(tmp_path, filter="data")
+    assert {"run.json", "stages/dvc.lock", "reports/results.md"} <= set(names)
+    assert not [name for name in names if name.endswith(".safetensors")]
+    facts = json.loads((tmp_path / "run.json").read_text())
+    assert facts["golden"] == origin.golden(ROOT)
+    assert facts["params"]["phases"] == 1
+    table = pd.read_csv(tmp_path / "reports/results.csv")
+    assert table["test_accuracy"].notna().all()
+    with tarfile.open(back / "whole-networks.tar.0") as archive:
+        assert "artifacts/s0-dense/model.safetensors" in archive.getnames()
+
+    # Other settings, cut off at once: nothing of the first run may pass for a result of theirs.
+    said = offline(bundle, "--name", "cut", *settings, "-S", "phases=2", "--minutes", "0.1")
+    assert "stopped after 0.1 minutes" in said
+    with tarfile.open(back / "cut-results.tar.gz") as archive:
+        archive.extractall(tmp_path / "cut", filter="data")
+    table = pd.read_csv(tmp_path / "cut/reports/results.csv")
+    assert table[table["phase"] == 2]["test_accuracy"].isna().all()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # MLflow's own
+def test_an_imported_run_stands_in_mlflow_once_with_its_networks(tmp_path, monkeypatch):
+    monkeypatch.delenv("SMS_MLFLOW", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    file = results(tmp_path / "back")
+    model = tmp_path / "artifacts/s0-dense/model.safetensors"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"weights")
+    with tarfile.open(tmp_path / "back/run-networks.tar.0", "w") as archive:
+        archive.add(model, "artifacts/s0-dense/model.safetensors")
+    code = "import sys; from pipeline.bundle.intake import take_in; from pathlib import Path\n"
+    code += "print(*take_in(Path.cwd(), [Path(sys.argv[1])]))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for expected in ("a run in MLflow", "MLflow has it"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(file)],
+            env=environment, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert expected in done.stdout
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    parents = client.search_runs(experiments, "tags.imported = 'true'")
+    assert len(parents) == 1
+    tags = parents[0].data.tags
+    assert tags["mlflow.source.git.commit"] == "aaaa"
+    assert (tags["card"], tags["golden"]) == ("H100", "g1")
+    assert parents[0].data.params["m"] == "3"
+    assert parents[0].data.metrics["test_accuracy/imp"] == 0.94
+    folder = client.download_artifacts(parents[0].info.run_id, "networks", str(tmp_path))
+    assert Path(folder, "s0-dense/model.safetensors").read_bytes() == b"weights"
