@@ -20,7 +20,7 @@ from pipeline.sparsify.base import Goal
 from pipeline.sparsify.build import build
 from pipeline.sparsify.parts.dense import DENSE, with_dense
 from pipeline.tasks.base import load as load_task
-from pipeline.train.device import pick
+from pipeline.train.device import pick, resident
 from pipeline.train.launch import leave, on_all_gpus
 from pipeline.train.loop import steps_per_epoch, train
 
@@ -48,7 +48,8 @@ add_training_flags(parser)
 
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
-    data, device = load(flags.data), pick(flags.device)
+    device = pick(flags.device)
+    data = resident(load(flags.data), device)
     start = _start(flags, data)
     model, end = network(start), flags.to_epoch or flags.epochs
     if not 0 <= flags.from_epoch < end <= flags.epochs:
