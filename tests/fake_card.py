@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd.graph import get_gradient_edge
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 CARD = torch.device("cuda", 0)
 aten = torch.ops.aten
 COPIES = {aten._to_copy.default, aten.copy_.default}
 INDEXED = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default}  # by CPU rows too
+ONES = {True: 1.0, False: 1}
 
 
 class MisplacedError(AssertionError):
@@ -34,7 +35,8 @@ class Reads(TorchDispatchMode):
 
     ``count``, by kind: "number", a scalar that is read; "shape", an output whose size depends on
     numbers; "down", a copy from the card; "up", a copy to the card from memory that is not
-    page-locked. Scalars that are read are 1, and outputs of unknown size have one row.
+    page-locked. Of what is counted in a tensor all is there, other scalars that are read are 1, and
+    outputs of unknown size have one row.
     """
 
     def __init__(self) -> None:
@@ -53,17 +55,23 @@ class Reads(TorchDispatchMode):
                 return func.decompose(*args, **kwargs)
         if func is aten._pin_memory.default:
             return args[0]
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        fake = any(isinstance(one, FakeTensor) for one in tensors) or "device" in kwargs
+        if tensors and not fake:  # such as labels that the host compares with predictions
+            with _disable_current_modes():
+                return func(*args, **kwargs)
         if func is aten._local_scalar_dense.default:
             self._met("number", args[0])
-            return torch.tensor(1, dtype=args[0].dtype, device="cpu").item()
+            return getattr(args[0], "all_there", ONES[args[0].dtype.is_floating_point])
         if (shape := _unknown_shape(func, args)) is not None:
             self._met("shape", args[0])
             dtype = args[0].dtype if func is aten.index.Tensor else torch.int64
             return args[0].new_empty(shape, dtype=dtype)
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if func not in COPIES | INDEXED:
             _refuse_two_places(func, tensors)
         result = func(*args, **kwargs)
+        if func is aten.count_nonzero.default:
+            result.all_there = args[0].numel()
         if func in COPIES:
             self._copied(args[-1] if func is aten.copy_.default else args[0], result, kwargs)
         return result
@@ -192,6 +200,16 @@ def card() -> Iterator[Reads]:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(reads)
         yield reads
+
+
+def outside(function: Any) -> Any:
+    """Return ``function``, which reads a file, for use within `card`."""
+
+    def read(*args: Any) -> Any:
+        with _disable_current_modes():
+            return function(*args)
+
+    return read
 
 
 def misplaced(model: nn.Module) -> list[str]:
