@@ -1,9 +1,9 @@
 """A card that is not there: fake tensors on the device cuda, which have a place but no numbers.
 
 PyTorch's `FakeTensorMode` runs every operation for its shape, dtype and device only, and refuses
-operands on two devices as a card would. Where there is no card four things need a stand-in, below:
+operands on two devices as a card would. Where there is no card six things need a stand-in, below:
 what is read from a card, autograd's engine (it asks the driver for its streams), `Module.to` (it
-exchanges the storage of parameters), and page-locked memory.
+exchanges the storage of parameters), page-locked memory, SGD's fused kernel, and files of tensors.
 """
 
 from collections import Counter
@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd.graph import get_gradient_edge
@@ -186,6 +187,41 @@ def _apply(self: nn.Module, function: Any, recurse: bool = True) -> nn.Module:
     return self
 
 
+def fused_sgd(
+    weights: list[Tensor], gradients: list[Tensor], momenta: list[Tensor], *, lr: Any, **_: Any
+) -> None:
+    """Demand what the fused kernel does, which PyTorch has for real tensors only."""
+    for group in zip(weights, gradients, momenta or weights, strict=True):
+        _refuse_two_places("_fused_sgd_", [*group, lr.view(1)])
+        for one in group[1:]:
+            sizes = zip(one.shape, one.stride(), group[0].stride(), strict=True)
+            assert one.dtype == group[0].dtype
+            assert one.shape == group[0].shape
+            assert all(size == 1 or left == right for size, left, right in sizes)
+    assert lr.dtype == torch.float32
+
+
+class RealFile:
+    """A safetensors file whose tensors are real ones, in the host's memory."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.file = safe_open(*args, **kwargs)
+
+    def __enter__(self) -> "RealFile":
+        self.file.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.file.__exit__(*error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def get_tensor(self, name: str) -> Tensor:
+        with _disable_current_modes():
+            return self.file.get_tensor(name)
+
+
 @contextmanager
 def card() -> Iterator[Reads]:
     """Pretend that there is a card; what is computed within has no numbers."""
@@ -193,6 +229,8 @@ def card() -> Iterator[Reads]:
     with ExitStack() as stack:
         stack.enter_context(patch("torch.autograd._engine_run_backward", run_backward))
         stack.enter_context(patch.object(nn.Module, "_apply", _apply))
+        stack.enter_context(patch("torch._fused_sgd_", fused_sgd))
+        stack.enter_context(patch("pipeline.tensors.safe_open", RealFile))
         # Autocast asks for the card before it casts.
         absent = "torch.cuda.amp.common.amp_definitely_not_available"
         stack.enter_context(patch(absent, lambda: False))
@@ -200,16 +238,6 @@ def card() -> Iterator[Reads]:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(reads)
         yield reads
-
-
-def outside(function: Any) -> Any:
-    """Return ``function``, which reads a file, for use within `card`."""
-
-    def read(*args: Any) -> Any:
-        with _disable_current_modes():
-            return function(*args)
-
-    return read
 
 
 def misplaced(model: nn.Module) -> list[str]:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pipeline import merge_inputs
 from pipeline.checkpoint import Checkpoint
 from pipeline.data.base import Dataset, Split
 from pipeline.evaluate.corruptions.arrays import Arrays
@@ -40,7 +39,7 @@ from pipeline.train.criterion import CrossEntropy
 from pipeline.train.device import resident
 from pipeline.train.loop import Hook, Settings, train
 from pipeline.train.predict import batch_of, batch_on, count_right, logits
-from tests.fake_card import CARD, MisplacedError, card, misplaced, outside, run_backward
+from tests.fake_card import CARD, MisplacedError, card, misplaced, run_backward
 
 CPU = torch.device("cpu")
 AUGMENTED = Augmentation(crop_padding=1, flip=True, rotation=10.0)
@@ -324,17 +323,9 @@ def folders(tmp_path_factory) -> list[Path]:
     return [root / name for name in ("dense", "parent", "one", "two")]
 
 
-@pytest.fixture
-def read_for_real(monkeypatch):
-    for name in ("read", "load_tensors"):
-        monkeypatch.setattr(merge_inputs, name, outside(getattr(merge_inputs, name)))
-
-
 @pytest.mark.parametrize("sent", [True, False], ids=["resident", "by batches"])
 @pytest.mark.parametrize("rule", rules.names())
-def test_every_merge_rule_judges_its_soups_on_the_card(
-    rule, sent, folders, read_for_real, monkeypatch
-):
+def test_every_merge_rule_judges_its_soups_on_the_card(rule, sent, folders, monkeypatch):
     monkeypatch.setattr("pipeline.soup.learned.STEPS", 1)
     monkeypatch.setattr("pipeline.soup.wise.GRID", (1.0, 0.0))
     monkeypatch.setattr(devices, "memory", lambda _: 2**30)
@@ -358,7 +349,7 @@ def test_every_merge_rule_judges_its_soups_on_the_card(
     assert bool(used) == bool({"score", "loss", "distillation"} & asked.keys())
 
 
-def test_the_slopes_of_a_soup_are_read_once(folders, read_for_real):
+def test_the_slopes_of_a_soup_are_read_once(folders):
     with card() as reads:
         given = MergeInputs(folders[2:], dataset(), CARD)
         slopes = given.loss.slopes
