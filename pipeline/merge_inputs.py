@@ -17,8 +17,8 @@ from pipeline.model_folder import PREDICTIONS, calibrated, network, read
 from pipeline.seeds import derive
 from pipeline.soup.base import Objective
 from pipeline.tasks.base import load as load_task
-from pipeline.train.device import sent
 from pipeline.train.normalise import normaliser
+from pipeline.train.placement import sent
 from pipeline.train.predict import batch_of
 from pipeline.train.slopes import slopes
 

@@ -16,7 +16,8 @@ from pipeline.errors import UserError
 from pipeline.interpolate import barrier, between, grid
 from pipeline.model_folder import calibrated, read
 from pipeline.tasks.base import load as load_task
-from pipeline.train.device import pick, resident
+from pipeline.train.device import pick
+from pipeline.train.placement import resident
 
 Measures = dict[str, dict[str, float]]
 

@@ -9,7 +9,8 @@ from pipeline.data.base import load
 from pipeline.merge_inputs import MergeInputs
 from pipeline.model_folder import write
 from pipeline.soup import build
-from pipeline.train.device import pick, resident
+from pipeline.train.device import pick
+from pipeline.train.placement import resident
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)

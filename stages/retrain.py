@@ -11,9 +11,10 @@ from pipeline.model_folder import network, read, write
 from pipeline.schedule import allr_peak, learning_rates, settle
 from pipeline.swa import AverageEpochs
 from pipeline.tasks.base import load as load_task
-from pipeline.train.device import pick, resident
+from pipeline.train.device import pick
 from pipeline.train.launch import leave, on_all_gpus
 from pipeline.train.loop import steps_per_epoch, train
+from pipeline.train.placement import resident
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)

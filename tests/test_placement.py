@@ -32,12 +32,12 @@ from pipeline.sparsify.build import build as sparsifier
 from pipeline.sparsify.build import names as methods
 from pipeline.swa import AverageEpochs
 from pipeline.tasks.base import load as load_task
-from pipeline.train import device as devices
+from pipeline.train import placement
 from pipeline.train.augment import Augmentation
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.criterion import CrossEntropy
-from pipeline.train.device import resident
 from pipeline.train.loop import Hook, Settings, train
+from pipeline.train.placement import resident
 from pipeline.train.predict import batch_of, batch_on, count_right, logits
 from tests.fake_card import CARD, MisplacedError, card, misplaced, run_backward
 
@@ -295,7 +295,7 @@ def test_a_card_is_given_more_at_once():
 def test_a_split_that_fits_stays_on_the_card(monkeypatch):
     data = dataset(train=64, val=8)
     assert resident(data, CPU) is data
-    monkeypatch.setattr(devices, "memory", lambda _: 16 * data.val.images.nbytes)
+    monkeypatch.setattr(placement, "memory", lambda _: 16 * data.val.images.nbytes)
     with card() as reads:
         placed = resident(data, CARD)
         assert placed.val.images.device == placed.test.images.device == CARD
@@ -328,7 +328,7 @@ def folders(tmp_path_factory) -> list[Path]:
 def test_every_merge_rule_judges_its_soups_on_the_card(rule, sent, folders, monkeypatch):
     monkeypatch.setattr("pipeline.soup.learned.STEPS", 1)
     monkeypatch.setattr("pipeline.soup.wise.GRID", (1.0, 0.0))
-    monkeypatch.setattr(devices, "memory", lambda _: 2**30)
+    monkeypatch.setattr(placement, "memory", lambda _: 2**30)
     dense, parent, *candidates = folders
     used = []
     measure = calibrated

@@ -13,7 +13,7 @@ from pipeline.evaluate.corruptions.constants import NAMES_15, NAMES_19, SEVERITI
 from pipeline.evaluate.metrics import refuse_diverged
 from pipeline.evaluate.resume import Cells
 from pipeline.progress import emit
-from pipeline.train.device import sent
+from pipeline.train.placement import sent
 
 Predict = Callable[[Tensor], Tensor]
 

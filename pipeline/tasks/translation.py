@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.evaluate.bleu import of_split
 from pipeline.models.parts.translator import Translator
 from pipeline.tasks.base import Task
-from pipeline.train.device import sent
+from pipeline.train.placement import sent
 from pipeline.train.predict import batch_on, evaluating
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from pipeline.data.base import Split
 from pipeline.data.formats.compressed import Compressed, Images, Rows
 from pipeline.train.criterion import Criterion
-from pipeline.train.device import sent
 from pipeline.train.normalise import normaliser
+from pipeline.train.placement import sent
 
 GPU_PIXELS = 2**20  # of a batch on a GPU; at 160 channels, the widest here, 0.7 GB a layer
 
