@@ -18,6 +18,7 @@ from pipeline.seeds import derive
 from pipeline.soup.base import Objective
 from pipeline.tasks.base import load as load_task
 from pipeline.train.normalise import normaliser
+from pipeline.train.placement import sent
 from pipeline.train.predict import batch_of
 from pipeline.train.slopes import slopes
 
@@ -111,9 +112,11 @@ class MergeInputs:
         def of_batch(weights: Tensor, step: int) -> Tensor:
             generator = torch.Generator().manual_seed(derive(self.seed, "batch", step))
             drawn = [torch.randperm(len(one), generator=generator)[:size] for one in splits]
-            images = [one.images[rows] for one, rows in zip(splits, drawn, strict=True)]
-            inputs = normalise(torch.cat(images).to(self.device))
-            return slopes(model, ends, weights, inputs, targets[drawn[0]].to(self.device), loss)
+            images = [
+                sent(one.images[rows], self.device) for one, rows in zip(splits, drawn, strict=True)
+            ]
+            inputs, y = normalise(torch.cat(images)), sent(targets[drawn[0]], self.device)
+            return slopes(model, ends, weights, inputs, y, loss)
 
         return of_batch
 

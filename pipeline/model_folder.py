@@ -38,7 +38,7 @@ def calibrated(
     (appendix A.2), so that they are compared on the same footing.
     """
     model = network(checkpoint).to(device)
-    reestimate(model, data.train.images.to(device), data.mean, data.std)
+    reestimate(model, data.train.images, data.mean, data.std)
     return model, load_task(data.task).predict(model, data, data.val)
 
 

@@ -17,6 +17,7 @@ from pipeline.interpolate import barrier, between, grid
 from pipeline.model_folder import calibrated, read
 from pipeline.tasks.base import load as load_task
 from pipeline.train.device import pick
+from pipeline.train.placement import resident
 
 Measures = dict[str, dict[str, float]]
 
@@ -31,7 +32,8 @@ parser.add_argument("--out", type=Path, required=True)
 
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
-    data, device = load(flags.data), pick(flags.device)
+    device = pick(flags.device)
+    data = resident(load(flags.data), device)
     splits = {"train": _some(data.train, flags.train_images), "val": data.val, "test": data.test}
     models = [read(folder) for folder in flags.models]
     if len(models) < 2:

@@ -10,6 +10,7 @@ from pipeline.merge_inputs import MergeInputs
 from pipeline.model_folder import write
 from pipeline.soup import build
 from pipeline.train.device import pick
+from pipeline.train.placement import resident
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)
@@ -24,7 +25,8 @@ parser.add_argument("--out", type=Path, required=True)
 
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
-    data, device = load(flags.data), pick(flags.device)
+    device = pick(flags.device)
+    data = resident(load(flags.data), device)
     given = MergeInputs(
         flags.candidates, data, device, parent=flags.parent, dense=flags.dense, seed=flags.seed
     )

@@ -23,6 +23,7 @@ from pipeline.tasks.base import load as load_task
 from pipeline.train.device import pick
 from pipeline.train.launch import leave, on_all_gpus
 from pipeline.train.loop import steps_per_epoch, train
+from pipeline.train.placement import resident
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)
@@ -38,7 +39,8 @@ add_training_flags(parser)
 
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
-    data, device = load(flags.data), pick(flags.device)
+    device = pick(flags.device)
+    data = resident(load(flags.data), device)
     channels = data.train.images.shape[1]
     torch.manual_seed(derive(flags.seed, "weights"))
     model = build(flags.network, len(data.classes), channels)

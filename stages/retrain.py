@@ -14,6 +14,7 @@ from pipeline.tasks.base import load as load_task
 from pipeline.train.device import pick
 from pipeline.train.launch import leave, on_all_gpus
 from pipeline.train.loop import steps_per_epoch, train
+from pipeline.train.placement import resident
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)
@@ -29,7 +30,8 @@ add_training_flags(parser)
 
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
-    data, parent, device = load(flags.data), read(flags.parent), pick(flags.device)
+    parent, device = read(flags.parent), pick(flags.device)
+    data = resident(load(flags.data), device)
     steps = flags.epochs * steps_per_epoch(len(data.train.labels), flags.batch_size)
     rates = learning_rates(flags.schedule, steps, _trace(flags), peak=_peak(flags))
     hooks = [] if flags.swa_start is None else [AverageEpochs(flags.swa_start, flags.epochs)]

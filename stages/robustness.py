@@ -32,7 +32,7 @@ def main(flags: argparse.Namespace) -> None:
     corrupted = opened(flags.corruptions, data)
 
     def predict(images: Tensor) -> Tensor:
-        return logits(model, images, data.mean, data.std).cpu()
+        return logits(model, images, data.mean, data.std)
 
     read_here = (flags.model / MODEL, flags.data, flags.corruptions)
     cells = Cells(side_file(flags.out, read_here, device))

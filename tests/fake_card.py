@@ -1,9 +1,9 @@
 """A card that is not there: fake tensors on the device cuda, which have a place but no numbers.
 
 PyTorch's `FakeTensorMode` runs every operation for its shape, dtype and device only, and refuses
-operands on two devices as a card would. Where there is no card five things need a stand-in, below:
+operands on two devices as a card would. Where there is no card six things need a stand-in, below:
 what is read from a card, autograd's engine (it asks the driver for its streams), `Module.to` (it
-exchanges the storage of parameters), page-locked memory, and SGD's fused kernel.
+exchanges the storage of parameters), page-locked memory, SGD's fused kernel, and files of tensors.
 """
 
 from collections import Counter
@@ -13,16 +13,18 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd.graph import get_gradient_edge
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 CARD = torch.device("cuda", 0)
 aten = torch.ops.aten
 COPIES = {aten._to_copy.default, aten.copy_.default}
 INDEXED = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default}  # by CPU rows too
+ONES = {True: 1.0, False: 1}
 
 
 class MisplacedError(AssertionError):
@@ -34,7 +36,8 @@ class Reads(TorchDispatchMode):
 
     ``count``, by kind: "number", a scalar that is read; "shape", an output whose size depends on
     numbers; "down", a copy from the card; "up", a copy to the card from memory that is not
-    page-locked. Scalars that are read are 1, and outputs of unknown size have one row.
+    page-locked. Of what is counted in a tensor all is there, other scalars that are read are 1, and
+    outputs of unknown size have one row.
     """
 
     def __init__(self) -> None:
@@ -53,17 +56,23 @@ class Reads(TorchDispatchMode):
                 return func.decompose(*args, **kwargs)
         if func is aten._pin_memory.default:
             return args[0]
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        fake = any(isinstance(one, FakeTensor) for one in tensors) or "device" in kwargs
+        if tensors and not fake:  # such as labels that the host compares with predictions
+            with _disable_current_modes():
+                return func(*args, **kwargs)
         if func is aten._local_scalar_dense.default:
             self._met("number", args[0])
-            return torch.tensor(1, dtype=args[0].dtype, device="cpu").item()
+            return getattr(args[0], "all_there", ONES[args[0].dtype.is_floating_point])
         if (shape := _unknown_shape(func, args)) is not None:
             self._met("shape", args[0])
             dtype = args[0].dtype if func is aten.index.Tensor else torch.int64
             return args[0].new_empty(shape, dtype=dtype)
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if func not in COPIES | INDEXED:
             _refuse_two_places(func, tensors)
         result = func(*args, **kwargs)
+        if func is aten.count_nonzero.default:
+            result.all_there = args[0].numel()
         if func in COPIES:
             self._copied(args[-1] if func is aten.copy_.default else args[0], result, kwargs)
         return result
@@ -192,6 +201,27 @@ def fused_sgd(
     assert lr.dtype == torch.float32
 
 
+class RealFile:
+    """A safetensors file whose tensors are real ones, in the host's memory."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.file = safe_open(*args, **kwargs)
+
+    def __enter__(self) -> "RealFile":
+        self.file.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.file.__exit__(*error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def get_tensor(self, name: str) -> Tensor:
+        with _disable_current_modes():
+            return self.file.get_tensor(name)
+
+
 @contextmanager
 def card() -> Iterator[Reads]:
     """Pretend that there is a card; what is computed within has no numbers."""
@@ -199,11 +229,12 @@ def card() -> Iterator[Reads]:
     with ExitStack() as stack:
         stack.enter_context(patch("torch.autograd._engine_run_backward", run_backward))
         stack.enter_context(patch.object(nn.Module, "_apply", _apply))
+        stack.enter_context(patch("torch._fused_sgd_", fused_sgd))
+        stack.enter_context(patch("pipeline.tensors.safe_open", RealFile))
         # Autocast asks for the card before it casts.
         absent = "torch.cuda.amp.common.amp_definitely_not_available"
         stack.enter_context(patch(absent, lambda: False))
         stack.enter_context(patch("torch.cuda.is_bf16_supported", lambda: True))
-        stack.enter_context(patch("torch._fused_sgd_", fused_sgd))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(reads)
         yield reads

@@ -25,12 +25,21 @@ def hits(logits: Tensor, labels: Tensor) -> Tensor:
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
         raise ValueError(f"logits {tuple(logits.shape)} do not fit labels {tuple(labels.shape)}")
-    if not torch.isfinite(logits).all():
+    refuse_diverged(finite=bool(torch.isfinite(logits).all()))
+    return logits.argmax(1) == labels
+
+
+def refuse_diverged(*, finite: bool) -> None:
+    """Refuse logits that are not all ``finite``.
+
+    Raises:
+        UserError: a logit is NaN or infinite.
+    """
+    if not finite:
         raise UserError(
             "the network's logits hold NaN or infinity, so training diverged: "
             "lower the learning rate."
         )
-    return logits.argmax(1) == labels
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -18,8 +18,11 @@ def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
     count = len(labels)
     example = torch.arange(count, device=labels.device).view(-1, *[1] * (labels.ndim - 1))
     cell = (example * classes + labels) * classes + predicted
-    cells = torch.bincount(cell[labels >= 0], minlength=count * classes * classes)
-    return cells.view(count, classes, classes)
+    last = count * classes * classes  # where those that are left out are counted
+    cell = torch.where(labels >= 0, cell, last).flatten()
+    cells = torch.zeros(last + 1, dtype=torch.int64, device=labels.device)
+    cells.scatter_add_(0, cell, torch.ones_like(cell))  # unlike bincount, without a look at it
+    return cells[:last].view(count, classes, classes)
 
 
 def iou(confusion: Tensor) -> Tensor:

@@ -35,13 +35,13 @@ def savings(
     """Return what removal saves: parameters, multiply-accumulates, and measured times.
 
     Args:
-        masked: the network with zeros.
-        removed: the same network without them.
+        masked: the network with zeros, on the device where times are measured.
+        removed: the same network without them, on that device too.
         masks: of ``masked``, bool, True where a parameter is kept, by its name.
         shape: of one example, [C, H, W].
     """
     total, left = (sum(p.numel() for p in model.parameters()) for model in (masked, removed))
-    example = torch.zeros(1, *shape)
+    example = torch.zeros(1, *shape, device=_device(masked))
     pruned = sum(int((~mask).count_nonzero()) for mask in masks.values())
     return {
         "parameters": {"dense": total, "masked": total - pruned, "removed": left},
@@ -54,10 +54,14 @@ def savings(
 
 
 def _latency(masked: nn.Module, removed: nn.Module, shape: tuple[int, ...]) -> dict[str, float]:
-    images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(_device(masked))
     found = latencies({"masked": masked, "removed": removed}, images)
     return {
         "masked_ms": 1000 * found["masked"],
         "removed_ms": 1000 * found["removed"],
         "speedup": found["masked"] / found["removed"],
     }
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

@@ -4,14 +4,16 @@ from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.evaluate.corruptions.base import CorruptedSet
 from pipeline.evaluate.corruptions.constants import NAMES_15, NAMES_19, SEVERITIES
-from pipeline.evaluate.metrics import hits
+from pipeline.evaluate.metrics import refuse_diverged
 from pipeline.evaluate.resume import Cells
 from pipeline.progress import emit
+from pipeline.train.placement import sent
 
 Predict = Callable[[Tensor], Tensor]
 
@@ -22,7 +24,7 @@ def robustness(
     """Return a network's accuracy on each corruption and severity, and the means.
 
     Args:
-        predict: from images, uint8 [B, C, H, W], to logits, float [B, K].
+        predict: from images, uint8 [B, C, H, W] on the CPU, to logits, float [B, K] on any device.
         corrupted: the test set under all 19 corruptions, or the main 15.
         cells: what is known already, and is left out; what is found is entered there.
 
@@ -62,8 +64,11 @@ def robustness(
 
 
 def _tally(predict: Predict, corrupted: CorruptedSet, cell: tuple[str, int]) -> tuple[int, int]:
-    """Return how many images of a cell the network knows, and how many there are."""
-    right = count = 0
+    """Return how many images of a cell the network knows, and how many there are.
+
+    Threads make the next batches while the device computes, and its counts are read once.
+    """
+    counts, images_seen = [], 0
     for images, labels in corrupted.batches(*cell):
         logits = predict(images)
         if labels.max() >= logits.shape[1]:
@@ -72,6 +77,9 @@ def _tally(predict: Predict, corrupted: CorruptedSet, cell: tuple[str, int]) -> 
                 f"{logits.shape[1]} classes: set evaluate.corruptions_path to the set of the "
                 "same data."
             )
-        right += int(hits(logits, labels).sum())
-        count += len(labels)
-    return right, count
+        right = (logits.argmax(1) == sent(labels, logits.device)).sum()
+        counts.append(torch.stack([right, logits.isfinite().all().long()]))
+        images_seen += len(labels)
+    found = torch.stack(counts).cpu()
+    refuse_diverged(finite=bool(found[:, 1].all()))
+    return int(found[:, 0].sum()), images_seen

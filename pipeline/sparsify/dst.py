@@ -71,8 +71,8 @@ class DST(Reparametrised):
         """Reset the thresholds of a layer that is all but gone."""
         for name, function in self.functions.items():
             weight, threshold = self.weights[name], function.get_parameter("t")
-            if (weight.abs() >= threshold).float().mean() < LEAST:
-                threshold.zero_()
+            kept = (weight.abs() >= threshold).float().mean()
+            threshold.masked_fill_(kept < LEAST, 0)  # no number is read: the host goes on
 
 
 def build(goal: Goal) -> DST:

@@ -35,8 +35,8 @@ class Segmentation(Task):
                 counts = confusion(scores.argmax(1), labels, classes).double()
                 losses = cross_entropy(scores.float(), labels, reduction="none").double()
                 of_class = [(losses * (labels == k)).sum((1, 2)) for k in range(classes)]
-                kept.append(torch.cat([counts, torch.stack(of_class, 1)[:, :, None]], 2).cpu())
-        return torch.cat(kept)
+                kept.append(torch.cat([counts, torch.stack(of_class, 1)[:, :, None]], 2))
+        return torch.cat(kept).cpu()
 
     def measure(self, predictions: Tensor, split: Split, data: Dataset) -> dict[str, float]:  # noqa: ARG002
         """Return the mean IoU of one confusion matrix of all images, and the mean cross-entropy.

@@ -13,7 +13,8 @@ from pipeline.errors import UserError
 from pipeline.evaluate.bleu import of_split
 from pipeline.models.parts.translator import Translator
 from pipeline.tasks.base import Task
-from pipeline.train.predict import batch_of, evaluating
+from pipeline.train.placement import sent
+from pipeline.train.predict import batch_on, evaluating
 
 
 def rows(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,10 +53,11 @@ class Translation(Task):
         device = next(model.parameters()).device
         kept = []
         with evaluating(model), torch.inference_mode():
-            size = batch_of(split.images)
+            size = batch_on(device, split.images)
             for start in range(0, len(split), size):
                 tokens, labels = (
-                    side[start : start + size].to(device) for side in (split.images, split.labels)
+                    sent(side[start : start + size], device)
+                    for side in (split.images, split.labels)
                 )
                 scores = model(tokens).float()
                 found = torch.zeros(len(tokens), 3, tokens.shape[2], device=device)
@@ -66,8 +68,8 @@ class Translation(Task):
                 likelihood = scores.log_softmax(1).gather(1, own)[:, 0]
                 found[:, 1, :length] = likelihood.masked_fill(labels == IGNORE, 0)
                 found[:, 2, :length] = scores.argmax(1) == labels
-                kept.append(found.cpu())
-        return torch.cat(kept)
+                kept.append(found)
+        return torch.cat(kept).cpu()
 
     def measure(self, predictions: Tensor, split: Split, data: Dataset) -> dict[str, float]:
         """Return the BLEU of the translations and the mean cross-entropy of the references."""

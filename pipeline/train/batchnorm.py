@@ -24,6 +24,11 @@ def reestimate(
     by one example at most. Images are not augmented and dropout is off. Their order is shuffled,
     always alike, so that sets stored class by class make no one-sided batches.
 
+    The batches are a part of the definition: deeper layers see what earlier ones normalised by m_b
+    and v_b, so their statistics depend on n_b by O(1 / n_b). By default they are
+    `pipeline.train.predict.batch_of` examples, 256 of small images, on every device, though a GPU
+    could take more at once: where a network is computed must not change its result.
+
     Does nothing to a network without running statistics. Modes and momenta stay as they were.
     Arguments: images, uint8 [N, C, H, W]; mean, std, float32 [C], of images / 255.
     Source: paper, Section 3 and Appendix A.2; Izmailov et al. 2018 (SWA).

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pipeline.train.placement import sent
+
 
 def normaliser(mean: Tensor, std: Tensor, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Return the map x -> (x / 255 - mean) / std, from uint8 to float32 images, channels last.
@@ -18,8 +20,8 @@ def normaliser(mean: Tensor, std: Tensor, device: torch.device) -> Callable[[Ten
     """
     if not len(mean):
         return lambda tokens: tokens
-    scale = (1 / (255 * std.double())).float().view(-1, 1, 1).to(device)
-    shift = (-mean.double() / std.double()).float().view(-1, 1, 1).to(device)
+    scale = sent((1 / (255 * std.double())).float().view(-1, 1, 1), device)
+    shift = sent((-mean.double() / std.double()).float().view(-1, 1, 1), device)
 
     def normalise(images: Tensor) -> Tensor:
         pixels = images.to(torch.float32, memory_format=torch.channels_last)

@@ -11,6 +11,9 @@ from pipeline.data.base import Split
 from pipeline.data.formats.compressed import Compressed, Images, Rows
 from pipeline.train.criterion import Criterion
 from pipeline.train.normalise import normaliser
+from pipeline.train.placement import sent
+
+GPU_PIXELS = 2**20  # of a batch on a GPU; at 160 channels, the widest here, 0.7 GB a layer
 
 
 def batch_of(images: Images) -> int:
@@ -22,6 +25,23 @@ def batch_of(images: Images) -> int:
     if images.ndim != 4:
         return 64
     return max(2, min(256, 2**22 // math.prod(images.shape[2:])))  # BatchNorm needs two
+
+
+def batch_on(device: torch.device, images: Images) -> int:
+    """Return how many of ``images`` are predicted at once on ``device``.
+
+    On a CPU that is `batch_of`. A GPU gets several of these batches in one, so that it computes for
+    longer than the host takes to launch a layer: four of sentences, and of images as many as
+    `GPU_PIXELS` hold (1,024 of 32 x 32 pixels), at least one. Predictions of one example do not
+    depend on the others but for rounding; what does is BatchNorm's re-estimation
+    (pipeline/train/batchnorm.py), whose batches are `batch_of` everywhere.
+    """
+    size = batch_of(images)
+    if device.type == "cpu":
+        return size
+    if images.ndim != 4:
+        return 4 * size
+    return size * max(1, GPU_PIXELS // (size * math.prod(images.shape[2:])))
 
 
 @contextmanager
@@ -51,10 +71,13 @@ def logits(
 def outputs(
     model: nn.Module, images: Images, mean: Tensor, std: Tensor, batch_size: int | None = None
 ) -> Iterator[Tensor]:
-    """Yield the outputs of ``model``, as it is, batch by batch; arguments as of `logits`."""
+    """Yield the outputs of ``model``, as it is, batch by batch; arguments as of `logits`.
+
+    On a GPU the host is batches ahead, unless whoever asks reads a number of each.
+    """
     device = next(model.parameters()).device
     normalise = normaliser(mean, std, device)
-    size = batch_size or batch_of(images)
+    size = batch_size or batch_on(device, images)
     parts = (slice(start, start + size) for start in range(0, len(images), size))
     for batch in on_device(images, parts, device):
         yield model(normalise(batch))
@@ -65,7 +88,7 @@ def on_device(images: Images, parts: Iterable[Rows], device: torch.device) -> It
     if isinstance(images, Compressed):
         yield from images.decoded(((rows, None) for rows in parts), device)
     else:
-        yield from (images[rows].to(device) for rows in parts)
+        yield from (sent(images[rows], device) for rows in parts)
 
 
 def count_right(
@@ -73,18 +96,16 @@ def count_right(
 ) -> Tensor:
     """Return at how many positions ``model`` is right, and how many count, float64 [2].
 
-    The first is NaN for a network that puts out NaN or infinity. Arguments: criterion says what is
-    right; split, whose labels are negative where a position does not count; the others as of
-    `logits`.
+    Both stay on the model's device, and no number is read on the way. The first is NaN for a
+    network that puts out NaN or infinity. Arguments: criterion says what is right; split, whose
+    labels are negative where a position does not count; the others as of `logits`.
     """
-    right, count, done = 0.0, int(criterion.counted(split.labels)), 0
+    device = next(model.parameters()).device
+    labels = sent(split.labels, device)
+    right, done = torch.zeros((), dtype=torch.float64, device=device), 0
     with evaluating(model), torch.inference_mode():
         for scores in outputs(model, split.images, mean, std):
-            own = split.labels[done : done + len(scores)].to(scores.device)
+            hits = criterion.right(scores, labels[done : done + len(scores)])
             done += len(scores)
-            if not scores.isfinite().all():
-                right = math.nan
-                break
-            right += int(criterion.right(scores, own))
-    device = next(model.parameters()).device
-    return torch.tensor([right, count], dtype=torch.float64, device=device)
+            right += torch.where(scores.isfinite().all(), hits.double(), math.nan)
+    return torch.stack([right, criterion.counted(labels).double()])

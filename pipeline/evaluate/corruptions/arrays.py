@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.data.formats.ahead import ahead
 from pipeline.errors import UserError
 from pipeline.evaluate.corruptions.base import step_of
 from pipeline.evaluate.corruptions.constants import BENCHMARKS, NAMES_19, OFFICIAL, SEVERITIES
@@ -47,13 +48,16 @@ class Arrays:
         return tuple(self.images)
 
     def batches(self, corruption: str, severity: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images and labels from the disk, as `CorruptedSet` says."""
+        """Yield images and labels, read in threads, as `CorruptedSet` says."""
         source, n = self.images[corruption], len(self.labels) // len(SEVERITIES)
         step, first = step_of(*source.shape[1:3]), (severity - 1) * n
-        for start in range(first, first + n, step):
+
+        def read_from(start: int) -> tuple[Tensor, Tensor]:
             rows = slice(start, min(start + step, first + n))
             images = source[rows].transpose(0, 3, 1, 2).copy()
-            yield torch.from_numpy(images), torch.from_numpy(self.labels[rows])
+            return torch.from_numpy(images), torch.from_numpy(self.labels[rows])
+
+        return ahead(read_from, range(first, first + n, step))
 
 
 def _load(path: Path) -> NDArray[Any]:

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.train.predict import batch_of
+from pipeline.train.predict import batch_on
 
 
 class CorruptedSet(Protocol):
@@ -29,5 +29,9 @@ class CorruptedSet(Protocol):
 
 
 def step_of(height: int, width: int) -> int:
-    """Return how many images of ``height`` x ``width`` pixels a network is given at once."""
-    return batch_of(torch.empty(1, 1, height, width, dtype=torch.uint8))
+    """Return how many images of ``height`` x ``width`` pixels a network is given at once.
+
+    They are a GPU's batch; a CPU splits them into several whole ones.
+    """
+    image = torch.empty(1, 1, 1, 1, dtype=torch.uint8).expand(1, 1, height, width)
+    return batch_on(torch.device("cuda"), image)

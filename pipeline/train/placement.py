@@ -1,0 +1,47 @@
+"""How examples get to the device that computes: once where they fit, else without waiting."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from pipeline.data.base import Dataset, Split
+
+SHARE = 16  # a split that takes up to 1 / 16 of a GPU's memory stays there
+
+
+def memory(device: torch.device) -> int:
+    """Return how many bytes of memory the GPU ``device`` has, used or not."""
+    return torch.cuda.get_device_properties(device).total_memory
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return ``tensor`` on ``device``.
+
+    To a GPU it goes by way of page-locked memory: the host does not wait for the copy, and the GPU
+    computes meanwhile.
+    """
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def resident(data: "Dataset", device: torch.device) -> "Dataset":
+    """Return ``data`` with the images of each split on ``device``, if that is a GPU and they fit.
+
+    Whoever uses a split more than once (every epoch is validated) then copies nothing. A split fits
+    that takes up to a sixteenth of the GPU's memory, so that four stages with three splits each
+    leave a quarter of it; the images of others are sent a batch at a time, as are compressed ones.
+    Labels stay with the host, where scores are computed.
+    """
+    if device.type == "cpu":
+        return data
+    most = memory(device) // SHARE
+
+    def moved(split: "Split") -> "Split":
+        fits = isinstance(split.images, Tensor) and split.images.nbytes <= most
+        return replace(split, images=split.images.to(device)) if fits else split
+
+    return replace(data, train=moved(data.train), val=moved(data.val), test=moved(data.test))

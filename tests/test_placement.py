@@ -1,0 +1,531 @@
+"""Everything that computes does so on the device it is given, tested where there is no card.
+
+Tensors are fake ones on the device cuda (tests/fake_card.py): one that is left on the CPU fails as
+it would on a card, and every time that the host would wait for the card is counted.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from pipeline.checkpoint import Checkpoint
+from pipeline.data.base import Dataset, Split
+from pipeline.evaluate.corruptions.arrays import Arrays
+from pipeline.evaluate.corruptions.constants import SEVERITIES
+from pipeline.evaluate.latency import latencies
+from pipeline.evaluate.overlap import confusion
+from pipeline.evaluate.removal import savings
+from pipeline.evaluate.robustness import robustness
+from pipeline.merge_inputs import MergeInputs
+from pipeline.model_folder import calibrated, write
+from pipeline.models.build import build
+from pipeline.soup import build as rules
+from pipeline.sparsify.base import Goal
+from pipeline.sparsify.build import build as sparsifier
+from pipeline.sparsify.build import names as methods
+from pipeline.swa import AverageEpochs
+from pipeline.tasks.base import load as load_task
+from pipeline.train import placement
+from pipeline.train.augment import Augmentation
+from pipeline.train.batchnorm import reestimate
+from pipeline.train.criterion import CrossEntropy
+from pipeline.train.loop import Hook, Settings, train
+from pipeline.train.placement import resident
+from pipeline.train.predict import batch_of, batch_on, count_right, logits
+from tests.fake_card import CARD, MisplacedError, card, misplaced, run_backward
+
+CPU = torch.device("cpu")
+AUGMENTED = Augmentation(crop_padding=1, flip=True, rotation=10.0)
+SETTINGS = Settings(batch_size=4, weight_decay=5e-4, augmentation=AUGMENTED)
+TASKS = {
+    "resnet8": "classification",
+    "resnet18": "classification",
+    "resnet20": "classification",
+    "wrn20": "classification",
+    "torchvision.resnet18": "classification",
+    "pspnet_small": "segmentation",
+    "pspnet": "segmentation",
+    "t5tiny": "translation",
+}
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def pictures(count: int, size: int = 8, *, a_pixel: bool = False) -> Split:
+    shape = (count, size, size) if a_pixel else (count,)
+    images = torch.randint(256, (count, 3, size, size), generator=seeded(), dtype=torch.uint8)
+    return Split(images, torch.randint(3, shape, generator=seeded()))
+
+
+def sentences(count: int) -> Split:
+    tokens = torch.randint(2, 32, (count, 2, 5), generator=seeded())
+    return Split(tokens, torch.randint(2, 32, (count, 5), generator=seeded()))
+
+
+def dataset(task: str = "classification", train: int = 8, val: int = 6, test: int = 4) -> Dataset:
+    make = {
+        "classification": pictures,
+        "segmentation": lambda count: pictures(count, 16, a_pixel=True),
+        "translation": sentences,
+    }[task]
+    channels, classes = (0, 32) if task == "translation" else (3, 3)
+    return Dataset(
+        make(train),
+        make(val),
+        make(test),
+        tuple(map(str, range(classes))),
+        torch.full((channels,), 0.5),
+        torch.full((channels,), 0.25),
+        {},
+        task=task,
+    )
+
+
+def network(name: str = "resnet8", data: Dataset | None = None) -> nn.Module:
+    data = data or dataset()
+    return build(name, len(data.classes), data.train.images.shape[1])
+
+
+def small() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)
+    )
+
+
+def masks_of(model: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: torch.ones(parameter.shape, dtype=torch.bool)
+        for name, parameter in model.named_parameters()
+        if parameter.dim() > 1
+    }
+
+
+# ---- training
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_training_predicting_and_batchnorm_leave_nothing_on_the_cpu(name):
+    data = dataset(TASKS[name], train=4, val=2, test=2)
+    if TASKS[name] == "translation":
+        settings = replace(SETTINGS, clip_norm=1.0, augmentation=Augmentation())
+    else:
+        settings = replace(SETTINGS, clip_norm=1.0)
+    task = load_task(data.task)
+    with card():
+        model = network(name, data)
+        train(
+            model,
+            data,
+            settings,
+            [0.1],
+            seed=0,
+            criterion=task,
+            masks=masks_of(model),
+            device="cuda",
+        )
+        assert misplaced(model) == []
+        reestimate(model, data.train.images, data.mean, data.std)
+        predictions = task.predict(model, data, data.test)
+        assert misplaced(model) == []
+    assert predictions.device == CPU, "whoever measures them is there"
+    assert len(predictions) == len(data.test)
+
+
+def test_bf16_is_computed_on_the_card_in_bfloat16():
+    seen = []
+    with card():
+        model = network()
+        layer = model.get_submodule("conv1")
+        layer.register_forward_hook(lambda *found: seen.append((model.training, found[2])))
+        train(
+            model,
+            dataset(),
+            replace(SETTINGS, precision="bf16", clip_norm=1.0),
+            [0.1] * 2,
+            seed=0,
+            masks=masks_of(model),
+            device="cuda",
+        )
+        assert misplaced(model) == []
+    expected = {(True, torch.bfloat16, CARD), (False, torch.float32, CARD)}
+    assert {(training, out.dtype, out.device) for training, out in seen} == expected
+
+
+def hooks() -> list[str]:
+    return [*methods(), "swa"]
+
+
+@pytest.mark.parametrize(
+    ("name", "held"), [*((name, False) for name in hooks()), ("dpf", True), ("gmp", True)]
+)
+def test_every_hook_keeps_its_tensors_on_the_card(name, held):
+    with card():
+        model = small()
+        goal = Goal(
+            0.5,
+            epochs=2,
+            pruning_steps=1,
+            refresh=1,
+            penalty=0.1,
+            alpha=0.1,
+            initial=-5.0,
+            masks=masks_of(model) if held else None,
+        )
+        hook = AverageEpochs(0.0, epochs=2) if name == "swa" else sparsifier(name, goal)
+        settings = replace(SETTINGS, clip_norm=1.0)
+        train(model, dataset(), settings, [0.1] * 4, seed=0, hooks=[hook], device="cuda")
+        assert misplaced(model) == []
+        kept = hook.mean if name == "swa" else {**hook.masks, **hook.dense}
+        assert kept
+        assert {tensor.device for tensor in kept.values()} == {CARD}
+
+
+def waits_of_an_epoch(
+    examples: int, make_hooks: Callable[[], Sequence[Hook]] = tuple, **kwargs: object
+) -> dict[str, int]:
+    with card() as reads:
+        model, hooks = small(), make_hooks()
+        train(
+            model,
+            dataset(train=examples),
+            replace(SETTINGS, clip_norm=1.0, **kwargs),
+            [0.1] * (examples // 4),
+            seed=0,
+            masks={} if hooks else masks_of(model),
+            hooks=hooks,
+            device="cuda",
+        )
+    return dict(reads.count)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_epoch_of_more_steps_waits_for_the_card_no_more_often(precision):
+    assert waits_of_an_epoch(4, precision=precision) == waits_of_an_epoch(16, precision=precision)
+
+
+@pytest.mark.parametrize("name", ["gmp", "dst", "str"])
+def test_hooks_that_rank_nothing_in_a_step_do_not_wait_in_it(name):
+    def make_hooks() -> list[Hook]:
+        return [sparsifier(name, Goal(0.5, epochs=2, pruning_steps=1, alpha=0.1))]
+
+    assert waits_of_an_epoch(4, make_hooks) == waits_of_an_epoch(16, make_hooks)
+
+
+# ---- passes without training
+
+
+def passes(examples: int) -> dict[str, dict[str, int]]:
+    """Return how the host waits in each kind of pass, in batches of two."""
+    split, mean, std = pictures(examples), torch.full((3,), 0.5), torch.full((3,), 0.25)
+    kinds = {
+        "validation": lambda: count_right(model, CrossEntropy(), split, mean, std),
+        "batchnorm": lambda: reestimate(model, split.images, mean, std, batch_size=2),
+        "logits": lambda: logits(model, split.images, mean, std, batch_size=2),
+    }
+    found = {}
+    for kind, make in kinds.items():
+        with card() as reads, pytest.MonkeyPatch.context() as patch:
+            patch.setattr("pipeline.train.predict.batch_on", lambda *_: 2)
+            model = small().to(CARD)
+            before = reads.count.copy()
+            make()
+            reads.count.subtract(before)
+            found[kind] = {kind: times for kind, times in reads.count.items() if times}
+    return found
+
+
+def test_passes_do_not_wait_between_batches():
+    never: dict[str, int] = {}
+    assert passes(4) == passes(12) == {"validation": never, "batchnorm": never, "logits": never}
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [("pspnet_small", "segmentation"), ("t5tiny", "translation")]
+)
+def test_what_is_kept_of_a_split_comes_down_once(name, task):
+    found = []
+    for count in (2, 4):
+        data = dataset(task, val=count)
+        with card() as reads, pytest.MonkeyPatch.context() as patch:
+            for module in ("train.predict", "tasks.translation"):
+                patch.setattr(f"pipeline.{module}.batch_on", lambda *_: 2)
+            model = network(name, data).to(CARD)
+            before = reads.count.copy()
+            load_task(task).predict(model, data, data.val)
+            reads.count.subtract(before)
+        found.append(reads.count["down"])
+        if task == "segmentation":  # a translation is as long as its sentences, which are looked at
+            assert reads.count["number"] == reads.count["shape"] == 0
+    assert found == [1, 1]
+
+
+def test_counts_by_class_are_those_of_a_loop():
+    labels = torch.randint(-1, 3, (4, 5, 6), generator=seeded())
+    predicted = torch.randint(3, (4, 5, 6), generator=seeded())
+    expected = torch.zeros(4, 3, 3, dtype=torch.int64)
+    for n, row, column in np.ndindex(4, 5, 6):
+        if labels[n, row, column] >= 0:
+            expected[n, labels[n, row, column], predicted[n, row, column]] += 1
+    assert torch.equal(confusion(predicted, labels, 3), expected)
+
+
+def test_a_network_that_puts_out_infinity_is_right_nowhere():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    split, mean, std = pictures(600), torch.zeros(3), torch.ones(3)
+    right, count = count_right(model, CrossEntropy(), split, mean, std)
+    assert (float(right), float(count)) == (
+        float((logits(model, split.images, mean, std).argmax(1) == split.labels).sum()),
+        600,
+    )
+    split.images[-1], split.images[:-1] = 255, 0  # in the last of three batches
+    nn.init.constant_(model[1].weight, 1e38)
+    right, count = count_right(model, CrossEntropy(), split, mean, std)
+    assert right.isnan()
+    assert count == 600
+
+
+def test_a_card_is_given_more_at_once():
+    def sizes(height: int, width: int) -> tuple[int, int]:
+        images = torch.empty(1, 1, 1, 1, dtype=torch.uint8).expand(1, 1, height, width)
+        assert batch_on(CPU, images) == batch_of(images), "bits on a CPU stay"
+        assert batch_on(CARD, images) % batch_of(images) == 0
+        return batch_of(images), batch_on(CARD, images)
+
+    assert sizes(32, 32) == (256, 1024)
+    assert sizes(64, 64) == (256, 256)
+    assert sizes(224, 224) == (83, 83)
+    assert batch_on(CARD, torch.zeros(3, 2, 7, dtype=torch.int64)) == 256
+
+
+def test_a_split_that_fits_stays_on_the_card(monkeypatch):
+    data = dataset(train=64, val=8)
+    assert resident(data, CPU) is data
+    monkeypatch.setattr(placement, "memory", lambda _: 16 * data.val.images.nbytes)
+    with card() as reads:
+        placed = resident(data, CARD)
+        assert placed.val.images.device == placed.test.images.device == CARD
+        assert placed.train.images is data.train.images, "too large"
+        assert placed.val.labels is data.val.labels, "scores are computed by the host"
+        model = small().to(CARD)
+        before = reads.count.copy()
+        count_right(model, CrossEntropy(), placed.val, data.mean, data.std)
+        calibrated(Checkpoint(network().state_dict(), {}, META), placed, CARD)
+        assert reads.count["number"] == before["number"]
+
+
+# ---- merging
+
+META = {"network": "resnet8", "classes": 3, "channels": 3, "phase": 1, "sparsity": 0.0, "epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> list[Path]:
+    """Return the folders of a dense network, a parent and two candidates, made on the CPU."""
+    root = tmp_path_factory.mktemp("placement")
+    for seed, name in enumerate(("dense", "parent", "one", "two")):
+        torch.manual_seed(seed)
+        write(root / name, Checkpoint(network().state_dict(), {}, META), dataset(), CPU)
+    return [root / name for name in ("dense", "parent", "one", "two")]
+
+
+@pytest.mark.parametrize("sent", [True, False], ids=["resident", "by batches"])
+@pytest.mark.parametrize("rule", rules.names())
+def test_every_merge_rule_judges_its_soups_on_the_card(rule, sent, folders, monkeypatch):
+    monkeypatch.setattr("pipeline.soup.learned.STEPS", 1)
+    monkeypatch.setattr("pipeline.soup.wise.GRID", (1.0, 0.0))
+    monkeypatch.setattr(placement, "memory", lambda _: 2**30)
+    dense, parent, *candidates = folders
+    used = []
+    measure = calibrated
+
+    def watched(*given: object) -> tuple[nn.Module, Tensor]:
+        model, predictions = measure(*given)
+        used.append(misplaced(model))
+        return model, predictions
+
+    monkeypatch.setattr("pipeline.merge_inputs.calibrated", watched)
+    with card():
+        data = resident(dataset(), CARD) if sent else dataset()
+        given = MergeInputs(candidates, data, CARD, parent=parent, dense=dense)
+        asked = {name: getattr(given, name) for name in rules.asks(rule)}
+        soup = rules.load(rule).merge(given.candidates, **asked)
+    assert {tensor.device for tensor in soup.checkpoint.state.values()} == {CPU}
+    assert used == [[]] * len(used)
+    assert bool(used) == bool({"score", "loss", "distillation"} & asked.keys())
+
+
+def test_the_slopes_of_a_soup_are_read_once(folders):
+    with card() as reads:
+        given = MergeInputs(folders[2:], dataset(), CARD)
+        slopes = given.loss.slopes
+        before = reads.count.copy()
+        found = slopes(torch.full((2,), 0.5, dtype=torch.float64), 0)
+    assert found.device == CPU
+    assert reads.count["down"] - before["down"] == 1
+    assert reads.count["number"] == before["number"]
+
+
+# ---- robustness and latency
+
+
+def corrupted(count: int) -> Arrays:
+    shape = (count * len(SEVERITIES), 8, 8, 3)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    labels = np.random.default_rng(0).integers(0, 3, shape[0])
+    return Arrays({"fog": images}, labels, synthetic=True)
+
+
+@pytest.fixture
+def in_pairs(monkeypatch):
+    monkeypatch.setattr("pipeline.evaluate.corruptions.arrays.step_of", lambda *_: 2)
+
+
+def test_robustness_reads_one_count_a_cell(in_pairs):
+    data, found = dataset(), []
+    for count in (2, 8):
+        with card() as reads:
+            model = small().to(CARD)
+            before = reads.count.copy()
+
+            def predict(images: Tensor, model: nn.Module = model) -> Tensor:
+                return logits(model, images, data.mean, data.std)
+
+            robustness(predict, corrupted(count))
+            reads.count.subtract(before)
+        found.append(reads.count["down"])
+        assert reads.count["number"] == reads.count["shape"] == reads.count["up"] == 0
+    assert found == [len(SEVERITIES)] * 2
+
+
+def test_robustness_counts_the_same_in_any_batches(in_pairs):
+    data, model, images = dataset(), small(), corrupted(7)
+    model.eval()
+
+    def predict(images: Tensor) -> Tensor:
+        return logits(model, images, data.mean, data.std)
+
+    found = robustness(predict, images)["by_corruption"]["fog"]
+    for severity, accuracy in enumerate(found):
+        rows = slice(7 * severity, 7 * severity + 7)
+        inputs = torch.from_numpy(images.images["fog"][rows]).permute(0, 3, 1, 2)
+        labels = torch.from_numpy(images.labels[rows])
+        right = (predict(inputs).argmax(1) == labels).sum()
+        assert accuracy == float(right) / 7
+
+
+def test_a_pass_is_timed_from_an_idle_card_to_an_idle_card(monkeypatch):
+    events: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _=None: events.append("idle"))
+    with card():
+        models = {name: small().to(CARD) for name in "ab"}
+        for name, model in models.items():
+            model.register_forward_hook(lambda *_, name=name: events.append(name))
+        latencies(models, torch.empty(2, 3, 8, 8, device=CARD), seconds=0.0)
+        assert events == ["idle", "a", "idle", "idle", "b", "idle"] * 6
+        monkeypatch.setattr("pipeline.evaluate.latency.FEWEST", 1)
+        clock = time.perf_counter
+        monkeypatch.setattr("pipeline.evaluate.latency.perf_counter", lambda: 100 * clock())
+        found = savings(models["a"], models["b"], masks_of(models["a"]), (3, 8, 8))
+    assert found["macs"]["dense"] == found["macs"]["removed"] > 0
+
+
+# ---- the stand-in itself
+
+
+class LeftBehind(Hook):
+    """Masks the first weight's gradient by a mask in the host's memory."""
+
+    def on_train_start(self, model: nn.Module) -> None:
+        self.mask = torch.ones(next(model.parameters()).shape, dtype=torch.bool)
+
+    def on_gradients(self, model: nn.Module, step: int) -> None:  # noqa: ARG002
+        next(model.parameters()).grad.masked_fill_(~self.mask, 0)
+
+
+class LeftInAList(LeftBehind):
+    """Does so by an operation on lists, which fake tensors do not check."""
+
+    def on_gradients(self, model: nn.Module, step: int) -> None:  # noqa: ARG002
+        torch._foreach_mul_([next(model.parameters()).grad], [self.mask.float()])
+
+
+class LeftParameter(Hook):
+    """Adds a parameter that stays with the host."""
+
+    def on_train_end(self, model: nn.Module) -> None:
+        model.more = nn.Parameter(torch.zeros(1))
+
+
+class LeftLabels(CrossEntropy):
+    def loss(self, scores: Tensor, labels: Tensor, **options: object) -> Tensor:
+        return super().loss(scores, labels.cpu(), **options)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"hooks": [LeftBehind()]},
+        {"hooks": [LeftInAList()]},
+        {"criterion": LeftLabels()},
+    ],
+    ids=["mask", "list", "labels"],
+)
+def test_a_tensor_that_is_left_on_the_cpu_is_found(fault):
+    with card(), pytest.raises((MisplacedError, RuntimeError), match=r"on (the same device|cpu)"):
+        train(small(), dataset(), SETTINGS, [0.1], seed=0, device="cuda", **fault)
+
+
+def test_a_parameter_that_is_left_on_the_cpu_is_found():
+    with card():
+        model = small()
+        train(model, dataset(), SETTINGS, [0.1], seed=0, device="cuda", hooks=[LeftParameter()])
+        assert misplaced(model) == ["more"]
+
+
+def test_what_the_host_waits_for_is_counted():
+    with card() as reads:
+        x = torch.ones(3, device=CARD)
+        for wait in (
+            lambda: x.sum().item(),
+            lambda: float(x[0]),
+            lambda: bool(x.isfinite().all()),
+            x.cpu,
+            x.nonzero,
+            lambda: x[x > 0],
+            lambda: torch.ones(3).to(CARD),
+        ):
+            before = reads.waits
+            wait()
+            assert reads.waits == before + 1
+        with torch.inference_mode():
+            assert x.sum().item() == 1
+        before = reads.waits
+        (x + 1).sum().add_(x.max())
+        torch.ones(3).pin_memory().to(CARD, non_blocking=True)
+        assert reads.waits == before
+
+
+def test_the_stand_in_for_autograd_gives_autograds_bits(monkeypatch):
+    inputs = torch.randn(4, 3, 8, 8, generator=seeded())
+    gradients = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = small()
+        cross_entropy(model(inputs), torch.tensor([0, 1, 2, 0])).backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+        inner = torch.autograd.grad(model(inputs).sum(), list(model.parameters()))
+        gradients[-1] += inner
+        monkeypatch.setattr("torch.autograd._engine_run_backward", run_backward)
+    for expected, found in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert all(a.any() for a, _ in pairwise(gradients[1]))
