@@ -116,7 +116,8 @@ class During(Section):
     copies_from: Annotated[float, Field(ge=0, lt=1)] = 0.55
     dense_share: Annotated[float, Field(gt=0, lt=1)] = 0.67
     from_dense: bool = False
-    refresh: Count = 16  # iterations between DPF's masks
+    # Iterations between DPF's masks, up to the last pruning step; 0: at pruning steps only.
+    refresh: Annotated[int, Field(ge=0)] = 16
     penalty: NotNegative = 1e-3  # LC's, in the first epoch
     alpha: NotNegative = 1e-6  # DST's regulariser
     initial: float = -5.0  # STR's threshold before the sigmoid

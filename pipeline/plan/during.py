@@ -1,6 +1,5 @@
 """The vocabulary of pruning during training: one training, or one that ends in SMS."""
 
-from collections.abc import Callable
 from typing import Any
 
 from pipeline.errors import UserError
@@ -47,11 +46,13 @@ def sparsify(work: Work, method: str, *, from_dense: bool = False) -> str:
     return _add(work, f"{work.method}-p{last}", method, flags, phase=last)
 
 
-def sms(work: Work, method: str, prune: Callable[[list[str], int, float], str]) -> None:
+def sms(work: Work, method: str) -> None:
     """Make every interval between two pruning steps a phase of SMS, once its time has come.
 
-    One network is trained up to there. ``prune(copies, phase, sparsity)`` averages the copies
-    of the phase before and is its pruning step; the last average is the method's result.
+    One network is trained up to there. At every pruning step the copies of the interval before are
+    averaged, with their momentum, and the average is pruned; the last average is the result. Copy 0
+    draws on from the training's own random streams, so that one copy is the method alone, bit for
+    bit; the others have streams of their own.
 
     Source: Sparse Model Soups, section 3.3.
     """
@@ -61,13 +62,14 @@ def sms(work: Work, method: str, prune: Callable[[list[str], int, float], str]) 
             "one training and differ by seed: set it to seed, or take the method out of the list."
         )
     intervals = phases(work, method)
-    start = _flags(work, method, derive(work.seed, "pretrain"), 0) | _options(work, method)
-    pruned = _add(work, f"{work.method}-p0", method, start | {"to_epoch": intervals[0][0]}, phase=0)
-    for phase, (begin, end, _) in enumerate(intervals, start=1):
-        part = {"parent": artifact(pruned), "from_epoch": begin, "to_epoch": end}
+    options = _options(work, method)
+    start = {**_flags(work, method, derive(work.seed, "pretrain"), 0), **options}
+    first = start | {"to_epoch": intervals[0][0]}
+    copies = [_add(work, f"{work.method}-p0", method, first, phase=0)]
+    for phase, (begin, end, sparsity) in enumerate(intervals, start=1):
+        pruned = artifact(_prune(work, copies, phase, sparsity))
+        part = {"parent": pruned, "from_epoch": begin, "to_epoch": end, **options}
         copies = [_copy(work, method, part, phase, number) for number in range(work.m)]
-        for _, _, sparsity in intervals[phase : phase + 1]:  # none after the last
-            pruned = prune(copies, phase + 1, sparsity)
     soup = work.merge(copies, phase, "uniform")
     work.report(work.phases[-1], soup, copies)
 
@@ -103,8 +105,23 @@ def phases(work: Work, method: str) -> list[Interval]:
     return late
 
 
+def _prune(work: Work, copies: list[str], phase: int, sparsity: float) -> str:
+    """Return the average of ``copies``, pruned by magnitude in one ranking."""
+    flags = {
+        "copies": [artifact(copy) for copy in copies],
+        "phase": phase,
+        "sparsity": sparsity,
+    }
+    rules = ("pipeline.prune.criteria.magnitude", "pipeline.prune.allocations.global_")
+    modules = (*rules, *work.network_modules())
+    name = f"{work.method}-p{phase}-prune"
+    return work.add(name, "prune_copies", flags, modules=modules, phase=phase)
+
+
 def _copy(work: Work, method: str, part: dict[str, Any], phase: int, number: int) -> str:
-    flags = part | _flags(work, method, derive(work.seed, "retrain", phase, number), phase)
+    names = ("retrain", phase, number) if number else ("pretrain",)
+    flags = part | _flags(work, method, derive(work.seed, *names), phase)
+    flags["same_streams"] = number == 0
     name = f"{work.method}-p{phase}-c{number}"
     return _add(work, name, method, flags, phase=phase, candidate=number)
 
@@ -128,7 +145,7 @@ def _flags(work: Work, method: str, seed: int, phase: int) -> dict[str, Any]:
 
 
 def _options(work: Work, method: str) -> dict[str, Any]:
-    """Return what ``method`` must know to choose masks; a copy holds its parent's."""
+    """Return what ``method`` must know to choose masks."""
     own = work.settings
     known = own.during.model_dump() | {"sparsity": own.target_sparsity}
     return {option: known[option] for option in OPTIONS.get(method, ("sparsity",))}

@@ -18,6 +18,7 @@ from pipeline.train.criterion import Criterion, CrossEntropy
 from pipeline.train.distributed import average, own, rank, total, world
 from pipeline.train.memory import keep_freed_memory
 from pipeline.train.predict import count_right
+from pipeline.train.state import TrainingState
 from pipeline.train.whole_batch import synchronise
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def train(  # noqa: PLR0913
     masks: Mapping[str, Tensor] | None = None,
     hooks: Sequence[Hook] = (),
     device: torch.device | str = "cpu",
+    state: TrainingState | None = None,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place, one step a learning rate, and return one row an epoch.
 
@@ -90,7 +92,8 @@ def train(  # noqa: PLR0913
     every step together.
 
     Arguments: criterion, the task's, says what the loss is and what is right; masks, bool, True =
-    kept, by parameter name; device, where the model is left.
+    kept, by parameter name; device, where the model is left; state, of a training in parts: taken
+    up where the part before left it, and brought up to date in place.
     Raises: UserError when the training diverges.
     """
     keep_freed_memory()
@@ -103,17 +106,20 @@ def train(  # noqa: PLR0913
         val = val.take(torch.arange(len(val.labels))[own(len(val.labels))])
     for hook in hooks:
         hook.on_train_start(model)
-    take_step = _stepper(model, criterion, settings, masks or {}, hooks, device)
+    optimiser = _optimiser(model, settings)
+    take_step = _stepper(model, optimiser, criterion, settings, masks or {}, hooks)
     stream = ("dropout", rank()) if rank() else ("dropout",)
     torch.manual_seed(derive(seed, *stream))  # dropout layers draw from the global generator
-    history = []
-    epochs = math.ceil(len(learning_rates) / len(batches))
-    for epoch, start in enumerate(range(0, len(learning_rates), len(batches)), start=1):
+    state = state or TrainingState()
+    state.restore(model, optimiser, batches)
+    done, history = state.epochs, []
+    epochs = done + math.ceil(len(learning_rates) / len(batches))
+    for epoch, start in enumerate(range(0, len(learning_rates), len(batches)), start=done + 1):
         rates = learning_rates[start : start + len(batches)]
         model.train()
         loss, hits, counted = torch.zeros(3, dtype=torch.float64, device=device)
         for step, (rate, (images, labels)) in enumerate(
-            zip(rates, batches.epoch(), strict=False), start=start + 1
+            zip(rates, batches.epoch(), strict=False), start=done * len(batches) + start + 1
         ):
             step_loss, scores = take_step(images, labels, rate, step)
             loss += step_loss
@@ -139,6 +145,7 @@ def train(  # noqa: PLR0913
         if rank() == 0:
             emit(**({"epoch": epoch, "epochs": epochs} | row))
         history.append(row)
+    state.update(model, optimiser, batches, epochs)
     for hook in hooks:
         hook.on_train_end(model)
     model.to(memory_format=torch.contiguous_format)
@@ -151,13 +158,24 @@ def _accuracy(model: nn.Module, criterion: Criterion, val: "Split", data: "Datas
     return float(right / counted)
 
 
+def _optimiser(model: nn.Module, settings: Settings) -> torch.optim.SGD:
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=0.0,  # each step sets its own
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.weight_decay > 0,
+        foreach=True,
+    )
+
+
 def _stepper(
     model: nn.Module,
+    optimiser: torch.optim.Optimizer,
     criterion: Criterion,
     settings: Settings,
     masks: Mapping[str, Tensor],
     hooks: Sequence[Hook],
-    device: torch.device,
 ) -> Callable[[Tensor, Tensor, float, int], tuple[Tensor, Tensor]]:
     """Return the function that takes one step and returns the loss and the scores before it.
 
@@ -167,14 +185,7 @@ def _stepper(
     do, but would write -0.0, and would still need the gradients masked to clip them rightly.
     """
     network = torch.compile(model) if settings.compile else model
-    optimiser = torch.optim.SGD(
-        model.parameters(),
-        lr=0.0,  # each step sets its own
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.weight_decay > 0,
-        foreach=True,
-    )
+    device = next(model.parameters()).device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
     alone = world() == 1
     masked = [model.get_parameter(name) for name in masks]
