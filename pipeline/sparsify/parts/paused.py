@@ -27,7 +27,8 @@ class Paused:
 
     def resumed(self, checkpoint: Checkpoint) -> Checkpoint:
         """Return ``checkpoint`` as training left it."""
-        return Checkpoint(checkpoint.state | dict(self.weights), checkpoint.masks, checkpoint.meta)
+        state = {**checkpoint.state, **self.weights}
+        return Checkpoint(state, checkpoint.masks, checkpoint.meta)
 
     def training(self, epochs: int, *, same_streams: bool) -> TrainingState:
         """Return where the training stands after ``epochs``, with or without its own streams."""
