@@ -2,7 +2,6 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,8 +15,8 @@ from pipeline.model_folder import network, read, write
 from pipeline.models.build import build as new_network
 from pipeline.rates import pretrain_rates
 from pipeline.seeds import derive
-from pipeline.sparsify.base import Goal
 from pipeline.sparsify.build import build
+from pipeline.sparsify.goal import Goal, options
 from pipeline.sparsify.parts.paused import Paused, read_paused, save_paused
 from pipeline.tasks.base import load as load_task
 from pipeline.train.device import pick
@@ -30,12 +29,10 @@ parser.add_argument("--data", type=Path, required=True)
 parser.add_argument("--network", required=True)
 parser.add_argument("--parent", type=Path, help="start from its weights, masks and momentum")
 parser.add_argument("--method", required=True, help="a file of pipeline/sparsify")
-parser.add_argument("--sparsity", type=float, default=0.0, help="fraction of the weights")
-parser.add_argument("--pruning-steps", type=int, default=0)
-parser.add_argument("--refresh", type=int, default=Goal.refresh, help="iterations")
-parser.add_argument("--penalty", type=float, default=0.0)
-parser.add_argument("--alpha", type=float, default=0.0)
-parser.add_argument("--initial", type=float, default=0.0)
+for option in options():
+    flag = f"--{option.name.replace('_', '-')}"
+    about = option.metadata["about"]
+    parser.add_argument(flag, type=type(option.default), default=option.default, help=about)
 parser.add_argument("--from-epoch", type=int, default=0, help="the part of --epochs to train")
 parser.add_argument("--to-epoch", type=int)
 parser.add_argument("--same-streams", action="store_true", help="draw on as the parent would have")
@@ -59,10 +56,9 @@ def main(flags: argparse.Namespace) -> None:
         )
     start, state = _start(flags, data)
     model = network(start)
-    hook = build(
-        flags.method,
-        Goal(begin=flags.from_epoch, end=end, masks=start.masks or None, **_options(flags)),
-    )
+    chosen = {option.name: getattr(flags, option.name) for option in options()}
+    part = {"epochs": flags.epochs, "begin": flags.from_epoch, "end": end}
+    hook = build(flags.method, Goal(**chosen, **part, masks=start.masks or None))
     epoch = steps_per_epoch(len(data.train.labels), flags.batch_size)
     rates = pretrain_rates(
         flags.schedule,
@@ -111,11 +107,6 @@ def _start(flags: argparse.Namespace, data: Dataset) -> tuple[Checkpoint, Traini
     about = {"network": flags.network, "classes": classes, "channels": channels}
     meta = about | {"epochs": flags.epochs}
     return Checkpoint(model.state_dict(), {}, meta), TrainingState(flags.from_epoch)
-
-
-def _options(flags: argparse.Namespace) -> dict[str, Any]:
-    names = ("sparsity", "epochs", "pruning_steps", "refresh", "penalty", "alpha", "initial")
-    return {name: getattr(flags, name) for name in names}
 
 
 if __name__ == "__main__":

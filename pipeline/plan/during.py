@@ -1,5 +1,6 @@
 """The vocabulary of pruning during training: one training, or one that ends in SMS."""
 
+from collections.abc import Callable
 from typing import Any
 
 from pipeline.errors import UserError
@@ -8,17 +9,8 @@ from pipeline.plan.work import Work
 from pipeline.prune.ramp import ramp
 from pipeline.rounding import exact
 from pipeline.seeds import derive
+from pipeline.sparsify.goal import options
 
-# What each method is told beside how to train.
-OPTIONS: dict[str, tuple[str, ...]] = {
-    "gmp": ("sparsity", "pruning_steps"),
-    "dpf": ("sparsity", "pruning_steps", "refresh"),
-    "gsm": ("sparsity",),
-    "lc": ("sparsity", "penalty"),
-    "dnw": ("sparsity",),
-    "dst": ("alpha",),
-    "str": ("initial",),
-}
 Interval = tuple[int, int, float]  # from an epoch to another, at a sparsity
 
 
@@ -44,6 +36,20 @@ def sparsify(work: Work, method: str, *, from_dense: bool = False) -> str:
     last = work.phases[-1]
     flags = {**parent, **_flags(work, method, seed, last), **_options(work, method)}
     return _add(work, f"{work.method}-p{last}", method, flags, phase=last)
+
+
+def alone(method: str, *, may_start_dense: bool = False) -> Callable[[Work], None]:
+    """Return the plan of one training by ``method``, measured as the last phase's result.
+
+    It is from scratch; some methods start from the dense network where during.from_dense says so.
+    """
+
+    def plan(work: Work) -> None:
+        work.start(method)
+        from_dense = may_start_dense and work.settings.during.from_dense
+        work.report(work.phases[-1], sparsify(work, method, from_dense=from_dense))
+
+    return plan
 
 
 def sms(work: Work, method: str) -> None:
@@ -85,7 +91,7 @@ def levels(work: Work, method: str) -> dict[int, float]:
             f"prune.structure is filters, but {work.method} prunes single weights while it trains: "
             "set it to weights, or take the method out of the list."
         )
-    if "pruning_steps" not in OPTIONS.get(method, ()):
+    if "pruning_steps" not in [option.name for option in options(method)]:
         return {}
     own = work.settings
     return ramp(own.target_sparsity, budget(work), own.during.pruning_steps)
@@ -148,7 +154,7 @@ def _options(work: Work, method: str) -> dict[str, Any]:
     """Return what ``method`` must know to choose masks."""
     own = work.settings
     known = own.during.model_dump() | {"sparsity": own.target_sparsity}
-    return {option: known[option] for option in OPTIONS.get(method, ("sparsity",))}
+    return {option.name: known[option.name] for option in options(method)}
 
 
 def _add(work: Work, name: str, method: str, flags: dict[str, Any], **places: int) -> str:

@@ -1,41 +1,19 @@
-"""What the methods that prune during training share: their goal, and a hook that knows its masks.
+"""What the methods that prune during training share: a hook that knows its masks.
 
 A method is a hook of the training loop. When training ends it leaves plain weights, exactly +0.0
 where pruned, and says by ``masks`` where that is.
 """
-
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.prune.parameters import prunable
 from pipeline.prune.ramp import ramp
+from pipeline.sparsify.goal import Goal
 from pipeline.sparsify.parts.ranking import largest, magnitudes
 from pipeline.train.loop import Hook
 
-
-@dataclass(frozen=True)
-class Goal:
-    """What to reach; each method reads the options that it knows.
-
-    Attributes: sparsity, fraction in [0, 1) of the prunable weights; epochs, of the whole training;
-    begin and end, the epochs after which this part of it begins and ends (by default it is all);
-    pruning_steps, refresh (GMP, DPF); penalty (LC); alpha (DST); initial (STR), see there;
-    masks, by name, True = kept: those that the part before has left.
-    """
-
-    sparsity: float = 0.0
-    epochs: int = 1
-    begin: int = 0
-    end: int | None = None
-    pruning_steps: int = 0
-    refresh: int = 16
-    penalty: float = 0.0
-    alpha: float = 0.0
-    initial: float = 0.0
-    masks: Mapping[str, Tensor] | None = None
+__all__ = ["Goal", "Gradual", "Sparsifier"]
 
 
 class Sparsifier(Hook):
