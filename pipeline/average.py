@@ -1,6 +1,7 @@
 """The mean of models, tensor by tensor, and the check that they have one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -14,20 +15,13 @@ def mean(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
     Integer buffers (BatchNorm's batch counter) have no mean: the first one's are taken.
     """
-    return {
-        name: _mean([state[name] for state in states]) if tensor.is_floating_point() else tensor
-        for name, tensor in states[0].items()
-    }
+    ones = [1.0] * len(states)
+    return {name: _sum((state[name] for state in states), ones, len(states)) for name in states[0]}
 
 
 def combine(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
     """Return the sum of equal-keyed state dicts times ``weights``; otherwise as `mean`."""
-    return {
-        name: _sum([state[name] for state in states], weights).to(tensor.dtype)
-        if tensor.is_floating_point()
-        else tensor
-        for name, tensor in states[0].items()
-    }
+    return {name: _sum((state[name] for state in states), weights) for name in states[0]}
 
 
 def check(candidates: Sequence[Checkpoint], *, masks: bool = True) -> None:
@@ -65,15 +59,16 @@ def check_parent(parent: Checkpoint, candidate: Checkpoint) -> None:
         )
 
 
-def _mean(tensors: Sequence[Tensor]) -> Tensor:
-    return (_sum(tensors, [1.0] * len(tensors)) / len(tensors)).to(tensors[0].dtype)
-
-
-def _sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    total = torch.zeros_like(tensors[0], dtype=torch.float64)
-    for tensor, weight in zip(tensors, weights, strict=True):
+def _sum(tensors: Iterable[Tensor], weights: Sequence[float], divisor: int = 1) -> Tensor:
+    """Return sum_i w_i t_i / d; one tensor after the other is taken, so that few are in memory."""
+    left = iter(tensors)
+    first = next(left)
+    if not first.is_floating_point():
+        return first
+    total = torch.zeros_like(first, dtype=torch.float64)
+    for tensor, weight in zip(chain([first], left), weights, strict=True):
         total += weight * tensor.double()
-    return total
+    return (total / divisor).to(first.dtype)
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

@@ -10,7 +10,7 @@ code. The metadata of the file holds one JSON text:
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ __all__ = [
     "Checkpoint",
     "load",
     "load_tensors",
+    "open_checkpoint",
     "read_json",
     "save",
     "save_tensors",
@@ -47,8 +48,8 @@ class Checkpoint:
         meta: JSON-able facts: network, classes, channels, phase, sparsity.
     """
 
-    state: dict[str, torch.Tensor]
-    masks: dict[str, torch.Tensor]
+    state: Mapping[str, torch.Tensor]
+    masks: Mapping[str, torch.Tensor]
     meta: dict[str, Any]
 
 
@@ -100,17 +101,7 @@ def load(path: Path) -> Checkpoint:
         UserError: the file is missing, truncated, foreign, or of a newer version.
     """
     tensors, metadata = read(path)
-    if FORMAT not in metadata:
-        raise UserError(
-            f"{path} is a safetensors file but no checkpoint of this pipeline: name the "
-            "model.safetensors that one of its stages wrote."
-        )
-    header = json.loads(metadata[FORMAT])
-    if header["version"] != VERSION:
-        raise UserError(
-            f"{path} has checkpoint version {header['version']}, this code reads {VERSION}: "
-            "delete it and run `dvc repro` to make it again."
-        )
+    header = _header(path, metadata)
     masks = {}
     try:
         for name, kind, shape in header["masked"]:
@@ -120,3 +111,68 @@ def load(path: Path) -> Checkpoint:
     except (KeyError, ValueError) as error:
         raise damaged(path) from error
     return Checkpoint(state, masks, header["meta"])
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Return what `load` does, but read each tensor anew whenever it is asked for.
+
+    Many checkpoints can so be averaged tensor by tensor in the memory of one. `load`'s errors come
+    when a tensor is read.
+    """
+    header = _header(path, read(path, ())[1])
+    masked = {name: (kind, shape) for name, kind, shape in header["masked"]}
+
+    def tensor(name: str) -> torch.Tensor:
+        return mask_and_tensor(name)[1] if name in masked else read(path, (name,))[0][name]
+
+    def mask_and_tensor(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        kind, shape = masked[name]
+        keys = f"{name}:{kind}", f"{name}:values"
+        parts, _ = read(path, keys)
+        try:
+            values, mask = unpack(kind, parts[keys[0]], parts[keys[1]], shape)
+        except ValueError as error:
+            raise damaged(path) from error
+        return mask, values
+
+    state = _OnDemand(header["state"], tensor)
+    return Checkpoint(
+        state, _OnDemand(masked, lambda name: mask_and_tensor(name)[0]), header["meta"]
+    )
+
+
+class _OnDemand(Mapping[str, torch.Tensor]):
+    """Tensors by name, each made when it is asked for."""
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], torch.Tensor]) -> None:
+        self.names, self.make = dict.fromkeys(names), make
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self.names:
+            raise KeyError(name)
+        return self.make(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the file says of itself."""
+    if FORMAT not in metadata:
+        raise UserError(
+            f"{path} is a safetensors file but no checkpoint of this pipeline: name the "
+            "model.safetensors that one of its stages wrote."
+        )
+    header: dict[str, Any] = json.loads(metadata[FORMAT])
+    if header["version"] != VERSION:
+        raise UserError(
+            f"{path} has checkpoint version {header['version']}, this code reads {VERSION}: "
+            "delete it and run `dvc repro` to make it again."
+        )
+    return header

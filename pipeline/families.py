@@ -2,7 +2,8 @@
 
 The name is the file's: ``magnitude`` is prune/criteria/magnitude.py. One that Python reserves
 takes an underscore, as PEP 8 has it: ``global`` is global_.py. To add a member, write one file;
-nothing is registered anywhere. ``base`` and ``build`` are what the members of a folder share.
+nothing is registered anywhere. What the members of a folder share is in ``base``, ``build`` and
+``goal``.
 """
 
 from importlib import import_module
@@ -12,7 +13,7 @@ from types import ModuleType
 from pipeline.errors import UserError
 
 ROOT = Path(__file__).parent
-SHARED = {"base", "build"}
+SHARED = {"base", "build", "goal"}
 
 
 def names(folder: str) -> list[str]:

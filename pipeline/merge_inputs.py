@@ -10,10 +10,10 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.average import check
-from pipeline.checkpoint import Checkpoint, load_tensors, read_json
+from pipeline.checkpoint import Checkpoint, load_tensors, open_checkpoint, read_json
 from pipeline.data.base import Dataset
 from pipeline.errors import UserError
-from pipeline.model_folder import PREDICTIONS, calibrated, network, read
+from pipeline.model_folder import MODEL, PREDICTIONS, calibrated, network
 from pipeline.seeds import derive
 from pipeline.soup.base import Objective
 from pipeline.tasks.base import load as load_task
@@ -25,6 +25,8 @@ from pipeline.train.slopes import slopes
 
 class MergeInputs:
     """The candidates of one merge, and how a soup of them is judged on the validation split.
+
+    The candidates' tensors are read when a rule takes them up, and kept by nobody.
 
     Args:
         folders: the candidates' model folders, retrained from one parent.
@@ -48,7 +50,7 @@ class MergeInputs:
         self.folders, self.data, self.device = folders, data, device
         self.folder_of = {"parent": parent, "dense": dense}
         self.seed = seed
-        self.candidates = [read(folder) for folder in folders]
+        self.candidates = [open_checkpoint(folder / MODEL) for folder in folders]
         self.task = load_task(data.task)
 
     @cached_property
@@ -63,7 +65,7 @@ class MergeInputs:
     @cached_property
     def parent(self) -> Checkpoint:
         """The pruned model that the candidates were retrained from."""
-        return read(self._folder("parent"))
+        return open_checkpoint(self._folder("parent") / MODEL)
 
     @cached_property
     def parameters(self) -> list[str]:

@@ -157,6 +157,15 @@ class Experiment(Section):
             )
         return others[: self.m - 1]
 
+    def warnings(self) -> list[str]:
+        """Return a sentence for every setting that does not do what its name says."""
+        if self.pretrain.epochs or self.retrain.schedule != "ALLR":
+            return []
+        return [
+            "retrain.schedule is ALLR, which compares a retraining's length with pretrain.epochs, "
+            "but these are 0: it starts at pretrain.learning_rate like LLR"
+        ]
+
     def retrain_value(self, vary: str) -> float:
         """Return the recipe's own setting of what ``retrain.vary`` may name, but for the seed."""
         return {

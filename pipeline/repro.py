@@ -27,7 +27,9 @@ PARAMS, GRAPH, ARTIFACTS, REPORTS = "params.yaml", "stages/dvc.yaml", "artifacts
 
 def write_plan(root: Path) -> Plan:
     """Check params.yaml, write the graph that it asks for, and return the plan."""
-    plan = build.build(params.load(root / PARAMS))
+    experiment = params.load(root / PARAMS)
+    sys.stderr.writelines(f"warning: {sentence}\n" for sentence in experiment.warnings())
+    plan = build.build(experiment)
     graph.write(plan, root / GRAPH)
     return plan
 

@@ -68,7 +68,7 @@ def allr_peak(
         pruned_fraction: q, share of the remaining weights pruned in this phase, in [0, 1]; where
             nothing was pruned the lower bound holds.
         retrain_epochs: T_rt, this candidate's.
-        pretrain_epochs: T; 0 (downloaded weights) counts as T_rt / T >= 1.
+        pretrain_epochs: T; 0 (downloaded weights) counts as T_rt / T >= 1, so that ALLR is LLR.
 
     Source: Zimmer et al. 2023, section 3; Sparse Model Soups, appendix A.2.
     """

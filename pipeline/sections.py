@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.sparsify.goal import Goal
+
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -111,18 +113,19 @@ class During(Section):
 
     ``epochs``, null: those of pretraining, is the budget of one training; BIMP spends
     ``dense_share`` of it before its phases. ``copies_from``: the share of the training after which
-    SMS's copies may begin. ``from_dense``: GSM and LC start from the dense network.
+    SMS's copies may begin. ``from_dense``: GSM and LC start from the dense network. The others are
+    options of single methods (pipeline/sparsify/goal.py).
     """
 
     epochs: Count | None = None
-    pruning_steps: Count = 9
+    pruning_steps: Count = Goal.pruning_steps
     copies_from: Annotated[float, Field(ge=0, lt=1)] = 0.55
     dense_share: Annotated[float, Field(gt=0, lt=1)] = 0.67
     from_dense: bool = False
-    refresh: Count = 16  # iterations between DPF's masks
-    penalty: NotNegative = 1e-3  # LC's, in the first epoch
-    alpha: NotNegative = 1e-6  # DST's regulariser
-    initial: float = -5.0  # STR's threshold before the sigmoid
+    refresh: Annotated[int, Field(ge=0)] = Goal.refresh
+    penalty: NotNegative = Goal.penalty
+    alpha: NotNegative = Goal.alpha
+    initial: float = Goal.initial
 
 
 class Evaluate(Section):

@@ -1,6 +1,6 @@
 """Tensors by name in a safetensors file: written atomically, read without running code."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -36,11 +36,17 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     return read(path)[0]
 
 
-def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read the tensors of any safetensors file, and its metadata; `load_tensors`'s errors."""
+def read(
+    path: Path, names: Iterable[str] | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read the tensors of any safetensors file, and its metadata; `load_tensors`'s errors.
+
+    With ``names`` it is these tensors only.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            wanted = file.keys() if names is None else names
+            tensors = {name: file.get_tensor(name) for name in wanted}
             return tensors, file.metadata() or {}
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: run `dvc repro` to make it.") from error

@@ -2,7 +2,6 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,28 +15,28 @@ from pipeline.model_folder import network, read, write
 from pipeline.models.build import build as new_network
 from pipeline.rates import pretrain_rates
 from pipeline.seeds import derive
-from pipeline.sparsify.base import Goal
 from pipeline.sparsify.build import build
-from pipeline.sparsify.parts.dense import DENSE, with_dense
+from pipeline.sparsify.goal import Goal, options
+from pipeline.sparsify.parts.paused import Paused, read_paused, save_paused
 from pipeline.tasks.base import load as load_task
 from pipeline.train.device import pick
 from pipeline.train.launch import leave, on_all_gpus
 from pipeline.train.loop import steps_per_epoch, train
 from pipeline.train.placement import resident
+from pipeline.train.state import TrainingState
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)
 parser.add_argument("--network", required=True)
-parser.add_argument("--parent", type=Path, help="start from it, and hold its masks if it has any")
+parser.add_argument("--parent", type=Path, help="start from its weights, masks and momentum")
 parser.add_argument("--method", required=True, help="a file of pipeline/sparsify")
-parser.add_argument("--sparsity", type=float, default=0.0, help="fraction of the weights")
-parser.add_argument("--pruning-steps", type=int, default=0)
-parser.add_argument("--refresh", type=int, default=Goal.refresh, help="iterations")
-parser.add_argument("--penalty", type=float, default=0.0)
-parser.add_argument("--alpha", type=float, default=0.0)
-parser.add_argument("--initial", type=float, default=0.0)
+for option in options():
+    flag = f"--{option.name.replace('_', '-')}"
+    about = option.metadata["about"]
+    parser.add_argument(flag, type=type(option.default), default=option.default, help=about)
 parser.add_argument("--from-epoch", type=int, default=0, help="the part of --epochs to train")
 parser.add_argument("--to-epoch", type=int)
+parser.add_argument("--same-streams", action="store_true", help="draw on as the parent would have")
 parser.add_argument("--phase", type=int, default=0)
 parser.add_argument("--schedule", required=True)
 parser.add_argument("--milestones", type=float, nargs="*", default=[])
@@ -51,14 +50,17 @@ def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
     device = pick(flags.device)
     data = resident(load(flags.data), device)
-    start = _start(flags, data)
-    model, end = network(start), flags.to_epoch or flags.epochs
+    end = flags.to_epoch or flags.epochs
     if not 0 <= flags.from_epoch < end <= flags.epochs:
         raise UserError(
             f"--from-epoch {flags.from_epoch} --to-epoch {end} is no part of {flags.epochs} "
             "epochs: give one that begins before it ends."
         )
-    hook = build(flags.method, Goal(masks=start.masks or None, **_options(flags)))
+    start, state = _start(flags, data)
+    model = network(start)
+    chosen = {option.name: getattr(flags, option.name) for option in options()}
+    part = {"epochs": flags.epochs, "begin": flags.from_epoch, "end": end}
+    hook = build(flags.method, Goal(**chosen, **part, masks=start.masks or None))
     epoch = steps_per_epoch(len(data.train.labels), flags.batch_size)
     rates = pretrain_rates(
         flags.schedule,
@@ -67,46 +69,46 @@ def main(flags: argparse.Namespace) -> None:
         milestones=flags.milestones,
         warmup=flags.warmup,
     )
-    part = rates[flags.from_epoch * epoch : end * epoch]
     history = train(
         model,
         data,
         settings(flags),
-        part,
+        rates[flags.from_epoch * epoch : end * epoch],
         seed=flags.seed,
         criterion=load_task(data.task),
         hooks=[hook],
         device=device,
+        state=state,
     )
     if not leave():
         return
-    state = model.cpu().state_dict()
     masks = {name: mask.cpu().contiguous() for name, mask in hook.masks.items()}
-    found = Checkpoint(state, masks, start.meta)
-    found.meta.update(sparsity=fraction_pruned(found, masks), phase=flags.phase)
+    trained = Checkpoint(model.cpu().state_dict(), masks, start.meta)
+    trained.meta.update(sparsity=fraction_pruned(trained, masks), phase=flags.phase)
     with publish(flags.out) as folder:
-        write(folder, found, data, device)
+        write(folder, trained, data, device)
         rates_tensor = torch.tensor(rates, dtype=torch.float64)
         save_tensors(folder / "learning_rates.safetensors", {"learning_rate": rates_tensor})
         write_json(folder / "history.json", history)
-        if hook.dense and end < flags.epochs:  # training goes on from them
-            save_tensors(folder / DENSE, {name: w.cpu() for name, w in hook.dense.items()})
+        if end < flags.epochs:  # training goes on from here
+            learned = dict(model.named_parameters())
+            weights = {name: each for name, each in trained.state.items() if name not in learned}
+            weights |= {name: each.cpu() for name, each in hook.dense.items()}
+            save_paused(folder, Paused(weights, state.momentum, state.streams))
 
 
-def _start(flags: argparse.Namespace, data: Dataset) -> Checkpoint:
-    """Return the parent with the dense weights behind its mask, or a network at random."""
+def _start(flags: argparse.Namespace, data: Dataset) -> tuple[Checkpoint, TrainingState]:
+    """Return the parent as its training left it, or a network at random, and how it stands."""
     if flags.parent:
-        return with_dense(read(flags.parent), flags.parent)
+        paused = read_paused(flags.parent)
+        state = paused.training(flags.from_epoch, same_streams=flags.same_streams)
+        return paused.resumed(read(flags.parent)), state
     classes, channels = len(data.classes), data.train.images.shape[1]
     torch.manual_seed(derive(flags.seed, "weights"))
     model = new_network(flags.network, classes, channels)
     about = {"network": flags.network, "classes": classes, "channels": channels}
-    return Checkpoint(model.state_dict(), {}, about | {"epochs": flags.epochs})
-
-
-def _options(flags: argparse.Namespace) -> dict[str, Any]:
-    names = ("sparsity", "epochs", "pruning_steps", "refresh", "penalty", "alpha", "initial")
-    return {name: getattr(flags, name) for name in names}
+    meta = about | {"epochs": flags.epochs}
+    return Checkpoint(model.state_dict(), {}, meta), TrainingState(flags.from_epoch)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """Pruning during training as plans and as whole runs on the digits."""
 
+import importlib
+import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -93,13 +96,19 @@ def test_copies_take_up_every_interval_where_the_one_before_ends(method, m, epoc
     first, *copies = trainings(of, f"{method}_sms")
     end, expected = first.arguments["to_epoch"], [e for e in levels if e >= since * epochs]
     assert end == expected[0]
+    before = (first.name,)
     for phase, start in enumerate(expected, start=1):
         own_copies, copies = copies[:m], copies[m:]
         parts = {(n.arguments["from_epoch"], n.arguments["to_epoch"]) for n in own_copies}
         assert len({n.arguments["seed"] for n in own_copies}) == len(own_copies) == m
         assert len({n.arguments["parent"] for n in own_copies}) == 1
         parent = of.nodes[own_copies[0].arguments["parent"].removeprefix("artifacts/")]
-        assert parent.arguments["sparsity"] == (0.95 if phase == 1 else levels[start])
+        assert (parent.script, parent.arguments["sparsity"]) == ("prune_copies", levels[start])
+        assert parent.inputs == before
+        before = tuple(n.name for n in own_copies)
+        resumed = [n for n in own_copies if "same_streams" in n.arguments]
+        assert [n.name for n in resumed] == [f"s0-{method}_sms-p{phase}-c0"]
+        assert resumed[0].arguments["seed"] == first.arguments["seed"]
         [(begin, after)] = parts
         assert (begin, end) == (start, start)
         end = after
@@ -179,6 +188,52 @@ def test_too_many_pruning_steps_are_refused():
         plan({"pruning_steps": 30}, methods=["gmp"])
 
 
+# ---- one copy
+
+ONE = {
+    "m": 1,
+    "phases": 2,
+    "pretrain": {
+        "epochs": 4,
+        "batch_size": 512,
+        "learning_rate": 0.1,
+        "weight_decay": 5e-4,
+        "schedule": "linear",
+    },
+    "evaluate": {"corruptions": "none"},
+}
+
+
+@pytest.mark.parametrize("method", ["gmp", "dpf"])
+def test_sms_of_one_copy_is_the_method_alone_bit_for_bit(method, tmp_path, monkeypatch):
+    own = {"pruning_steps": 3, "copies_from": 0.0, "refresh": 1}
+    of = plan(own, methods=[method, f"{method}_sms"], **ONE)
+    monkeypatch.chdir(tmp_path)
+    alone, soup = (row for row in of.rows if row.method != "dense")
+    copied = [name for name in of.nodes if name.startswith(f"s0-{method}_sms-p")]
+    for name in ("data", alone.model, *copied):
+        node = of.nodes[name]
+        if node.script not in {"evaluate", "compare"}:
+            script = importlib.import_module(f"stages.{node.script}")
+            words = shlex.split(" ".join(graph.command(node)))[2:]
+            script.main(script.parser.parse_args(words))
+    folders = [Path("artifacts", row.model) for row in (alone, soup)]
+    one, other = (load_checkpoint(folder / "model.safetensors") for folder in folders)
+    assert one.state.keys() == other.state.keys()
+    assert all(torch.equal(one.state[name], other.state[name]) for name in one.state)
+    assert all(torch.equal(one.masks[name], other.masks[name]) for name in one.masks)
+    rows = [
+        row
+        for name in copied
+        if (file := Path("artifacts", name, "history.json")).exists()
+        for row in json.loads(file.read_text())
+    ]
+    whole = read_json(folders[0] / "history.json")
+    for row in (*rows, *whole):
+        del row["val_accuracy"]  # at a pruning step the one is validated before it, one after it
+    assert rows == whole
+
+
 # ---- the report
 
 
@@ -207,6 +262,12 @@ def test_the_report_shows_the_sparsity_that_came_out(tmp_path):
 
 
 # ---- whole runs
+
+
+def stored(folder: Path, part: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of a paused training: its weights or its momentum."""
+    tensors = load_tensors(folder / "training.safetensors").items()
+    return {key.removeprefix(f"{part}/"): each for key, each in tensors if key.startswith(part)}
 
 
 @pytest.fixture(scope="module")
@@ -254,19 +315,24 @@ def test_dpf_averages_the_dense_weights_behind_one_mask(digits):
     folder = digits[0].root / "artifacts"
     copies = [folder / f"s0-dpf_sms-p1-c{j}" for j in range(2)]
     models = [load_checkpoint(copy / "model.safetensors") for copy in copies]
-    dense = [load_tensors(copy / "dense.safetensors") for copy in copies]
-    mean = load_tensors(folder / "s0-dpf_sms-p2-prune" / "dense.safetensors")
+    dense, momentum = ([stored(copy, part) for copy in copies] for part in ("weights", "momentum"))
+    mean = stored(folder / "s0-dpf_sms-p2-prune", "weights")
     pruned = load_checkpoint(folder / "s0-dpf_sms-p2-prune" / "model.safetensors")
     returned = 0
     for name, mask in models[0].masks.items():
-        assert torch.equal(mask, models[1].masks[name])
         for model, behind in zip(models, dense, strict=True):
-            assert torch.equal(model.state[name], behind[name] * mask)
+            assert torch.equal(model.state[name], behind[name] * model.masks[name])
         torch.testing.assert_close(mean[name], (dense[0][name] + dense[1][name]) / 2)
         assert torch.equal(pruned.state[name], mean[name] * pruned.masks[name])
         returned += int((pruned.masks[name] & ~mask).sum())
     assert returned > 0, "a weight may come back"
-    assert not (folder / "s0-dpf_sms-p2-c0" / "dense.safetensors").exists(), "nothing goes on"
+    went_on = stored(folder / "s0-dpf_sms-p2-prune", "momentum")
+    for name, average in went_on.items():
+        torch.testing.assert_close(average, (momentum[0][name] + momentum[1][name]) / 2)
+    last = [load_checkpoint(folder / f"s0-dpf_sms-p2-c{j}" / "model.safetensors") for j in (0, 1)]
+    for name, mask in last[0].masks.items():
+        assert torch.equal(mask, last[1].masks[name]), "what is averaged at last shares one mask"
+    assert not (folder / "s0-dpf_sms-p2-c0" / "training.safetensors").exists(), "nothing goes on"
 
 
 @pytest.mark.slow

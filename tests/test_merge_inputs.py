@@ -1,12 +1,15 @@
 """What merge rules are given: scores of soups, on the validation split and by no label of test."""
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
+from pipeline import checkpoint
 from pipeline.checkpoint import Checkpoint, load_tensors, read_json
 from pipeline.data.base import Dataset, Split
 from pipeline.errors import UserError
@@ -135,3 +138,42 @@ def test_a_model_that_was_not_given_is_asked_for(folders, data):
     for name, flag in {"parent": "parent", "distillation": "dense"}.items():
         with pytest.raises(UserError, match=f"give its folder as --{flag}"):
             getattr(given, name)
+
+
+ONE_AT_A_TIME = ["uniform", "greedy", "wise", "model_stock"]
+
+
+@pytest.mark.parametrize("rule", ONE_AT_A_TIME)
+def test_of_many_candidates_the_tensors_of_few_are_in_memory(rule, folders, data, monkeypatch):
+    """Eight candidates' tensors are handed out one by one; whoever keeps them all holds eight."""
+    held, most = {}, 0
+
+    def track(tensor: Tensor) -> Tensor:
+        nonlocal most
+        held[id(tensor)] = tensor.numel()
+        most = max(most, sum(held.values()))
+        weakref.finalize(tensor, held.pop, id(tensor))
+        return tensor
+
+    def reading(path: Path, *names: object) -> tuple[dict[str, Tensor], dict[str, str]]:
+        tensors, metadata = tensors_of(path, *names)
+        return {name: track(tensor) for name, tensor in tensors.items()}, metadata
+
+    tensors_of = checkpoint.read
+    monkeypatch.setattr(checkpoint, "read", reading)
+    given = MergeInputs(folders[:2] * 4, data, CPU, parent=folders[2])
+    asked = {name: getattr(given, name) for name in rules.asks(rule)}
+    soup = rules.load(rule).merge(given.candidates, **asked).checkpoint
+    assert 0 < most < 2 * sum(tensor.numel() for tensor in soup.state.values())
+
+
+@pytest.mark.parametrize("rule", rules.names())
+def test_candidates_in_memory_have_the_same_soup_as_candidates_on_disk(rule, folders, data):
+    given = inputs(folders, data, parent=folders[2], dense=folders[3], seed=3)
+    asked = {name: getattr(given, name) for name in rules.asks(rule)}
+    module = rules.load(rule)
+    one = module.merge(given.candidates, **asked)
+    other = module.merge([read(folder) for folder in folders[:2]], **asked)
+    assert (one.weights, one.why, one.trials) == (other.weights, other.why, other.trials)
+    for name, tensor in one.checkpoint.state.items():
+        assert torch.equal(tensor, other.checkpoint.state[name])

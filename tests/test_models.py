@@ -301,7 +301,7 @@ class Attack:
 
 def test_code_in_a_weights_file_is_not_run(tmp_path):
     torch.save({"conv1.weight": Attack(tmp_path / "proof")}, tmp_path / "w.pt")
-    with pytest.raises(UserError, match=r"w\.pt is damaged or holds more than tensors"):
+    with pytest.raises(UserError, match=r"w\.pt, which is damaged or holds more than tensors"):
         load_weights(build("resnet8", 10), tmp_path / "w.pt")
     assert not (tmp_path / "proof").exists()
 
@@ -320,8 +320,10 @@ def test_code_in_a_weights_file_is_not_run(tmp_path):
 def test_a_file_of_something_else_is_refused(tmp_path, name, content, why):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=why):
+    with pytest.raises(UserError, match=why) as refusal:
         load_weights(build("resnet8", 10), tmp_path / name)
+    assert str(refusal.value).startswith(f"network.weights is {tmp_path / name}, ")
+    assert "dvc repro" not in str(refusal.value), "no stage makes this file"
 
 
 @pytest.mark.parametrize("value", [[torch.zeros(1)], {"epoch": 3}, torch.zeros(2)])

@@ -8,6 +8,7 @@ import yaml
 from pipeline import families
 from pipeline.errors import UserError
 from pipeline.params import RECIPES, load, recipes
+from pipeline.repro import write_plan
 
 ROOT = Path(__file__).parent.parent
 
@@ -53,6 +54,21 @@ def test_official_corruptions_are_found_where_they_are_unpacked(tmp_path):
     assert load(path).evaluate.corruptions_path == "data/CIFAR-10-C"
     named = edited(tmp_path, recipe="cifar10_resnet18", evaluate__corruptions_path="elsewhere")
     assert load(named).evaluate.corruptions_path == "elsewhere"
+
+
+@pytest.mark.parametrize(("schedule", "epochs"), [("ALLR", 0), ("LLR", 0), ("ALLR", 3)])
+def test_allr_without_pretraining_says_that_it_is_llr(tmp_path, capsys, schedule, epochs):
+    official = {"network__weights": "w.pt", "pretrain__epochs": epochs}
+    edited(tmp_path, retrain__schedule=schedule, **official)
+    (tmp_path / "stages").mkdir()
+    write_plan(tmp_path)
+    said = capsys.readouterr().err
+    if (schedule, epochs) == ("ALLR", 0):
+        assert said.startswith("warning: retrain.schedule is ALLR")
+        assert "like LLR" in said
+        assert len(said.splitlines()) == 1
+    else:
+        assert said == ""
 
 
 def test_seeds_take_the_place_of_seed(tmp_path):

@@ -467,7 +467,7 @@ def test_paper_rows_of_filters():
 def test_paper_rows_of_pruning_during_training():
     """Table 2, ResNet-50 on ImageNet at 80 %, read from the page; it has no earlier phases."""
     shared = {"paper": IMAGENET, "target_sparsity": 0.8}
-    own = params("cifar100_wrn20", **shared)
+    own = params("cifar100_wrn20", **shared, during={"refresh": 0})
     for method, mean in (("bimp_sms", 75.76), ("gmp", 73.92), ("dpf_sms", 75.85), ("dst", 72.32)):
         found = paper.lookup(own, method, 3)
         assert found is not None
@@ -480,6 +480,10 @@ def test_paper_rows_of_pruning_during_training():
         assert found is None, other
     short = params("cifar100_wrn20", **shared, during={"epochs": 2, "pruning_steps": 1})
     assert paper.lookup(short, "gmp", 3) is None
+    refreshed = params("cifar100_wrn20", **shared, during={"refresh": 16})
+    assert paper.lookup(refreshed, "dpf", 3) is paper.lookup(refreshed, "dpf_sms", 3) is None
+    assert paper.lookup(refreshed, "gmp", 3) is not None
+    assert params("imagenet_resnet50").during.refresh == 0
 
 
 def test_page_says_what_removed_filters_save(tmp_path: Path):

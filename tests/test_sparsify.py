@@ -5,7 +5,9 @@ gradients are written out by hand below. Everything is in float64.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,8 +20,10 @@ from pipeline.errors import UserError
 from pipeline.prune.ramp import ramp
 from pipeline.sparsify.base import Goal, Sparsifier
 from pipeline.sparsify.build import build, names
-from pipeline.sparsify.parts.ranking import largest
+from pipeline.sparsify.parts.ranking import largest, magnitudes
+from pipeline.train.augment import Augmentation
 from pipeline.train.loop import Hook, Settings, train
+from pipeline.train.state import TrainingState
 from tests.test_loop import dataset, same_bits, small
 
 Arrays = dict[str, np.ndarray]
@@ -132,6 +136,15 @@ def follow(method: str, goal: Goal, decay: float, reference: Iterator[Arrays]) -
 TASK = Goal(sparsity=0.6, epochs=4, pruning_steps=3, refresh=2, penalty=0.01, alpha=0.02)
 
 
+GRADUAL = Goal(sparsity=0.7, epochs=6, pruning_steps=2, refresh=3)
+AUGMENTED = Settings(16, 5e-4, clip_norm=2.0, augmentation=Augmentation(1, flip=True))
+
+
+def dropping() -> nn.Sequential:
+    model = small()
+    return nn.Sequential(*model[:4], nn.Dropout(0.2), model[4])
+
+
 # ---- gradual pruning
 
 
@@ -180,7 +193,7 @@ def test_dpf_moves_the_dense_weights_by_the_pruned_networks_gradient(decay):
             step(parameters, gradients(times(masks, parameters)), rate)
             if count in (3, 6, 9):
                 level = 0.6 * (1 - (1 - (count / 3) / 3) ** 3)
-            if level and (count % 2 == 0 or count in (3, 6, 9)):
+            if level and ((count % 2 == 0 and count < 9) or count in (3, 6, 9)):
                 masks = keep(magnitude(parameters), level)
             dense.append(dict(parameters))
             yield times(masks, parameters)
@@ -192,21 +205,80 @@ def test_dpf_moves_the_dense_weights_by_the_pruned_networks_gradient(decay):
             np.testing.assert_allclose(hook.dense[name].numpy(), expected[name], rtol=1e-9)
 
 
-def test_masks_that_are_given_are_held():
-    """SMS's copies: GMP and DPF keep their parent's mask; DPF's dense weights go on learning."""
+@pytest.mark.parametrize("method", ["gmp", "dpf"])
+def test_after_the_last_pruning_step_the_masks_are_held(method):
+    """So copies that SMS averages share them; DPF's dense weights go on learning."""
     masks = {
-        name: torch.from_numpy(mask) for name, mask in keep(magnitude(problem()[0]), 0.5).items()
+        name: torch.from_numpy(mask) for name, mask in keep(magnitude(problem()[0]), 0.6).items()
     }
-    for method in ("gmp", "dpf"):
-        for model, hook in drive(method, Goal(epochs=4, masks=masks), 0.02):
-            for name in WEIGHTS:
-                assert torch.equal(hook.masks[name], masks[name])
-                assert not model.get_parameter(name)[~masks[name]].any()
-        behind = hook.dense.get("0.weight")
-        assert (behind is None) == (method == "gmp")
-        if behind is not None:
-            first = torch.from_numpy(problem()[0]["0.weight"])
-            assert not (behind == first)[~masks["0.weight"]].any()
+    goal = replace(TASK, begin=3, masks=masks)
+    for model, hook in drive(method, goal, 0.02):
+        for name in WEIGHTS:
+            assert torch.equal(hook.masks[name], masks[name])
+            assert not model.get_parameter(name)[~masks[name]].any()
+    behind = hook.dense.get("0.weight")
+    assert (behind is None) == (method == "gmp")
+    if behind is not None:
+        first = torch.from_numpy(problem()[0]["0.weight"])
+        assert not (behind == first)[~masks["0.weight"]].any()
+
+
+def test_between_pruning_steps_a_copy_of_dpf_refreshes_its_mask_and_one_of_gmp_does_not():
+    """Epoch 2 of 4, whose step at its end is taken after averaging: 0.6 * 19 / 27 of 20 are 8."""
+    masks = {
+        name: torch.from_numpy(mask) for name, mask in keep(magnitude(problem()[0]), 0.42).items()
+    }
+    for method, refresh, changes in (("gmp", 2, False), ("dpf", 2, True), ("dpf", 0, False)):
+        goal = replace(TASK, begin=1, end=2, refresh=refresh, masks=masks)
+        seen = []
+        for _, hook in list(drive(method, goal, 0.02))[:EPOCH]:
+            pruned = sum(int((~hook.masks[name]).sum()) for name in WEIGHTS)
+            seen.append((pruned, all(torch.equal(hook.masks[n], masks[n]) for n in WEIGHTS)))
+        assert {pruned for pruned, _ in seen} == {8}
+        assert all(same for _, same in seen) != changes
+
+
+def parts(method: str, cuts: list[int]) -> tuple[nn.Module, Sparsifier]:
+    """Train in parts, as the stages do: between two of them the pruning step is taken here."""
+    model, state, masks = dropping(), TrainingState(), None
+    hook = build(method, GRADUAL)
+    for begin, end in pairwise([0, *cuts, 6]):
+        if begin:
+            level = ramp(GRADUAL.sparsity, 6, GRADUAL.pruning_steps)[begin]
+            weights = hook.dense or hook.weights
+            masks = largest(magnitudes(weights), level, None if hook.dense else hook.masks)
+            model.load_state_dict(model.state_dict() | hook.dense)
+        hook = build(method, replace(GRADUAL, begin=begin, end=end, masks=masks))
+        rates = [0.1 * (1 - step / 24) for step in range(4 * begin, 4 * end)]
+        history = train(model, dataset(), AUGMENTED, rates, seed=5, hooks=[hook], state=state)
+        assert [row["epoch"] for row in history] == list(range(begin + 1, end + 1))
+        if end < 6:
+            fresh = dropping()
+            fresh.load_state_dict(model.state_dict())
+            model = fresh
+    return model, hook
+
+
+@pytest.mark.parametrize("method", ["gmp", "dpf"])
+@pytest.mark.parametrize("cuts", [[2], [4], [2, 4]])
+def test_a_training_in_parts_has_the_bits_of_one_in_one_piece(method, cuts):
+    """Momentum, order, augmentation, dropout, BatchNorm, dense weights and masks all go on."""
+    one, other = parts(method, []), parts(method, cuts)
+    assert same_bits(one[0], other[0])
+    assert all(torch.equal(mask, other[1].masks[name]) for name, mask in one[1].masks.items())
+
+
+def test_other_streams_or_no_momentum_give_other_bits():
+    whole, state = small(), TrainingState()
+    train(whole, dataset(), SETTINGS, [0.1] * 8, seed=5)
+    first = small()
+    train(first, dataset(), SETTINGS, [0.1] * 4, seed=5, state=state)
+    for without in ("momentum", "streams"):
+        model = small()
+        model.load_state_dict(first.state_dict())
+        rest = replace(state, **{without: {}})
+        train(model, dataset(), SETTINGS, [0.1] * 4, seed=5, state=rest)
+        assert not same_bits(whole, model), without
 
 
 # ---- from the first step on
@@ -443,7 +515,7 @@ def test_one_ranking_over_all_layers(seed, sparsity):
         ("prune", TASK, "use one of dnw, dpf, dst, gmp, gsm, lc, str"),
         ("gmp", Goal(0.5, 4, pruning_steps=4), "one less than the 4 epochs"),
         ("dpf", Goal(0.5, 4, pruning_steps=0), "one less than the 4 epochs"),
-        ("dpf", Goal(0.5, 4, pruning_steps=1, refresh=0), "during.refresh is 0"),
+        ("dpf", Goal(0.5, 4, pruning_steps=1, refresh=-1), "during.refresh is -1"),
         ("lc", Goal(1.0), "the sparsity is 1.0"),
     ],
 )

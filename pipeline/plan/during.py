@@ -9,17 +9,8 @@ from pipeline.plan.work import Work
 from pipeline.prune.ramp import ramp
 from pipeline.rounding import exact
 from pipeline.seeds import derive
+from pipeline.sparsify.goal import options
 
-# What each method is told beside how to train.
-OPTIONS: dict[str, tuple[str, ...]] = {
-    "gmp": ("sparsity", "pruning_steps"),
-    "dpf": ("sparsity", "pruning_steps", "refresh"),
-    "gsm": ("sparsity",),
-    "lc": ("sparsity", "penalty"),
-    "dnw": ("sparsity",),
-    "dst": ("alpha",),
-    "str": ("initial",),
-}
 Interval = tuple[int, int, float]  # from an epoch to another, at a sparsity
 
 
@@ -47,11 +38,27 @@ def sparsify(work: Work, method: str, *, from_dense: bool = False) -> str:
     return _add(work, f"{work.method}-p{last}", method, flags, phase=last)
 
 
-def sms(work: Work, method: str, prune: Callable[[list[str], int, float], str]) -> None:
+def alone(method: str, *, may_start_dense: bool = False) -> Callable[[Work], None]:
+    """Return the plan of one training by ``method``, measured as the last phase's result.
+
+    It is from scratch; some methods start from the dense network where during.from_dense says so.
+    """
+
+    def plan(work: Work) -> None:
+        work.start(method)
+        from_dense = may_start_dense and work.settings.during.from_dense
+        work.report(work.phases[-1], sparsify(work, method, from_dense=from_dense))
+
+    return plan
+
+
+def sms(work: Work, method: str) -> None:
     """Make every interval between two pruning steps a phase of SMS, once its time has come.
 
-    One network is trained up to there. ``prune(copies, phase, sparsity)`` averages the copies
-    of the phase before and is its pruning step; the last average is the method's result.
+    One network is trained up to there. At every pruning step the copies of the interval before are
+    averaged, with their momentum, and the average is pruned; the last average is the result. Copy 0
+    draws on from the training's own random streams, so that one copy is the method alone, bit for
+    bit; the others have streams of their own.
 
     Source: Sparse Model Soups, section 3.3.
     """
@@ -61,13 +68,14 @@ def sms(work: Work, method: str, prune: Callable[[list[str], int, float], str]) 
             "one training and differ by seed: set it to seed, or take the method out of the list."
         )
     intervals = phases(work, method)
-    start = _flags(work, method, derive(work.seed, "pretrain"), 0) | _options(work, method)
-    pruned = _add(work, f"{work.method}-p0", method, start | {"to_epoch": intervals[0][0]}, phase=0)
-    for phase, (begin, end, _) in enumerate(intervals, start=1):
-        part = {"parent": artifact(pruned), "from_epoch": begin, "to_epoch": end}
+    options = _options(work, method)
+    start = {**_flags(work, method, derive(work.seed, "pretrain"), 0), **options}
+    first = start | {"to_epoch": intervals[0][0]}
+    copies = [_add(work, f"{work.method}-p0", method, first, phase=0)]
+    for phase, (begin, end, sparsity) in enumerate(intervals, start=1):
+        pruned = artifact(_prune(work, copies, phase, sparsity))
+        part = {"parent": pruned, "from_epoch": begin, "to_epoch": end, **options}
         copies = [_copy(work, method, part, phase, number) for number in range(work.m)]
-        for _, _, sparsity in intervals[phase : phase + 1]:  # none after the last
-            pruned = prune(copies, phase + 1, sparsity)
     soup = work.merge(copies, phase, "uniform")
     work.report(work.phases[-1], soup, copies)
 
@@ -83,7 +91,7 @@ def levels(work: Work, method: str) -> dict[int, float]:
             f"prune.structure is filters, but {work.method} prunes single weights while it trains: "
             "set it to weights, or take the method out of the list."
         )
-    if "pruning_steps" not in OPTIONS.get(method, ()):
+    if "pruning_steps" not in [option.name for option in options(method)]:
         return {}
     own = work.settings
     return ramp(own.target_sparsity, budget(work), own.during.pruning_steps)
@@ -103,8 +111,23 @@ def phases(work: Work, method: str) -> list[Interval]:
     return late
 
 
+def _prune(work: Work, copies: list[str], phase: int, sparsity: float) -> str:
+    """Return the average of ``copies``, pruned by magnitude in one ranking."""
+    flags = {
+        "copies": [artifact(copy) for copy in copies],
+        "phase": phase,
+        "sparsity": sparsity,
+    }
+    rules = ("pipeline.prune.criteria.magnitude", "pipeline.prune.allocations.global_")
+    modules = (*rules, *work.network_modules())
+    name = f"{work.method}-p{phase}-prune"
+    return work.add(name, "prune_copies", flags, modules=modules, phase=phase)
+
+
 def _copy(work: Work, method: str, part: dict[str, Any], phase: int, number: int) -> str:
-    flags = part | _flags(work, method, derive(work.seed, "retrain", phase, number), phase)
+    names = ("retrain", phase, number) if number else ("pretrain",)
+    flags = part | _flags(work, method, derive(work.seed, *names), phase)
+    flags["same_streams"] = number == 0
     name = f"{work.method}-p{phase}-c{number}"
     return _add(work, name, method, flags, phase=phase, candidate=number)
 
@@ -128,10 +151,10 @@ def _flags(work: Work, method: str, seed: int, phase: int) -> dict[str, Any]:
 
 
 def _options(work: Work, method: str) -> dict[str, Any]:
-    """Return what ``method`` must know to choose masks; a copy holds its parent's."""
+    """Return what ``method`` must know to choose masks."""
     own = work.settings
     known = own.during.model_dump() | {"sparsity": own.target_sparsity}
-    return {option: known[option] for option in OPTIONS.get(method, ("sparsity",))}
+    return {option.name: known[option.name] for option in options(method)}
 
 
 def _add(work: Work, name: str, method: str, flags: dict[str, Any], **places: int) -> str:

@@ -64,7 +64,7 @@ def prune(
     metrics = describe(weights, alive, kept)
     metrics["norm_drop"] = norm_drop([checkpoint.state[name] for name in parameters], weights, zero)
     meta = checkpoint.meta | {"sparsity": metrics["sparsity"]}
-    return Checkpoint(checkpoint.state | zero, masks, meta), metrics
+    return Checkpoint(dict(checkpoint.state) | zero, masks, meta), metrics
 
 
 def norm_drop(

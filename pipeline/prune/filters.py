@@ -65,7 +65,7 @@ def prune_filters(
     masks = {name: mask for name, mask in masks.items() if not mask.all()}
     masks |= dead_parameter_masks(trace(model, FILTERS_NEED_GRAPH), kept)
     zero = {name: torch.where(mask, checkpoint.state[name], 0.0) for name, mask in masks.items()}
-    pruned = Checkpoint(checkpoint.state | zero, masks, checkpoint.meta)
+    pruned = Checkpoint(dict(checkpoint.state) | zero, masks, checkpoint.meta)
     metrics = _metrics(checkpoint, pruned, model, kept)
     return Checkpoint(
         pruned.state, masks, checkpoint.meta | {"sparsity": metrics["sparsity"]}

@@ -170,6 +170,8 @@ def _during(params: Experiment, name: str, phase: int) -> Reference | None:
     other_length = params.during.epochs not in {None, params.pretrain.epochs}
     if other_length or (name.endswith("+SMS") and params.m not in _COPIES):
         return None
+    if name.startswith("DPF") and params.during.refresh:  # the paper's mask changes with its level
+        return None
     rows = rows[(rows["dataset"] == params.paper.dataset) & (rows["arch"] == params.paper.arch)]
     rows = rows[(rows["method"] == name) & _same_sparsity(rows["sparsity"], params)]
     return _reference(rows, "top1_mean", "top1_std")

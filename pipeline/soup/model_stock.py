@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import torch
+from torch import Tensor
 
 from pipeline.average import check, check_parent
 from pipeline.checkpoint import Checkpoint
 from pipeline.soup.base import Soup, mixture
 from pipeline.soup.uniform import average
+
+SMALL = 2**16  # weights; a tensor of no more is taken as a whole
 
 
 def merge(
@@ -34,11 +37,11 @@ def merge(
     """
     check(candidates)
     check_parent(parent, candidates[0])
-    m, cos = len(candidates), cosine(candidates, parent, parameters)
+    m = len(candidates)
+    inner = inner_products(candidates, parent, parameters)
+    cos = cosine(sum(inner.values(), torch.zeros(m, m, dtype=torch.float64)))
     t = ratio(cos, m)
-    trials = tuple(
-        {"tensor": name, "cosine": cosine(candidates, parent, [name])} for name in parameters
-    )
+    trials = tuple({"tensor": name, "cosine": cosine(each)} for name, each in inner.items())
     why = (
         f"all {m} candidates alike, {t:.4f} of the way from the pruned parent to their mean, "
         f"because the mean cosine between their ways is {cos:.4f}"
@@ -53,21 +56,38 @@ def ratio(cos: float, m: int) -> float:
     return m * cos / (1 + (m - 1) * cos)
 
 
-def cosine(
+def inner_products(
     candidates: Sequence[Checkpoint], parent: Checkpoint, parameters: Sequence[str]
-) -> float:
-    """Return the mean cosine between the candidates' differences from ``parent``, in float64.
+) -> dict[str, Tensor]:
+    """Return <theta_i - theta_parent, theta_j - theta_parent> of each tensor, float64 [m, m].
+
+    Of a tensor that is a large part of the network some weights are taken at a time, so that the
+    differences of all candidates together need the memory of one network in float64.
+    """
+    m = len(candidates)
+    total = sum(parent.state[name].numel() for name in parameters)
+    step = max(SMALL, total // (2 * m))
+    inner = {}
+    for name in parameters:
+        start = parent.state[name].flatten().double()
+        inner[name] = torch.zeros(m, m, dtype=torch.float64)
+        for part in range(0, len(start), step):
+            rows = slice(part, part + step)
+            ways = start.new_empty(m, len(start[rows]))
+            for way, each in zip(ways, candidates, strict=True):
+                way.copy_(each.state[name].flatten()[rows]).sub_(start[rows])
+            inner[name] += ways @ ways.T
+    return inner
+
+
+def cosine(inner: Tensor) -> float:
+    """Return the mean cosine of all pairs from their inner products, float64 [m, m].
 
     1 where there is no angle: one candidate, or one that has not moved.
     """
-    inner = torch.zeros(len(candidates), len(candidates), dtype=torch.float64)
-    for name in parameters:
-        start = parent.state[name].double()
-        ways = torch.stack([(each.state[name].double() - start).flatten() for each in candidates])
-        inner += ways @ ways.T
     norms = inner.diagonal().sqrt()
     pairs = [
         float(inner[i, j] / (norms[i] * norms[j])) if norms[i] * norms[j] > 0 else 1.0
-        for i, j in combinations(range(len(candidates)), 2)
+        for i, j in combinations(range(len(inner)), 2)
     ]
     return sum(pairs) / len(pairs) if pairs else 1.0

@@ -1,37 +1,19 @@
-"""What the methods that prune during training share: their goal, and a hook that knows its masks.
+"""What the methods that prune during training share: a hook that knows its masks.
 
 A method is a hook of the training loop. When training ends it leaves plain weights, exactly +0.0
 where pruned, and says by ``masks`` where that is.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from pipeline.prune.parameters import prunable
+from pipeline.prune.ramp import ramp
+from pipeline.sparsify.goal import Goal
 from pipeline.sparsify.parts.ranking import largest, magnitudes
 from pipeline.train.hook import Hook
 
-
-@dataclass(frozen=True)
-class Goal:
-    """What to reach; each method reads the options that it knows.
-
-    Attributes: sparsity, fraction in [0, 1) of the prunable weights; epochs, of the whole training;
-    pruning_steps, refresh (GMP, DPF); penalty (LC); alpha (DST); initial (STR), see there;
-    masks, by name, True = kept: held as they are, in place of what the method would choose.
-    """
-
-    sparsity: float = 0.0
-    epochs: int = 1
-    pruning_steps: int = 0
-    refresh: int = 16
-    penalty: float = 0.0
-    alpha: float = 0.0
-    initial: float = 0.0
-    masks: Mapping[str, Tensor] | None = None
+__all__ = ["Goal", "Gradual", "Sparsifier"]
 
 
 class Sparsifier(Hook):
@@ -43,7 +25,7 @@ class Sparsifier(Hook):
         self.dense: dict[str, Tensor] = {}
 
     def on_train_start(self, model: nn.Module) -> None:
-        """Find the prunable weights; all are kept unless the goal says otherwise."""
+        """Find the prunable weights; all are kept unless an earlier part has pruned."""
         self.weights = {name: model.get_parameter(name) for name in prunable(model)}
         given = self.goal.masks or {}
         self.masks = {
@@ -63,3 +45,20 @@ class Sparsifier(Hook):
         """Keep the largest |w| of the whole network, as many as the sparsity leaves."""
         self.masks = largest(magnitudes(self.weights), self.goal.sparsity)
         self.zero_pruned()
+
+
+class Gradual(Sparsifier):
+    """A hook that climbs a ramp of pruning steps, within its part of the training.
+
+    ``ramp``: the sparsity after each step of this part, by the epoch at whose end it is taken.
+    ``level``: the sparsity that has been reached. The step at which a part ends is not its own: it
+    is taken when the copies of the part have been averaged.
+    """
+
+    def __init__(self, goal: Goal) -> None:
+        super().__init__(goal)
+        whole = ramp(goal.sparsity, goal.epochs, goal.pruning_steps)
+        end = goal.epochs if goal.end is None else goal.end
+        self.ramp = {epoch: level for epoch, level in whole.items() if goal.begin < epoch < end}
+        self.level = max((level for at, level in whole.items() if at <= goal.begin), default=0.0)
+        self.last = max(whole)  # the epoch of the last step

@@ -4,7 +4,9 @@
     M  = the largest |w|, so many that s_k is pruned; anew every ``refresh`` iterations
 
 and in the end the network is M * w. The sparsity s_k climbs with GMP's pruning steps, which is
-what makes the interval between two of them a phase; the mask is refreshed within it too.
+what makes the interval between two of them a phase. The mask is refreshed within it too, but not
+after the last step: the copies that SMS averages there share it. With ``refresh`` 0 the mask
+changes at pruning steps only, as in the authors' own DPF (github.com/ZIB-IOL/BIMP).
 
 Source: Lin et al. 2020, Algorithm 1; Sparse Model Soups, section 3.3.
 """
@@ -12,31 +14,30 @@ Source: Lin et al. 2020, Algorithm 1; Sparse Model Soups, section 3.3.
 from torch import nn
 
 from pipeline.errors import UserError
-from pipeline.prune.ramp import ramp
-from pipeline.sparsify.base import Goal
+from pipeline.sparsify.base import Goal, Gradual
 from pipeline.sparsify.parts.ranking import largest, magnitudes
 from pipeline.sparsify.parts.straight_through import StraightThrough
 
 
-class DPF(StraightThrough):
+class DPF(StraightThrough, Gradual):
     """Refresh the mask from the dense weights, at the sparsity that the ramp has reached."""
 
     def __init__(self, goal: Goal) -> None:
         super().__init__(goal)
-        if goal.refresh < 1:
-            raise UserError(f"during.refresh is {goal.refresh}: give at least 1 iteration.")
-        self.ramp = {} if goal.masks else ramp(goal.sparsity, goal.epochs, goal.pruning_steps)
-        self.level = 0.0
+        if goal.refresh < 0:
+            raise UserError(f"during.refresh is {goal.refresh}: give 0 iterations or more.")
+        self.refreshes = goal.refresh > 0 and self.level > 0.0 and goal.begin < self.last
 
     def update(self, step: int) -> None:
-        """Refresh the masks every so many iterations, unless the goal holds them fixed."""
-        if self.level and step % self.goal.refresh == 0:
+        """Refresh the masks every so many iterations."""
+        if self.refreshes and step % self.goal.refresh == 0:
             self.masks = largest(magnitudes(self.dense), self.level)
 
     def on_epoch_end(self, model: nn.Module, epoch: int) -> None:  # noqa: ARG002
         """Climb the ramp where ``epoch`` has a pruning step."""
         if epoch in self.ramp:
             self.level = self.ramp[epoch]
+            self.refreshes = self.goal.refresh > 0 and epoch < self.last
             self.masks = largest(magnitudes(self.dense), self.level)
             self.apply()
 

@@ -11,17 +11,12 @@ Source: Zhu & Gupta 2017, section 3; Gale et al. 2019; Sparse Model Soups, secti
 import torch
 from torch import nn
 
-from pipeline.prune.ramp import ramp
-from pipeline.sparsify.base import Goal, Sparsifier
+from pipeline.sparsify.base import Goal, Gradual
 from pipeline.sparsify.parts.ranking import largest, magnitudes
 
 
-class GMP(Sparsifier):
+class GMP(Gradual):
     """Prune at the ends of the ramp's epochs, and train under the mask between them."""
-
-    def __init__(self, goal: Goal) -> None:
-        super().__init__(goal)
-        self.ramp = {} if goal.masks else ramp(goal.sparsity, goal.epochs, goal.pruning_steps)
 
     def on_train_start(self, model: nn.Module) -> None:
         """Start from what the goal's masks keep."""

@@ -20,6 +20,7 @@ from pipeline.train.memory import keep_freed_memory
 from pipeline.train.predict import count_right
 from pipeline.train.settings import Settings
 from pipeline.train.step import Step
+from pipeline.train.state import TrainingState
 from pipeline.train.whole_batch import synchronise
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def train(  # noqa: PLR0913
     masks: Mapping[str, Tensor] | None = None,
     hooks: Sequence[Hook] = (),
     device: torch.device | str = "cpu",
+    state: TrainingState | None = None,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place, one step a learning rate, and return one row an epoch.
 
@@ -50,7 +52,8 @@ def train(  # noqa: PLR0913
     every step together.
 
     Arguments: criterion, the task's, says what the loss is and what is right; masks, bool, True =
-    kept, by parameter name; device, where the model is left.
+    kept, by parameter name; device, where the model is left; state, of a training in parts: taken
+    up where the part before left it, and brought up to date in place.
     Raises: UserError when the training diverges.
     """
     keep_freed_memory()
@@ -67,15 +70,18 @@ def train(  # noqa: PLR0913
     step = Step(model, criterion, settings, masks or {}, learning_rates, device)
     stream = ("dropout", rank()) if rank() else ("dropout",)
     torch.manual_seed(derive(seed, *stream))  # dropout layers draw from the global generator
+    state = state or TrainingState()
+    state.restore(model, step.optimiser, batches)
     model.train()
     steps = stepper(step, batches, hooks)
-    history = []
-    epochs = math.ceil(len(learning_rates) / len(batches))
-    for epoch, start in enumerate(range(0, len(learning_rates), len(batches)), start=1):
+    done, history = state.epochs, []
+    epochs = done + math.ceil(len(learning_rates) / len(batches))
+    for epoch, start in enumerate(range(0, len(learning_rates), len(batches)), start=done + 1):
         rates = learning_rates[start : start + len(batches)]
         model.train()
         step.sums.zero_()
-        _epoch(model, steps, hooks, range(start + 1, start + len(rates) + 1))
+        first = done * len(batches) + start + 1
+        _epoch(model, steps, hooks, range(first, first + len(rates)))
         for hook in hooks:
             hook.on_epoch_end(model, epoch)
         right, counted = total(step.sums[1:]).tolist()
@@ -90,6 +96,7 @@ def train(  # noqa: PLR0913
         if rank() == 0:
             emit(**({"epoch": epoch, "epochs": epochs} | row))
         history.append(row)
+    state.update(model, step.optimiser, batches, epochs)
     for hook in hooks:
         hook.on_train_end(model)
     step.optimiser.zero_grad()  # what comes next needs the memory

@@ -80,22 +80,37 @@ def _other_classes(loaded: Tensor | None, own: Tensor) -> bool:
 
 
 def _other_network(path: Path, why: str) -> UserError:
-    return UserError(f"{path} does not fit the network: {why}; name the network it was saved from")
+    return UserError(
+        f"network.weights is {path}, which does not fit the network: {why}; name the network it "
+        "was saved from"
+    )
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise UserError(f"network.weights is {path}, and there is no such file")
     if path.suffix == ".safetensors":
-        return load_tensors(path)
+        try:
+            return load_tensors(path)
+        except UserError as error:
+            raise UserError(
+                f"network.weights is {path}, which is truncated or no safetensors file: save or "
+                "download it again, or name another file"
+            ) from error
     if path.suffix not in {".pt", ".pth"}:
-        raise UserError(f"{path} is no .safetensors, .pt or .pth file: save the state dict as one")
+        raise UserError(
+            f"network.weights is {path}, which is no .safetensors, .pt or .pth file: save the "
+            "state dict as one"
+        )
     try:
         value: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise UserError(
-            f"{path} is damaged or holds more than tensors: save model.state_dict() in it"
+            f"network.weights is {path}, which is damaged or holds more than tensors: save "
+            "model.state_dict() in it"
         ) from error
     if not isinstance(value, Mapping) or not all(isinstance(v, Tensor) for v in value.values()):
-        raise UserError(f"{path} holds no state dict: save model.state_dict() in it")
+        raise UserError(
+            f"network.weights is {path}, which holds no state dict: save model.state_dict() in it"
+        )
     return value

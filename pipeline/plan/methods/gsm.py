@@ -1,11 +1,5 @@
 """Global sparse momentum: only the most salient weights learn from the loss (Ding et al., 2019)."""
 
 from pipeline.plan import during
-from pipeline.plan.work import Work
 
-
-def plan(work: Work) -> None:
-    """Train one network, and prune it in the end."""
-    work.start("gsm")
-    model = during.sparsify(work, "gsm", from_dense=work.settings.during.from_dense)
-    work.report(work.phases[-1], model)
+plan = during.alone("gsm", may_start_dense=True)

@@ -1,0 +1,63 @@
+"""Where a training stands: what its next part needs to go on as if it had not paused."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.train.batches import Batches
+from pipeline.train.distributed import rank
+
+
+@dataclass
+class TrainingState:
+    """The optimiser's and the random generators' state after a number of epochs.
+
+    A training in parts has the bits of one in one piece where each part takes up the state that the
+    part before left: the weights, BatchNorm's statistics, and this.
+
+    Attributes: epochs, done so far; momentum, v of v <- mu v + g, by parameter; streams, uint8, the
+    states of the generators that draw order, augmentation, crops and dropout. What is empty begins
+    anew.
+    """
+
+    epochs: int = 0
+    momentum: dict[str, Tensor] = field(default_factory=dict)
+    streams: dict[str, Tensor] = field(default_factory=dict)
+
+    def restore(self, model: nn.Module, optimiser: torch.optim.Optimizer, batches: Batches) -> None:
+        """Go on from here. Of several processes only the first goes on with its own dropout."""
+        for name, parameter in model.named_parameters():
+            if name in self.momentum:
+                momentum = torch.empty_like(parameter).copy_(self.momentum[name])
+                optimiser.state[parameter]["momentum_buffer"] = momentum
+        for name, generator in _generators(batches).items():
+            if name in self.streams and not (name == "dropout" and rank()):
+                generator.set_state(self.streams[name])
+
+    def update(
+        self, model: nn.Module, optimiser: torch.optim.Optimizer, batches: Batches, epochs: int
+    ) -> None:
+        """Record where the training stands after ``epochs``."""
+        self.epochs = epochs
+        self.momentum = {
+            name: optimiser.state[parameter]["momentum_buffer"].cpu().contiguous()
+            for name, parameter in model.named_parameters()
+            if optimiser.state[parameter].get("momentum_buffer") is not None
+        }
+        self.streams = {name: each.get_state() for name, each in _generators(batches).items()}
+
+
+def _generators(batches: Batches) -> dict[str, torch.Generator]:
+    """Return the generators of a training by what they draw; dropout has the device's own."""
+    device = batches.labels.device
+    dropout = torch.default_generator
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        dropout = torch.cuda.default_generators[index]
+    return {
+        "order": batches.order,
+        "augmentation": batches.draws,
+        "crops": batches.crops,
+        "dropout": dropout,
+    }
