@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ from pipeline.errors import UserError
 from pipeline.params import Experiment, load
 from pipeline.plan import graph
 from pipeline.plan.build import build, methods
+from pipeline.plan.declared import declared
 from pipeline.plan.imports import closure
 from pipeline.plan.methods import imp
 from pipeline.plan.nodes import Plan
 from pipeline.plan.work import Work
+from pipeline.report.names import Look, label, looks
 
 ROOT = Path(__file__).parent.parent
 ALL = ["imp", "imp_mx", "imp_reprune", "sms"]
@@ -345,3 +348,21 @@ def test_only_a_random_allocation_is_given_a_seed_another_in_each_phase_and_run(
     assert set(seeds("erk")) == {None}
     # Two seeds, three phases; runs 1 and 2 of IMP-RePrune draw anew from the second phase on.
     assert len(set(seeds("random"))) == 2 * (3 + 2 * 2)
+
+
+def test_what_a_methods_file_declares_is_what_the_report_writes(tmp_path, monkeypatch):
+    text = 'LABEL = "Mine, {m} times"\nLOOK = ("sky", "o", "-", 2.0)\nBASELINES = ("imp",)\n'
+    (tmp_path / "mine.py").write_text(text)
+    methods_of = import_module("pipeline.plan.methods")
+    monkeypatch.setattr(methods_of, "__path__", [*methods_of.__path__, str(tmp_path)])
+    known = families.names
+    monkeypatch.setattr(families, "names", lambda folder: [*known(folder), "mine"])
+    assert label("mine", 4) == "Mine, 4 times"
+    assert looks(["mine"])["mine"] == Look("#56B4E9", "o", "-", 2.0)
+    assert declared("mine").baselines == ("imp",)
+    assert label("mine_too", 4) == "mine too", "not a variant of mine, which has none"
+    assert label("sms_model_stock", 3) == "SMS Model Stock"
+    assert label("sms_new_rule", 3) == "SMS new rule"
+    assert declared("sms_greedy").paper == ("SMS", "greedy")
+    assert declared("sms_wise").paper is None
+    assert label("imp_mx", 3) == "IMP 3\N{MULTIPLICATION SIGN} longer"

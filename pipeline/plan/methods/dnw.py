@@ -3,6 +3,8 @@
 from pipeline.plan import during
 from pipeline.plan.work import Work
 
+LABEL = "DNW"
+
 
 def plan(work: Work) -> None:
     """Train one network that is sparse from the first iteration on."""

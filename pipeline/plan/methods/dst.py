@@ -3,6 +3,8 @@
 from pipeline.plan import during
 from pipeline.plan.work import Work
 
+LABEL = "DST"
+
 
 def plan(work: Work) -> None:
     """Train one network, whose sparsity is reported and not asked for."""

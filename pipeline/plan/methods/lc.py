@@ -3,6 +3,8 @@
 from pipeline.plan import during
 from pipeline.plan.work import Work
 
+LABEL = "LC"
+
 
 def plan(work: Work) -> None:
     """Train one network, and prune it in the end."""
