@@ -7,7 +7,8 @@ Each graph is the default recipe's with more seeds (and, for the largest, more c
 commands, names and dependencies, in a temporary repository under git and DVC. The stages are
 filled without running their commands: each artifact is one small file. `plan` is from params.yaml
 to the plan, `write` from there to stages/dvc.yaml, and `no-op` a process that imports the driver
-and finds every stage up to date. Seconds of a core stand in brackets: a busy machine leaves them alone.
+and finds every stage up to date. In brackets are seconds of a core, which a busy machine changes
+less.
 """
 
 import argparse
