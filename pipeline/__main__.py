@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline import disk, params
 from pipeline.errors import UserError
 from pipeline.plan.build import methods, studies
-from pipeline.soup import build as rules
+from pipeline.plan.choices import choices
 from pipeline.track.tracker import tracking
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def main() -> None:
         "plan": ("check params.yaml and write the graph, stages/dvc.yaml", _plan),
         "report": ("write reports/ from what is in artifacts/", _report),
         "recipes": ("list the recipes", lambda: _list(params.recipes())),
-        "methods": ("list the methods and the merge rules", _methods),
+        "methods": ("list the methods, and what merge, prune and retrain may name", _methods),
         "studies": ("list the studies", lambda: _list(studies())),
     }
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
@@ -68,8 +68,10 @@ def _report() -> int:
 
 def _methods() -> int:
     _list(methods())
-    sys.stdout.write("\nmerge, how sms averages:\n")
-    return _list(rules.about())
+    for heading, names in choices().items():
+        sys.stdout.write(f"\n{heading}:\n")
+        _list(names)
+    return 0
 
 
 def _list(names: dict[str, str]) -> int:

@@ -11,6 +11,7 @@ from pipeline.evaluate.corruptions.listing import listed
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True, help="for the names of its classes")
 parser.add_argument("--folder", type=Path, required=True, help="ImageNet-C, or one laid out alike")
+parser.add_argument("--listing", help="a hash of its files; another one runs the stage anew")
 parser.add_argument("--out", type=Path, required=True)
 
 

@@ -16,6 +16,7 @@ parser.add_argument("--name", required=True, help="a file of pipeline/data")
 parser.add_argument("--task", help="what it must be for: a file of pipeline/tasks")
 parser.add_argument("--root", type=Path, help="where its files are")
 parser.add_argument("--size", type=int, help="pixels a side, or tokens a sentence")
+parser.add_argument("--listing", help="a hash of its files; another one runs the stage anew")
 parser.add_argument("--out", type=Path, required=True)
 
 

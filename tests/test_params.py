@@ -1,6 +1,7 @@
 """params.yaml: what is taken, and the sentence in which anything else is refused."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -8,7 +9,9 @@ import yaml
 from pipeline import families
 from pipeline.errors import UserError
 from pipeline.params import RECIPES, load, recipes
+from pipeline.plan.choices import choices
 from pipeline.repro import write_plan
+from pipeline.sections import Prune, Retrain
 
 ROOT = Path(__file__).parent.parent
 
@@ -165,3 +168,13 @@ def test_modules_lists_the_files_a_room_offers():
     assert "base" not in families.names("data")
     assert "global" in families.names("prune/allocations")
     assert RECIPES.is_dir()
+
+
+def test_every_name_that_a_key_takes_is_listed_with_a_line():
+    listed = choices()
+    for key, room in (("prune.criterion", "criteria"), ("prune.allocation", "allocations")):
+        assert list(listed[key]) == families.names(f"prune/{room}")
+    for key, section in (("prune.structure", Prune), ("retrain.schedule", Retrain)):
+        allowed = section.model_fields[key.partition(".")[2]].annotation
+        assert set(listed[key]) == set(get_args(allowed))
+    assert all(len(line) > 20 for names in listed.values() for line in names.values())

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ from pipeline.errors import UserError
 from pipeline.params import Experiment, load
 from pipeline.plan import graph
 from pipeline.plan.build import build, methods
+from pipeline.plan.declared import declared
 from pipeline.plan.imports import closure
 from pipeline.plan.methods import imp
 from pipeline.plan.nodes import Plan
 from pipeline.plan.work import Work
+from pipeline.report.names import Look, label, looks
 
 ROOT = Path(__file__).parent.parent
 ALL = ["imp", "imp_mx", "imp_reprune", "sms"]
@@ -160,6 +163,17 @@ def test_a_method_alone_has_the_stages_it_has_among_others():
             assert graph.command(node) == graph.command(whole[name])
 
 
+@pytest.mark.parametrize("path", ["my images/a: b", "a/#b", "1/2", "~", "é/x", "x" * 99 + " y/z"])
+def test_the_graph_quotes_paths_as_yaml_does(path):
+    of = plan(methods=["imp"])
+    of.nodes["data"].files = (path,)
+    text = graph.render(of)
+    assert path in yaml.safe_load(text)["stages"]["data"]["deps"]
+    body = {"wdir": "..", "deps": graph.dependencies(of.nodes["data"]), "outs": ["artifacts/data"]}
+    expected = yaml.safe_dump(body, sort_keys=False).splitlines()
+    assert "".join(f"    {line}\n" for line in expected) in text
+
+
 def test_the_graph_is_yaml_that_says_what_the_plan_says():
     of = plan()
     stages = yaml.safe_load(graph.render(of))["stages"]
@@ -186,14 +200,75 @@ def test_the_closure_is_what_python_imports(script):
     code = (
         "import importlib, pathlib, sys\n"
         f"importlib.import_module('stages.{script}')\n"
-        "own = [n for n in sys.modules if n.split('.')[0] in ('pipeline', 'stages')]\n"
-        "files = [pathlib.Path(sys.modules[name].__file__) for name in own]\n"
-        "print(*[file.relative_to(pathlib.Path.cwd()) for file in files if file.stat().st_size])\n"
+        "here, loaded = pathlib.Path.cwd(), list(sys.modules.values())\n"
+        "files = [pathlib.Path(m.__dict__.get('__file__') or '/') for m in loaded]\n"
+        "files = [file.relative_to(here) for file in files if file.is_relative_to(here)]\n"
+        "print(*[f for f in files if f.stat().st_size and f.parts[0] != '.venv'])\n"
     )
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert closure(f"stages.{script}") == sorted(run.stdout.split())
+
+
+def written(root: Path, files: dict[str, str]) -> Path:
+    """Write ``files``, path to text, under ``root``."""
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    return root
+
+
+LOCAL = {
+    "stages/__init__.py": "",
+    "stages/work.py": "import numpy, json\nfrom kit import tools\nfrom pipeline.a import b\n",
+    "pipeline/__init__.py": "VERSION = 1\n",
+    "pipeline/a/__init__.py": "",
+    "pipeline/a/b.py": "from . import c\nfrom .d import value\nfrom ..top import f\n",
+    "pipeline/a/c.py": "def late():\n    from . import e\n",
+    "pipeline/a/d.py": "value = 1\n",
+    "pipeline/a/e.py": "value = 1\n",
+    "pipeline/a/unused.py": "value = 1\n",
+    "pipeline/top.py": "import helpers\nf = 1\n",
+    "helpers.py": "import kit.deep.far as far\n",
+    "kit/__init__.py": "from .inner import x\n",
+    "kit/inner.py": "x = 1\n",
+    "kit/tools.py": "x = 1\n",
+    "kit/unused.py": "x = 1\n",
+    "kit/deep/far.py": "import pipeline\n",
+    "mine/net.py": "import layers\nfrom pipeline.a import d\n",
+    "mine/layers.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import helpers\n",
+}
+
+
+def test_the_closure_follows_relative_imports_and_local_modules(tmp_path):
+    root = written(tmp_path, LOCAL)
+    left_out = {"pipeline/a/unused.py", "kit/unused.py", "mine/net.py", "mine/layers.py"}
+    expected = {path for path, text in LOCAL.items() if text} - left_out
+    assert set(closure("stages.work", root=root)) == expected
+    run = "import stages.work, pipeline.a.c, sys; pipeline.a.c.late(); print(*sys.modules)"
+    command = [sys.executable, "-c", run]
+    loaded = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    for path in expected:
+        name = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        assert name in loaded.stdout.split(), "Python imports it too"
+
+
+def test_the_closure_of_a_file_has_what_lies_beside_it(tmp_path):
+    root = written(tmp_path / "root", LOCAL)
+    inside = ["mine/layers.py", "mine/net.py", "pipeline/__init__.py", "pipeline/a/d.py"]
+    assert closure("mine/net.py", root=root) == inside
+    other = written(tmp_path / "other", {"net.py": "from near import x\n", "near.py": "x = 1\n"})
+    assert closure(str(other / "net.py"), root=root) == [
+        str(other / "near.py"),
+        str(other / "net.py"),
+    ]
+
+
+def test_a_file_that_is_no_python_is_named(tmp_path):
+    root = written(tmp_path, {"stages/work.py": "import helpers\n", "helpers.py": "def (:\n"})
+    with pytest.raises(UserError, match=r"helpers\.py is not valid Python"):
+        closure("stages.work", root=root)
 
 
 def test_training_depends_on_no_pruning_merging_or_reporting():
@@ -273,3 +348,21 @@ def test_only_a_random_allocation_is_given_a_seed_another_in_each_phase_and_run(
     assert set(seeds("erk")) == {None}
     # Two seeds, three phases; runs 1 and 2 of IMP-RePrune draw anew from the second phase on.
     assert len(set(seeds("random"))) == 2 * (3 + 2 * 2)
+
+
+def test_what_a_methods_file_declares_is_what_the_report_writes(tmp_path, monkeypatch):
+    text = 'LABEL = "Mine, {m} times"\nLOOK = ("sky", "o", "-", 2.0)\nBASELINES = ("imp",)\n'
+    (tmp_path / "mine.py").write_text(text)
+    methods_of = import_module("pipeline.plan.methods")
+    monkeypatch.setattr(methods_of, "__path__", [*methods_of.__path__, str(tmp_path)])
+    known = families.names
+    monkeypatch.setattr(families, "names", lambda folder: [*known(folder), "mine"])
+    assert label("mine", 4) == "Mine, 4 times"
+    assert looks(["mine"])["mine"] == Look("#56B4E9", "o", "-", 2.0)
+    assert declared("mine").baselines == ("imp",)
+    assert label("mine_too", 4) == "mine too", "not a variant of mine, which has none"
+    assert label("sms_model_stock", 3) == "SMS Model Stock"
+    assert label("sms_new_rule", 3) == "SMS new rule"
+    assert declared("sms_greedy").paper == ("SMS", "greedy")
+    assert declared("sms_wise").paper is None
+    assert label("imp_mx", 3) == "IMP 3\N{MULTIPLICATION SIGN} longer"

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from pipeline.errors import UserError
 from pipeline.run.base import Event, Exit, StageError, Task
 from pipeline.run.command import ON_THE_CPU, as_module, uses_gpu
+from pipeline.run.dvc_files import load_stages
 from pipeline.run.gpu_jobs import default_gpu_jobs
 from pipeline.run.local import Local
 from pipeline.run.loop import Loop, turns
@@ -192,6 +193,34 @@ def test_broken_graph_is_one_sentence(toy: Toy) -> None:
     toy.add("b", "a")
     with pytest.raises(UserError, match=r"stages/dvc\.yaml: Same item.*defined as both"):
         toy.execute()
+
+
+def test_files_are_read_as_dvc_reads_them(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    diamond(toy)
+    words = ["on", "y", "0x1f", "12:30", "017", "~x", "true.txt", "\u00e9", "2024-01-01", "1_000"]
+    for number, word in enumerate(words):
+        toy.add(f"s{number}", "join")
+        (toy.root / word).write_text(word)
+        toy.stages[f"s{number}"]["deps"].append(word)
+    toy.write()
+    assert set(toy.execute().ran) == set(toy.stages)
+    file = toy.root / "stages" / "dvc.yaml"
+    with Repo(str(toy.root)) as repo:
+        slow = {stage.name: stage for stage in repo.stage.load_file(str(file))}
+        monkeypatch.setattr("dvc.utils.strictyaml.load", None)  # DVC's own parser is not asked
+        quick = {stage.name: stage for stage in load_stages(repo, file)}
+        monkeypatch.undo()
+        assert list(quick) == list(slow)
+        for name, stage in quick.items():
+            assert stage.dumpd() == slow[name].dumpd()
+            assert stage.cmd == slow[name].cmd
+            assert not stage.cmd_changed
+            files = zip(stage.deps + stage.outs, slow[name].deps + slow[name].outs, strict=True)
+            for one, other in files:
+                facts = (one.fs_path, one.hash_info, one.meta)
+                assert facts == (other.fs_path, other.hash_info, other.meta)
+                assert one.hash_info
+    assert set(toy.execute().cached) == set(toy.stages)
 
 
 def test_inputs_count_as_they_were_at_the_start(toy: Toy) -> None:

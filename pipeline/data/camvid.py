@@ -13,6 +13,7 @@ from pipeline.data.base import RawData, Split
 from pipeline.data.formats.label_maps import load_pairs
 from pipeline.errors import UserError
 
+READS = ("camvid",)  # the parts of data.path whose change runs `data` again
 CLASSES = (
     *("sky", "building", "pole", "road", "pavement", "tree"),
     *("sign", "fence", "car", "pedestrian", "bicyclist"),

@@ -15,6 +15,7 @@ from pipeline.data.base import Groups, RawData, Split
 from pipeline.data.formats.images import load_images
 from pipeline.errors import UserError
 
+READS = ("celeba",)  # the parts of data.path whose change runs `data` again
 TARGET, GROUP = "Blond_Hair", "Male"
 CLASSES = ("non-blond", "blond")
 GROUPS = ("female non-blond", "female blond", "male non-blond", "male blond")

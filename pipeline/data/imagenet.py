@@ -22,6 +22,8 @@ from pipeline.data.formats.images import short_side
 from pipeline.data.formats.loose import Loose
 from pipeline.errors import UserError
 
+# the parts of data.path whose change runs `data` again
+READS = ("imagenet", "train", "val", "LOC_synset_mapping.txt", "classes.txt")
 DEFAULT_SIZE = 224
 SUFFIXES = {".jpeg", ".jpg"}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what published weights were trained with

@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline.data.base import RawData
 from pipeline.data.formats import pieces, text
 
+READS = ("multi30k",)  # the parts of data.path whose change runs `data` again
 FILES = {"train": "train", "val": "val", "test": "test_2016_flickr"}
 LENGTH = 128  # tokens
 PIECES = 4000

@@ -20,6 +20,7 @@ from pipeline.data.base import RawData
 from pipeline.data.formats import pieces, text
 from pipeline.errors import UserError
 
+READS = ("wmt16",)  # the parts of data.path whose change runs `data` again
 CORPORA = ("europarl-v7.de-en", "commoncrawl.de-en", "news-commentary-v11.de-en")
 TESTS = {"val": "newstest2015", "test": "newstest2016"}
 LANGUAGES = ("en", "de")

@@ -25,7 +25,7 @@ def build(params: Experiment) -> Plan:
         for method in sorted(params.methods):
             module = _module("methods", method)
             module.plan(work)
-            for lineage in {node.lineage for node in plan.nodes.values()} - plan.sections.keys():
+            for lineage in plan.lineages - plan.sections.keys():
                 plan.sections[lineage] = _about(module)
     for study in sorted(params.studies):
         _study(plan, study)

@@ -1,6 +1,8 @@
 """stages/dvc.yaml: the plan in DVC's language, written for people who read it too."""
 
+import re
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ HEADER = """\
 # side, and `dvc repro stages/dvc.yaml` one by one, with the same results.
 stages:
 """
+
+_PLAIN = re.compile(r"[A-Za-z_][\w.-]*(/[\w.-]+)+", re.ASCII)  # a path that needs no quotes
 
 
 def write(plan: Plan, path: Path) -> None:
@@ -57,11 +61,16 @@ def command(node: Node) -> list[str]:
 
 def _stage(node: Node) -> str:
     lines = "\n      ".join(command(node))
-    body = yaml.safe_dump(
-        {"wdir": "..", "deps": dependencies(node), "outs": [node.out]}, sort_keys=False
-    )
-    indented = "".join(f"    {line}\n" for line in body.splitlines())
-    return f"  {node.name}:\n    cmd: >-\n      {lines}\n{indented}"
+    deps = "".join(map(_item, dependencies(node)))
+    body = f"    wdir: ..\n    deps:\n{deps}    outs:\n{_item(node.out)}"
+    return f"  {node.name}:\n    cmd: >-\n      {lines}\n{body}"
+
+
+@cache
+def _item(path: str) -> str:
+    """Return a line of a list; PyYAML, which is slow, knows when a word needs quotes."""
+    text = f"- {path}\n" if _PLAIN.fullmatch(path) else yaml.safe_dump([path])
+    return "".join(f"    {line}\n" for line in text.splitlines())
 
 
 def _text(value: Any) -> str:

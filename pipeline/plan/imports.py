@@ -1,53 +1,126 @@
-"""Which files of the project a script imports: what its results depend on.
+"""Dependencies in code: the files of this project that a script imports.
 
 DVC does not follow imports, so the graph lists them: an edit re-runs the stages whose import
 closure it touches, and no others.
 """
 
 import ast
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.errors import UserError
 
 ROOT = Path(__file__).parent.parent.parent
-ROOMS = ("pipeline", "stages")
 
 
-def closure(module: str, *named: str) -> list[str]:
-    """Return the files, relative to the root, that ``module`` and ``named`` import, sorted.
+class Import(NamedTuple):
+    """One import statement: ``from {level dots}{module} import {names}``."""
 
-    Counts imports inside functions too, and not those for the type checker only. Packages count
-    only where their ``__init__.py`` holds code.
+    level: int
+    module: str
+    names: tuple[str, ...]
+
+
+def closure(*sources: str, root: Path = ROOT) -> list[str]:
+    """Return the local files that ``sources`` import, themselves included, sorted.
+
+    Local is what lies under ``root`` or beside a source that is a file, as Python's search path
+    has it; installed packages and the standard library are not. Counts relative imports, imports
+    inside functions, and packages whose ``__init__.py`` holds code; leaves out what only the type
+    checker imports. A process reads each file once.
+
+    Args:
+        sources: modules ("stages.prune") or files ("mine/net.py", relative to ``root``).
+        root: the folder that Python searches first.
+
+    Returns:
+        Paths relative to ``root``; absolute ones for files elsewhere.
+
+    Raises:
+        UserError: a file is not valid Python.
+
     """
-    seen: set[str] = set()
-    waiting = [module, *named]
-    while waiting:
-        name = waiting.pop()
-        if name not in seen:
-            seen.add(name)
-            waiting.extend(_imports(name))
-    files = {_file(name) for name in seen}
-    return sorted(str(file.relative_to(ROOT)) for file in files if file and file.stat().st_size)
-
-
-def _file(module: str) -> Path | None:
-    path = ROOT.joinpath(*module.split("."))
-    return next((f for f in (path.with_suffix(".py"), path / "__init__.py") if f.is_file()), None)
+    return list(_closure(sources, root))
 
 
 @cache
-def _imports(module: str) -> frozenset[str]:
-    """Return the modules of the project that ``module`` imports, and its parent packages."""
-    file = _file(module)
-    if file is None:
-        return frozenset()
-    found = {module.rpartition(".")[0]} - {""}
-    for node in _runtime_nodes(ast.parse(file.read_text(encoding="utf-8"))):
+def _closure(sources: tuple[str, ...], root: Path) -> tuple[str, ...]:
+    files = {source: root / source for source in sources if source.endswith(".py")}
+    places = [root, *dict.fromkeys(file.parent for file in files.values())]
+    waiting: list[Path] = []
+    for source in sources:
+        waiting += _with_packages(files[source]) if source in files else _absolute(source, places)
+    seen: set[Path] = set()
+    while waiting:
+        file = waiting.pop()
+        if file not in seen and file.is_file():
+            seen.add(file)
+            waiting.extend(_imported(file, places))
+    return tuple(sorted(_relative(file, root) for file in seen if file.stat().st_size))
+
+
+def _relative(file: Path, root: Path) -> str:
+    return str(file.relative_to(root) if file.is_relative_to(root) else file.absolute())
+
+
+def _with_packages(file: Path) -> list[Path]:
+    """Return ``file`` and the ``__init__.py`` of the packages that it lies in."""
+    found, folder = [file], file.parent
+    while (folder / "__init__.py").is_file():
+        found.append(folder / "__init__.py")
+        folder = folder.parent
+    return found
+
+
+def _imported(file: Path, places: Sequence[Path]) -> Iterator[Path]:
+    """Yield the local files that ``file`` imports, and those of the packages around them."""
+    for level, module, names in _imports(file):
+        if level:
+            folder = file.parents[level - 1]
+            yield folder / "__init__.py"
+            for name in (module, *(f"{module}.{name}".lstrip(".") for name in names)):
+                yield from _inside(folder, name)
+        else:
+            for name in (module, *(f"{module}.{name}" for name in names)):
+                yield from _absolute(name, places)
+
+
+def _absolute(module: str, places: Sequence[Path]) -> list[Path]:
+    """Return the files of ``module`` in the first of ``places`` that has its package."""
+    top = module.partition(".")[0]
+    for place in places:
+        if (place / f"{top}.py").is_file() or (place / top).is_dir():
+            return _inside(place, module)
+    return []
+
+
+def _inside(folder: Path, module: str) -> list[Path]:
+    """Return the file of the dotted ``module`` under ``folder``, and those of its packages."""
+    found = []
+    for part in filter(None, module.split(".")):
+        file = folder / f"{part}.py"
+        folder /= part
+        package = folder / "__init__.py"
+        found += [package if package.is_file() else file]
+    return [file for file in found if file.is_file()]
+
+
+@cache
+def _imports(file: Path) -> tuple[Import, ...]:
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{file} is not valid Python ({error}): correct it") from error
+    found: list[Import] = []
+    for node in _runtime_nodes(tree):
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            found.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return frozenset(name for name in found if name.split(".")[0] in ROOMS and _file(name))
+            found += [Import(0, alias.name, ()) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = tuple(alias.name for alias in node.names)
+            found.append(Import(node.level, node.module or "", names))
+    return tuple(dict.fromkeys(found))
 
 
 def _runtime_nodes(tree: ast.AST) -> list[ast.AST]:

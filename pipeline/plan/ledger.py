@@ -13,7 +13,7 @@ when m or the list of methods changes:
 from typing import Any
 
 from pipeline.params import Experiment
-from pipeline.plan.nodes import Node, Plan, artifact
+from pipeline.plan.nodes import Node, Plan
 
 
 class Ledger:
@@ -73,18 +73,15 @@ class Ledger:
         node = self.plan.find(script, arguments)
         if node is None:
             name = self.name(short, shared=shared)
-            if name in self.plan.nodes:
-                raise AssertionError(f"two different stages are called {name}")
             labels = {"kind": script, **{key: str(value) for key, value in places.items()}}
             if not shared:
                 labels["seed"] = str(self.seed)
             lineage = next(
                 (n for n in (self.method, self.lineage) if short.startswith(f"{n}-p")), ""
             )
-            words = _words(arguments)
-            inputs = tuple(name for name in self.plan.nodes if artifact(name) in words)
+            inputs = self.plan.inputs(arguments)
             node = Node(name, script, arguments, inputs, files, modules, labels, lineage)
-            self.plan.nodes[name] = node
+            self.plan.add(node)
         users = dict.fromkeys([*filter(None, node.labels.get("methods", "").split(","))])
         node.labels["methods"] = ",".join([*users, *({self.method} - users.keys())])
         return node.name
@@ -93,8 +90,3 @@ class Ledger:
 def joined(*parts: str) -> str:
     """Return the name that consists of all ``parts`` which are not empty."""
     return "-".join(part for part in parts if part)
-
-
-def _words(arguments: dict[str, Any]) -> set[str]:
-    values = [value if isinstance(value, list) else [value] for value in arguments.values()]
-    return {str(item) for items in values for item in items}

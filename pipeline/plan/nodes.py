@@ -1,9 +1,12 @@
 """What a plan is made of: nodes (one stage each) and rows (one line of the report each)."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.params import Experiment
+
+ARTIFACTS = "artifacts/"
 
 
 @dataclass
@@ -69,19 +72,37 @@ class Plan:
     rows: list[Row] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
     sections: dict[str, str] = field(default_factory=dict)  # lineage -> what its stages are
+    lineages: set[str] = field(default_factory=set)  # those of all nodes
+    _by_work: dict[Hashable, Node] = field(default_factory=dict, repr=False)
+    _places: dict[str, int] = field(default_factory=dict, repr=False)  # artifact -> its place
+
+    def add(self, node: Node) -> None:
+        """Add a stage whose inputs are there already."""
+        if node.name in self.nodes:
+            raise AssertionError(f"two different stages are called {node.name}")
+        self._places[node.out] = len(self.nodes)
+        self.nodes[node.name] = node
+        self.lineages.add(node.lineage)
+        self._by_work[_work(node.script, node.arguments)] = node
 
     def find(self, script: str, arguments: dict[str, Any]) -> Node | None:
         """Return the stage that does just this work, if there is one."""
-        return next(
-            (
-                node
-                for node in self.nodes.values()
-                if (node.script, node.arguments) == (script, arguments)
-            ),
-            None,
-        )
+        return self._by_work.get(_work(script, arguments))
+
+    def inputs(self, arguments: dict[str, Any]) -> tuple[str, ...]:
+        """Return the stages whose artifacts ``arguments`` name, in the order of the plan."""
+        values = [value if isinstance(value, list) else [value] for value in arguments.values()]
+        words = {str(item) for items in values for item in items}
+        read = sorted(words & self._places.keys(), key=self._places.__getitem__)
+        return tuple(word.removeprefix(ARTIFACTS) for word in read)
+
+
+def _work(script: str, arguments: dict[str, Any]) -> Hashable:
+    """Return a key that is equal for equal work, in whatever order the arguments stand."""
+    pairs = ((flag, tuple(v) if isinstance(v, list) else v) for flag, v in arguments.items())
+    return script, frozenset(pairs)
 
 
 def artifact(name: str) -> str:
     """Return the folder that holds the artifact of the node ``name``."""
-    return f"artifacts/{name}"
+    return ARTIFACTS + name

@@ -9,6 +9,7 @@ from copy import copy
 from typing import Any, Self
 
 from pipeline.errors import UserError
+from pipeline.plan import raw_data
 from pipeline.plan.corruptions import corrupted
 from pipeline.plan.ledger import Ledger, joined
 from pipeline.plan.nodes import Row, artifact
@@ -55,6 +56,8 @@ class Work(Ledger):
             "size": own.size,
         }
         files = (own.path,) if own.name == "image_folder" and own.path else ()
+        if not files:
+            flags["listing"] = raw_data.listing(own.name, own.path)
         modules = (f"pipeline.data.{own.name}",)
         return self.add("data", "prepare", flags, files=files, modules=modules, shared=True)
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from pipeline.plan.declared import declared
+
 # Okabe & Ito (2008): eight colours that colour-blind readers tell apart; yellow is too light
 # for lines on paper.
 _COLOURS = {
@@ -14,8 +16,6 @@ _COLOURS = {
     "sky": "#56B4E9",
 }
 
-_DURING = {"bimp", "gmp", "dpf", "gsm", "lc", "dnw", "dst", "str"}  # pruning during training
-
 
 @dataclass(frozen=True)
 class Look:
@@ -27,18 +27,7 @@ class Look:
     size: float = 1.0
 
 
-_LOOKS = {
-    "dense": Look(_COLOURS["black"], "D", ":"),
-    "sms_uniform": Look(_COLOURS["blue"], "o", "-"),
-    "sms_greedy": Look(_COLOURS["orange"], "s", "-"),
-    "sms_learned": Look(_COLOURS["sky"], "X", "-", 1.2),
-    "sms_distilled": Look(_COLOURS["green"], "h", "-", 1.2),
-    "sms_model_stock": Look(_COLOURS["purple"], "<", "-"),
-    "sms_wise": Look(_COLOURS["vermilion"], "*", "-", 1.4),
-    "imp": Look(_COLOURS["green"], "^", "--"),
-    "imp_mx": Look(_COLOURS["vermilion"], "v", "--"),
-    "imp_reprune": Look(_COLOURS["purple"], "P", "-.", 1.3),
-}
+_DENSE = Look(_COLOURS["black"], "D", ":")
 _SPARE = [
     Look(_COLOURS["sky"], "X", "--", 1.2),
     Look(_COLOURS["black"], "<", "--"),
@@ -46,36 +35,29 @@ _SPARE = [
     Look(_COLOURS["vermilion"], "h", "-."),
 ]
 
-_RULES = {"model_stock": "Model Stock", "wise": "WiSE"}  # as their papers write them
-
 
 def looks(methods: list[str]) -> dict[str, Look]:
-    """Return the look of each of ``methods``; those without a look of their own share the rest."""
-    others = [method for method in methods if method not in _LOOKS]
+    """Return the look of each of ``methods``; those that declare none share the rest."""
+    own = {method: _declared_look(method) for method in methods}
+    others = [method for method in methods if own[method] is None]
     spare = {method: _SPARE[i % len(_SPARE)] for i, method in enumerate(others)}
-    return {method: _LOOKS.get(method) or spare[method] for method in methods}
+    return {method: look or spare[method] for method, look in own.items()}
+
+
+def _declared_look(method: str) -> Look | None:
+    look = declared(method).look
+    if look is None:
+        return _DENSE if method == "dense" else None
+    colour, *shape = look
+    return Look(_COLOURS[colour], *shape)
 
 
 def label(method: str, m: int) -> str:
     """Return the name that a reader sees; ``m`` is the number of candidates."""
-    known = {
-        "dense": "dense",
-        "imp": "IMP",
-        "imp_mx": f"IMP {m}\N{MULTIPLICATION SIGN} longer",
-        "imp_phases": f"IMP with {m}\N{MULTIPLICATION SIGN} phases",
-        "imp_reprune": "IMP-RePrune",
-        "imp_cia": "IMP-RePrune (CIA)",
-        "imp_caa": "IMP-RePrune (CAA)",
-        "imp_align": "IMP-RePrune (aligned)",
-        "imp_swa": "IMP+SWA",
-        "sms_swa": "SMS of SWA means",
-    }
-    if method.startswith("sms_") and method not in known:
-        rule = method.removeprefix("sms_")
-        return f"SMS {_RULES.get(rule, rule.replace('_', ' '))}"
-    if method.removesuffix("_sms") in _DURING:
-        return method.upper().replace("_", " + ")
-    return known.get(method, method.replace("_", " "))
+    own = declared(method).label
+    if own is not None:
+        return own.replace("{m}", str(m))
+    return method.replace("_", " ")
 
 
 def percent(fraction: float, digits: int = 2) -> str:

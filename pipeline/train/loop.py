@@ -19,8 +19,8 @@ from pipeline.train.hook import Hook
 from pipeline.train.memory import keep_freed_memory
 from pipeline.train.predict import count_right
 from pipeline.train.settings import Settings
-from pipeline.train.step import Step
 from pipeline.train.state import TrainingState
+from pipeline.train.step import Step
 from pipeline.train.whole_batch import synchronise
 
 if TYPE_CHECKING:

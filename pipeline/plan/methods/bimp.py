@@ -3,6 +3,8 @@
 from pipeline.plan.budget import bimp
 from pipeline.plan.work import Work
 
+LABEL = "BIMP"
+
 
 def plan(work: Work) -> None:
     """Run IMP on a dense network that was trained for a share of the epochs only."""

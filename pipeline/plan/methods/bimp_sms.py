@@ -3,6 +3,9 @@
 from pipeline.plan.budget import bimp
 from pipeline.plan.work import Work
 
+LABEL = "BIMP + SMS"
+BASELINES = ("bimp",)
+
 
 def plan(work: Work) -> None:
     """Run SMS on BIMP's dense network, within its epochs a copy."""

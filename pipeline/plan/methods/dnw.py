@@ -2,4 +2,6 @@
 
 from pipeline.plan import during
 
+LABEL = "DNW"
+
 plan = during.alone("dnw")

@@ -2,4 +2,6 @@
 
 from pipeline.plan import during
 
+LABEL = "DPF"
+
 plan = during.alone("dpf")

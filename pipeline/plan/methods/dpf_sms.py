@@ -3,6 +3,9 @@
 from pipeline.plan import during
 from pipeline.plan.work import Work
 
+LABEL = "DPF + SMS"
+BASELINES = ("dpf",)
+
 
 def plan(work: Work) -> None:
     """Average the copies' dense weights at each pruning step, and mask the average anew."""

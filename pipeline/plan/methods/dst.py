@@ -2,4 +2,6 @@
 
 from pipeline.plan import during
 
+LABEL = "DST"
+
 plan = during.alone("dst")

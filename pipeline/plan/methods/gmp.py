@@ -2,4 +2,6 @@
 
 from pipeline.plan import during
 
+LABEL = "GMP"
+
 plan = during.alone("gmp")

@@ -3,6 +3,9 @@
 from pipeline.plan import during
 from pipeline.plan.work import Work
 
+LABEL = "GMP + SMS"
+BASELINES = ("gmp",)
+
 
 def plan(work: Work) -> None:
     """Average the copies at each pruning step, and go on from the pruned average."""

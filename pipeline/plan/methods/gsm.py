@@ -2,4 +2,6 @@
 
 from pipeline.plan import during
 
+LABEL = "GSM"
+
 plan = during.alone("gsm", may_start_dense=True)

@@ -2,6 +2,10 @@
 
 from pipeline.plan.work import Work
 
+LABEL = "IMP"
+LOOK = ("green", "^", "--")
+PAPER = ("IMP", "")
+
 
 def plan(work: Work) -> None:
     """Start every phase from the one network that the phase before retrained."""

@@ -4,6 +4,8 @@ from pipeline.plan.align import align
 from pipeline.plan.methods.imp_reprune import independent_runs
 from pipeline.plan.work import Work
 
+LABEL = "IMP-RePrune (aligned)"
+
 
 def plan(work: Work) -> None:
     """Match the runs of IMP-RePrune before they are averaged, so that fewer weights come back."""

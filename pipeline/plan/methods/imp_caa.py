@@ -3,6 +3,8 @@
 from pipeline.plan.methods.imp_reprune import independent_runs
 from pipeline.plan.work import Work
 
+LABEL = "IMP-RePrune (CAA)"
+
 
 def plan(work: Work) -> None:
     """Take IMP-RePrune's runs and average them connectivity-aware."""

@@ -3,6 +3,8 @@
 from pipeline.plan.methods.imp_reprune import independent_runs
 from pipeline.plan.work import Work
 
+LABEL = "IMP-RePrune (CIA)"
+
 
 def plan(work: Work) -> None:
     """Report IMP-RePrune's own stage: its mean is connectivity-independent already."""

@@ -2,6 +2,10 @@
 
 from pipeline.plan.work import Work
 
+LABEL = "IMP {m}\N{MULTIPLICATION SIGN} longer"
+LOOK = ("vermilion", "v", "--")
+PAPER = ("IMP_mx", "")
+
 
 def plan(work: Work) -> None:
     """Spend SMS's budget of m retrainings on one network."""

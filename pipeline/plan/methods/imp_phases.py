@@ -2,6 +2,8 @@
 
 from pipeline.plan.work import Work
 
+LABEL = "IMP with {m}\N{MULTIPLICATION SIGN} phases"
+
 
 def plan(work: Work) -> None:
     """Split the way to the same sparsity into m P cycles, each retrained as long as IMP's."""

@@ -2,6 +2,10 @@
 
 from pipeline.plan.work import Work
 
+LABEL = "IMP-RePrune"
+LOOK = ("purple", "P", "-.", 1.3)
+PAPER = ("IMP-RePrune", "")
+
 
 def plan(work: Work) -> None:
     """Average only after the last phase; the masks have diverged by then, so prune once more."""

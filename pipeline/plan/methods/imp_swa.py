@@ -2,6 +2,8 @@
 
 from pipeline.plan.work import Work
 
+LABEL = "IMP+SWA"
+
 
 def plan(work: Work) -> None:
     """Start every phase from the mean of the phase before, under any retraining schedule."""

@@ -2,4 +2,6 @@
 
 from pipeline.plan import during
 
+LABEL = "LC"
+
 plan = during.alone("lc", may_start_dense=True)

@@ -2,6 +2,19 @@
 
 from pipeline.plan.work import Work
 
+LABEL = "SMS {variant}"
+NAMES = {"model_stock": "Model Stock", "wise": "WiSE"}  # as their papers write them
+LOOK = {
+    "uniform": ("blue", "o", "-"),
+    "greedy": ("orange", "s", "-"),
+    "learned": ("sky", "X", "-", 1.2),
+    "distilled": ("green", "h", "-", 1.2),
+    "model_stock": ("purple", "<", "-"),
+    "wise": ("vermilion", "*", "-", 1.4),
+}
+PAPER = {"uniform": ("SMS", "uniform"), "greedy": ("SMS", "greedy")}
+BASELINES = ("imp", "imp_mx", "imp_reprune")
+
 
 def plan(work: Work) -> None:
     """Retrain m copies under one mask, merge them, and start the next phase from the soup."""

@@ -2,6 +2,9 @@
 
 from pipeline.plan.work import Work
 
+LABEL = "SMS of SWA means"
+BASELINES = ("imp", "imp_mx", "imp_reprune")
+
 
 def plan(work: Work) -> None:
     """Average each candidate over the end of its retraining, and then the candidates."""

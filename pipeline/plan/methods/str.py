@@ -2,4 +2,6 @@
 
 from pipeline.plan import during
 
+LABEL = "STR"
+
 plan = during.alone("str")

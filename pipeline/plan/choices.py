@@ -1,0 +1,41 @@
+"""Lists what the keys of params.yaml may name beside methods, with a line of explanation each."""
+
+import ast
+import inspect
+import re
+
+from pipeline import families, schedule
+from pipeline.soup import build as rules
+
+WEIGHTS = "Single weights, ranked by prune.criterion and spread over layers by prune.allocation."
+
+
+def choices() -> dict[str, dict[str, str]]:
+    """Return the names that each key takes, and the first line about each."""
+    return {
+        "merge, how sms averages": rules.about(),
+        "prune.criterion": _members("criteria"),
+        "prune.allocation": _members("allocations"),
+        "prune.structure": {"filters": _line("prune/filters.py"), "weights": WEIGHTS},
+        "retrain.schedule": _schedules(),
+    }
+
+
+def _members(room: str) -> dict[str, str]:
+    files = (families.ROOT / "prune" / room).glob("[!_]*.py")
+    return {
+        file.stem.removesuffix("_"): _line(f"prune/{room}/{file.name}") for file in sorted(files)
+    }
+
+
+def _line(file: str) -> str:
+    """Return the first line of a file's docstring, without importing it: torch takes seconds."""
+    text = ast.get_docstring(ast.parse((families.ROOT / file).read_bytes())) or ""
+    return text.partition("\n")[0]
+
+
+def _schedules() -> dict[str, str]:
+    """Return the table in the docstring of `pipeline.schedule.learning_rates`."""
+    text = inspect.getdoc(schedule.learning_rates) or ""
+    table = re.findall(r"^ {4}([A-Z]+) {2,}(\S.*?) {2,}(\S.*)$", text, flags=re.MULTILINE)
+    return {name: f"{about} ({source})" for name, about, source in table}

@@ -1,0 +1,140 @@
+"""A hash over the names and sizes of the files that a data set reads, which DVC does not watch.
+
+It is a flag of the stage that reads them: files that are added, removed or of another size run it
+again. A folder whose change time is the one of the last look is not read again, so a million files
+cost one reading; see docs/benchmarks.md.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline import families
+from pipeline.errors import UserError
+from pipeline.files import replacing
+from pipeline.plan.imports import ROOT
+
+CACHE = ".dvc/tmp/sms/raw_data"
+SMALL = 20_000  # so many files are read each time: a rewritten file moves no folder's change time
+SETTLED = 2e9  # ns after which a folder's change time tells one change from the next
+THREADS = 8  # a network's file system answers one question a millisecond
+
+
+class Folder(NamedTuple):
+    """What a folder holds: its change time, a hash of its files, their number, its folders."""
+
+    changed: int  # ns; 0 where it may have changed since
+    files: str
+    size: int
+    folders: list[str]
+
+
+def checkouts() -> tuple[Path, ...]:
+    """Return where relative paths are looked for: here, and in a queued experiment's project."""
+    return ROOT, Path(os.environ.get("DVC_ROOT") or ROOT)
+
+
+def listing(name: str, path: str | None) -> str | None:
+    """Return the hash of what the data set ``name`` reads under ``path``; None without files.
+
+    Its module's ``READS`` names the folders and files; without one it is all of ``path``.
+    """
+    reads = _reads(name)
+    if path is None and reads is None:
+        return None
+    return fingerprint(path or "data", reads)
+
+
+def fingerprint(path: str, reads: tuple[str, ...] | None = None) -> str | None:
+    """Return a hash over names and sizes of the files under ``path``, or None where none are.
+
+    Hidden files do not count. ``reads`` are the parts of ``path`` that do, by default all.
+    """
+    home = next((home for home in checkouts() if (home / path).exists()), ROOT)
+    hashes = []
+    for part in ("",) if reads is None else reads:
+        place = home / path / part
+        if place.is_dir():
+            hashes.append((part, _of_folder(place)))
+        elif place.is_file():
+            hashes.append((part, str(place.stat().st_size)))
+    return _hash(sorted(hashes)) if hashes else None
+
+
+def _reads(name: str) -> tuple[str, ...] | None:
+    """Return the literal ``READS`` of a data set's module, which would import torch."""
+    module = families.module_name("data", name, "data.name")
+    file = families.ROOT.parent.joinpath(*module.split(".")).with_suffix(".py")
+    for node in ast.parse(file.read_bytes()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "READS":
+            return tuple(ast.literal_eval(node.value))
+    return None
+
+
+def _of_folder(root: Path) -> str:
+    cache = checkouts()[-1] / CACHE / f"{_hash(str(root.resolve()))}.json"
+    try:
+        found = _scan(str(root), _remembered(cache))
+    except OSError as error:
+        raise UserError(f"{root} cannot be read ({error}): correct its permissions") from error
+    if sum(folder.size for folder in found.values()) > SMALL:
+        with replacing(cache) as temporary:
+            temporary.write_text(json.dumps(found), encoding="utf-8")
+    else:
+        cache.unlink(missing_ok=True)
+    return _hash(sorted((name, folder.files) for name, folder in found.items() if folder.size))
+
+
+def _remembered(cache: Path) -> dict[str, Folder]:
+    try:
+        known = json.loads(cache.read_text(encoding="utf-8"))
+        return {name: Folder(*folder) for name, folder in known.items()}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _scan(root: str, known: Mapping[str, Folder]) -> dict[str, Folder]:
+    """Return every folder under ``root`` that is not hidden, by its path relative to it."""
+    found: dict[str, Folder] = {}
+    places: set[tuple[int, int]] = set()  # a link may lead back
+    waiting = [""]
+    with ThreadPoolExecutor(THREADS) as pool:
+        while waiting:
+            level = zip(waiting, pool.map(partial(_read, root, known), waiting), strict=True)
+            waiting = []
+            for name, (place, folder) in level:
+                if place not in places:
+                    places.add(place)
+                    found[name] = folder
+                    waiting += [f"{name}{inside}/" for inside in folder.folders]
+    return found
+
+
+def _read(root: str, known: Mapping[str, Folder], name: str) -> tuple[tuple[int, int], Folder]:
+    """Return the identity and the contents of one folder."""
+    path = os.path.join(root, name)  # noqa: PTH118 - a million times
+    info = os.stat(path)  # noqa: PTH116
+    place, before = (info.st_dev, info.st_ino), known.get(name)
+    if before is not None and before.changed == info.st_mtime_ns:
+        return place, before
+    files, folders = [], []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if not entry.name.startswith("."):
+                if entry.is_dir():
+                    folders.append(entry.name)
+                elif entry.is_file():
+                    files.append((entry.name, entry.stat().st_size))
+    changed = info.st_mtime_ns if time.time_ns() - info.st_mtime_ns > SETTLED else 0
+    return place, Folder(changed, _hash(sorted(files)), len(files), sorted(folders))
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(repr(value).encode(errors="surrogateescape")).hexdigest()[:16]
