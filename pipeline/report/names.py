@@ -1,6 +1,9 @@
 """How methods are called and drawn: one label, colour and marker each, the same everywhere."""
 
 from dataclasses import dataclass
+from functools import cache
+
+from pipeline.families import names
 
 # Okabe & Ito (2008): eight colours that colour-blind readers tell apart; yellow is too light
 # for lines on paper.
@@ -14,7 +17,7 @@ _COLOURS = {
     "sky": "#56B4E9",
 }
 
-_DURING = {"bimp", "gmp", "dpf", "gsm", "lc", "dnw", "dst", "str"}  # pruning during training
+_DURING = ("bimp", "gmp", "dpf", "gsm", "lc", "dnw", "dst", "str")  # pruning during training
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,17 @@ def label(method: str, m: int) -> str:
         "imp_swa": "IMP+SWA",
         "sms_swa": "SMS of SWA means",
     }
-    if method.startswith("sms_") and method not in known:
-        rule = method.removeprefix("sms_")
-        return f"SMS {_RULES.get(rule, rule.replace('_', ' '))}"
-    if method.removesuffix("_sms") in _DURING:
-        return method.upper().replace("_", " + ")
-    return known.get(method, method.replace("_", " "))
+    return known.get(method) or _labels().get(method) or method.replace("_", " ")
+
+
+@cache
+def _labels() -> dict[str, str]:
+    """Return the labels of SMS by each merge rule, and of pruning during training."""
+    by_rule = {
+        f"sms_{rule}": f"SMS {_RULES.get(rule, rule.replace('_', ' '))}" for rule in names("soup")
+    }
+    plain = {name: name.upper() for name in _DURING}
+    return by_rule | plain | {f"{name}_sms": f"{label} + SMS" for name, label in plain.items()}
 
 
 def percent(fraction: float, digits: int = 2) -> str:

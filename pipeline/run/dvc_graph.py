@@ -99,6 +99,21 @@ class DvcGraph:
             self._record(stage)
         return True
 
+    def current(self) -> dict[str, str]:
+        """Return the hash of each output that is up to date, as are all the stages it is made of.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        hashes: dict[str, str] = {}
+        for name, stage in self.stages.items():  # inputs come first
+            try:
+                if all(read in hashes for read in self.inputs[name]) and not _changed(stage):
+                    hashes[name] = stage.outs[0].hash_info.value
+            except (DvcException, OSError) as error:
+                raise UserError(_sentence(error)) from error
+        return hashes
+
     def begin(self, name: str) -> Task:
         """Hash the inputs, clear the outputs and say what to run.
 
