@@ -10,8 +10,7 @@ from pipeline.evaluate.corruptions.constants import OFFICIAL
 from pipeline.plan import build, graph
 from pipeline.plan.nodes import Plan
 from pipeline.report import fingerprint
-from pipeline.run.current import current
-from pipeline.run.driver import execute
+from pipeline.report.fingerprint import Finished
 from pipeline.run.view import View
 from pipeline.track.tracker import Tracker, tracking
 
@@ -29,28 +28,43 @@ def repro(root: Path) -> int:
     """Do everything for the checkout at ``root``; return the exit status.
 
     Stages that fail cost their own results only: the report says what is missing, and the exit
-    status is 1. Where nothing has changed, the report stays and no run is logged.
+    status is 1. With nothing to do the report stays as it is, and no run is logged.
     """
     (_home(root) / "data").mkdir(exist_ok=True)
     _share(root, "data")
     plan = write_plan(root)
     _share(root, plan.params.data.path or "data")  # where it is absent, `prepare` says of what
     _find(plan, root)
-    params = plan.params.model_dump(exclude_none=True)
+    before, now = fingerprint.read(root), fingerprint.take(root, plan)
+    if now == before:
+        with View(len(plan.nodes)) as view:
+            for name in plan.nodes:
+                view.finished(name, "cached", 0.0)
+        sys.stdout.write(_said(plan, len(plan.rows)))
+        return 0
+    return _run(plan, root, before)
+
+
+def _run(plan: Plan, root: Path, before: Finished | None) -> int:
+    """Run the graph, then report and log, unless all is as ``before``; return the exit status."""
+    # DVC, pandas and matplotlib take seconds to load.
+    from pipeline.run.driver import execute  # noqa: PLC0415
+
+    there = len(plan.rows)
     with tracking(root) as tracker:
-        if not fingerprint.unchanged(root, params):
+        if before is None or before.report != fingerprint.take(root, plan).report:
             tracker.start()  # MLflow loads in its own process meanwhile
-        tracker.open(plan.nodes, params)
+        tracker.open(plan.nodes, plan.params.model_dump(exclude_none=True))
         with View(len(plan.nodes)) as view:
             summary = execute(root, listeners=[view, tracker])
-        if not (summary.ran or summary.failed) and fingerprint.unchanged(root, params):
+        idle = not (summary.ran or summary.failed)
+        if idle and before and before.report == fingerprint.take(root, plan).report:
             tracker.drop()
-            sys.stdout.write(_said(plan, len(plan.rows)))
-            return 0
-        fingerprint.forget(root)
-        there = _publish(plan, root, tracker)
+        else:
+            fingerprint.forget(root)
+            there = _publish(plan, root, tracker)
     if tracker.complete and not summary.failed:
-        fingerprint.remember(root, params)
+        fingerprint.remember(root, plan)
     sys.stdout.write(_said(plan, there))
     return 1 if summary.failed else 0
 
@@ -63,8 +77,8 @@ def report(root: Path) -> None:
 
 def _publish(plan: Plan, root: Path, tracker: Tracker | None = None) -> int:
     """Write the report and log it with ``tracker``; return how many results it has."""
-    # Pandas and matplotlib take seconds to load: a run with nothing to do does without.
     from pipeline.report.publish import log_report, write_report  # noqa: PLC0415
+    from pipeline.run.current import current  # noqa: PLC0415
 
     artifacts = current(root)
     there = write_report(plan, root, artifacts)

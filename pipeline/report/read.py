@@ -186,7 +186,7 @@ def _group_measures(evaluated: dict[str, Any], metric: Metric) -> dict[str, Any]
     if "test_macro_accuracy" in evaluated:
         found["test_macro_accuracy"] = evaluated["test_macro_accuracy"]
     for name, measured in evaluated.get("groups", {}).items():
-        own = {group: one["recall"] for group, one in measured["groups"].items()}
+        own = {group: one[metric.group_key] for group, one in measured["groups"].items()}
         if name != "class" and len(own) <= FEW and "test_group_mean" not in found:
             found["test_group_mean"] = sum(own.values()) / len(own)
             found |= {f"test_recall/{group}": recall for group, recall in own.items()}

@@ -33,6 +33,7 @@ from dvc.utils.serialize import dumps_yaml, load_yaml  # type: ignore[import-unt
 
 from pipeline.errors import UserError
 from pipeline.run.base import StageError, Task
+from pipeline.run.seals import seals
 
 HEADER = "schema: '2.0'\nstages:\n"
 
@@ -195,7 +196,7 @@ class DvcGraph:
 
     def _build(self, build: Any, odb: Any, path: str, *rest: Any, **options: Any) -> Any:
         """Hash an input as ``build`` does, unless it is unchanged since the last time."""
-        seal = _seal(path)
+        seal = seals(path)
         if path not in self._seen or self._seen[path][0] != seal:
             self._seen[path] = seal, build(odb, path, *rest, **options)
         return self._seen[path][1]
@@ -215,20 +216,6 @@ def _entry(stage: Mapping[str, Any]) -> str:
     """Print one entry as it stands in a whole lock file: where lines break depends on it."""
     text: str = dumps_yaml({"stages": stage})
     return text.removeprefix("stages:\n")
-
-
-def _seal(path: str) -> tuple[tuple[str, int, int, int], ...]:
-    """Return what changes whenever a file, or a file in a folder, is written."""
-    seals = []
-    for folder, folders, files in os.walk(path):
-        folders.sort()
-        seals += [_stat(str(Path(folder, file))) for file in sorted(files)]
-    return tuple(seals) if seals or Path(path).is_dir() else (_stat(path),)
-
-
-def _stat(path: str) -> tuple[str, int, int, int]:
-    info = Path(path).stat()
-    return path, info.st_mtime_ns, info.st_size, info.st_ino
 
 
 @contextmanager
