@@ -551,13 +551,15 @@ def test_page_lays_our_row_beside_the_papers(tmp_path: Path, synthetic: bool):
             metrics |= {"synthetic": synthetic, "about": "`data/C`", "images": 10_000}
         if stage == "evaluate" and (row.method, row.phase) == ("sms_uniform", 3):
             metrics["test_accuracy"] = 0.7301
+        if stage == "compare" and (row.method, row.phase) == ("sms_uniform", 3):
+            metrics["best_candidate"]["test_accuracy"] = 0.7150
         if stage == "evaluate":
             metrics["test_examples"] = 10_000
 
     plan = made(tmp_path / "artifacts", params("cifar100_wrn20"), change)
     page = page_of(read(paper.measured(plan, tmp_path / "artifacts"), tmp_path / "artifacts"))
     assert "| SMS uniform | 3 (98 %) | 73.01 | 72.67 ± 0.29 | +0.34 | 1 |" in page
-    for chosen, ours in (("by validation", 93.98), ("by test, as in the paper", 72.21)):
+    for chosen, ours in (("by validation", 71.5), ("by test, as in the paper", 72.21)):
         line = f"| SMS uniform, best candidate ({chosen}) | 3 (98 %) | {ours:.2f} | 71.77 ± 0.04 |"
         assert line in page
     assert ("44.18 ± 0.43" in page) is not synthetic
