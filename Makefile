@@ -64,7 +64,7 @@ methods: $(INSTALLED)  ## list the methods that params.yaml may name
 studies: $(INSTALLED)  ## list the studies that params.yaml may name
 	@$(BIN)/python -m pipeline studies
 
-report: $(INSTALLED)  ## write reports/ again from what the last run left
+report: $(INSTALLED)  ## write reports/ again from the artifacts that are up to date
 	$(BIN)/python -m pipeline report
 
 tables: $(INSTALLED)  ## write every table of README.md and docs/ again from stored results

@@ -20,16 +20,16 @@ def problems(reports: Path) -> list[str]:
         rows = {(row["method"], int(row["phase"])): row for row in csv.DictReader(file)}
     found = [f"{method} has no row for phase {phase}" for method, phase in sorted(ROWS - set(rows))]
     for (method, phase), row in sorted(rows.items()):
-        needed = ["test_accuracy", "val_accuracy", "test_loss", "sparsity"]
+        needed = ["test_score", "val_score", "test_loss", "sparsity"]
         if phase == max(PHASES):
             needed += ["ood_accuracy_15", "ood_accuracy_19"]
         if method.startswith("sms"):
-            needed += ["best_candidate_test_accuracy", "ensemble_test_accuracy"]
+            needed += ["best_candidate_test_score", "ensemble_test_score"]
         gaps = [name for name in needed if not row.get(name)]
         if gaps:
             found.append(f"{method}, phase {phase}, lacks {', '.join(gaps)}")
-        elif not 3 * GUESSING < float(row["test_accuracy"]) <= 1:
-            found.append(f"{method}, phase {phase}, learned nothing: {row['test_accuracy']}")
+        elif not 3 * GUESSING < float(row["test_score"]) <= 1:
+            found.append(f"{method}, phase {phase}, learned nothing: {row['test_score']}")
         elif phase == max(PHASES) and float(row["sparsity"]) < 0.95:
             found.append(f"{method}, phase {phase}, is not sparse: {row['sparsity']}")
     page = reports / "results.md"

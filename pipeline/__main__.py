@@ -9,7 +9,6 @@ from pipeline import disk, params
 from pipeline.errors import UserError
 from pipeline.plan.build import methods, studies
 from pipeline.plan.choices import choices
-from pipeline.track.tracker import tracking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +19,7 @@ def main() -> None:
     commands: dict[str, tuple[str, Callable[[], int]]] = {
         "run": ("plan, run what is missing, and report: what `dvc repro` does", _run),
         "plan": ("check params.yaml and write the graph, stages/dvc.yaml", _plan),
-        "report": ("write reports/ from what is in artifacts/", _report),
+        "report": ("write reports/ from the artifacts that are up to date", _report),
         "recipes": ("list the recipes", lambda: _list(params.recipes())),
         "methods": ("list the methods, and what merge, prune and retrain may name", _methods),
         "studies": ("list the studies", lambda: _list(studies())),
@@ -45,10 +44,9 @@ def main() -> None:
 
 # Imported where they are used: the lists above answer at once, pandas and DVC take seconds.
 def _run() -> int:
-    with tracking(Path.cwd()) as tracker:  # MLflow loads in its own process meanwhile
-        from pipeline.repro import repro  # noqa: PLC0415
+    from pipeline.repro import repro  # noqa: PLC0415
 
-        return repro(Path.cwd(), tracker)
+    return repro(Path.cwd())
 
 
 def _plan() -> int:

@@ -2,27 +2,20 @@
 
 import os
 import sys
-from collections.abc import Collection
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
-import yaml
 
 from pipeline import params
 from pipeline.errors import UserError
 from pipeline.evaluate.corruptions.constants import OFFICIAL
-from pipeline.files import read_json
 from pipeline.plan import build, graph
-from pipeline.plan.nodes import Plan, Row, artifact
-from pipeline.report import metric
-from pipeline.report.write import write as write_report
-from pipeline.run.driver import execute
+from pipeline.plan.nodes import Plan
+from pipeline.report import fingerprint
+from pipeline.report.fingerprint import Finished
 from pipeline.run.gpu_jobs import default_gpu_jobs
 from pipeline.run.view import View
-from pipeline.track.tracker import Tracker
+from pipeline.track.tracker import Tracker, tracking
 
-PARAMS, GRAPH, ARTIFACTS, REPORTS = "params.yaml", "stages/dvc.yaml", "artifacts", "reports"
+PARAMS, GRAPH, REPORTS, LOGS = "params.yaml", "stages/dvc.yaml", "reports", ".dvc/tmp/sms/logs"
 
 
 def write_plan(root: Path) -> Plan:
@@ -34,85 +27,78 @@ def write_plan(root: Path) -> Plan:
     return plan
 
 
-def repro(root: Path, tracker: Tracker) -> int:
+def repro(root: Path) -> int:
     """Do everything for the checkout at ``root``; return the exit status.
 
     Stages that fail cost their own results only: the report says what is missing, and the exit
-    status is 1.
+    status is 1. With nothing to do the report stays as it is, and no run is logged.
     """
     (_home(root) / "data").mkdir(exist_ok=True)
     _share(root, "data")
     plan = write_plan(root)
     _share(root, plan.params.data.path or "data")  # where it is absent, `prepare` says of what
     _find(plan, root)
-    tracker.open(plan.nodes, plan.params.model_dump(exclude_none=True))
-    with View(len(plan.nodes)) as view:
-        gpu_jobs = default_gpu_jobs(plan.params.network.name, plan.params.data.size)
-        summary = execute(root, listeners=[view, tracker], gpu_jobs=gpu_jobs)
-    behind = [*summary.failed, *summary.skipped]  # what they left before is out of date
-    write_report(plan, root / ARTIFACTS, root / REPORTS, behind)
-    _log_results(plan, root, tracker, behind)
-    sys.stdout.write(f"{len(plan.rows)} results in {REPORTS}/results.md\n")
+    before, now = fingerprint.read(root), fingerprint.take(root, plan)
+    if now == before:
+        with View(len(plan.nodes)) as view:
+            for name in plan.nodes:
+                view.finished(name, "cached", 0.0)
+        sys.stdout.write(_said(plan, len(plan.rows)))
+        return 0
+    return _run(plan, root, before)
+
+
+def _run(plan: Plan, root: Path, before: Finished | None) -> int:
+    """Run the graph, then report and log, unless all is as ``before``; return the exit status."""
+    # DVC, pandas and matplotlib take seconds to load.
+    from pipeline.run.driver import execute  # noqa: PLC0415
+
+    there = len(plan.rows)
+    with tracking(root) as tracker:
+        if before is None or before.report != fingerprint.take(root, plan).report:
+            tracker.start()  # MLflow loads in its own process meanwhile
+        tracker.open(plan.nodes, plan.params.model_dump(exclude_none=True))
+        with View(len(plan.nodes)) as view:
+            gpu_jobs = default_gpu_jobs(plan.params.network.name, plan.params.data.size)
+            summary = execute(root, listeners=[view, tracker], gpu_jobs=gpu_jobs)
+        idle = not (summary.ran or summary.failed)
+        if idle and before and before.report == fingerprint.take(root, plan).report:
+            tracker.drop()
+        else:
+            fingerprint.forget(root)
+            there = _publish(plan, root, tracker)
+    if tracker.complete and not summary.failed:
+        fingerprint.remember(root, plan)
+    sys.stdout.write(_said(plan, there))
     return 1 if summary.failed else 0
 
 
 def report(root: Path) -> None:
-    """Write the report again from what is in artifacts/."""
-    plan = build.build(params.load(root / PARAMS))
-    write_report(plan, root / ARTIFACTS, root / REPORTS)
+    """Write the report again from those artifacts that are today's."""
+    plan = write_plan(root)
+    sys.stdout.write(_said(plan, _publish(plan, root)))
 
 
-def _log_results(plan: Plan, root: Path, tracker: Tracker, behind: Collection[str]) -> None:
-    hashes = {name: own for name, own in _hashes(root).items() if name not in behind}
-    if "data" in hashes:
-        tracker.dataset(root / artifact("data"), hashes["data"])
-    table = pd.read_csv(root / REPORTS / "results.csv")
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    tracker.report(root / REPORTS, [{str(key): row[key] for key in row} for row in rows])
-    soup = _best_soup(plan, root, set(hashes))
-    if soup is not None:
-        row, tags = soup
-        # The network without its pruned filters is the same function, and smaller.
-        name = row.shrink if row.shrink in hashes else row.model
-        model, data = root / artifact(name), root / artifact("data")
-        tracker.register(f"sms-{plan.params.recipe}", model, data, hashes[name], tags)
+def _publish(plan: Plan, root: Path, tracker: Tracker | None = None) -> int:
+    """Write the report and log it with ``tracker``; return how many results it has."""
+    from pipeline.report.publish import log_report, write_report  # noqa: PLC0415
+    from pipeline.run.current import current  # noqa: PLC0415
+
+    artifacts = current(root)
+    there = write_report(plan, root, artifacts)
+    if tracker is not None:
+        log_report(plan, root, artifacts, tracker)
+    return there
 
 
-def _best_soup(plan: Plan, root: Path, there: set[str]) -> tuple[Row, dict[str, Any]] | None:
-    """Return the last phase's soup with the best validation score, of the first seed.
-
-    It comes as its row of the report and what is to be written beside the registered model.
-    """
-    soups = [
-        row
-        for row in plan.rows
-        if row.method.startswith("sms_")
-        and row.phase == plan.params.phases
-        and row.seed == plan.params.seeds[0]
-        and row.model in there
-    ]
-    if not soups:
-        return None
-    metrics = {row.model: read_json(root / artifact(row.model) / "metrics.json") for row in soups}
-    score = f"val_{metric.found(plan, root / ARTIFACTS).name}"
-    best = max(soups, key=lambda row: metrics[row.model][score])
-    return best, {"method": best.method, "phase": best.phase, **metrics[best.model]}
-
-
-def _hashes(root: Path) -> dict[str, str]:
-    """Return the DVC hash of every artifact that is there, by the name of its stage."""
-    lock = root / "stages" / "dvc.lock"
-    if not lock.exists():
-        return {}
-    text = lock.read_text(encoding="utf-8")
-    # Ten times as fast as PyYAML's own parser, where PyYAML was built with it.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    stages = yaml.load(text, Loader=loader).get("stages", {})  # noqa: S506 - both are safe
-    return {
-        name: stage["outs"][0]["md5"]
-        for name, stage in stages.items()
-        if (root / artifact(name)).is_dir()
-    }
+def _said(plan: Plan, there: int) -> str:
+    planned, page = len(plan.rows), f"{REPORTS}/results.md"
+    if there == planned:
+        return f"{planned} results in {page}\n"
+    return (
+        f"{there} of {planned} results in {page}, which names the stages that have not been run; "
+        f"{LOGS} has the output of those that failed\n"
+    )
 
 
 def _home(root: Path) -> Path:

@@ -42,7 +42,7 @@ def test_the_first_run_runs_every_stage_once_and_fills_the_report(first):
     results = (project.root / "reports" / "results.csv").read_text().splitlines()
     assert sum(line.startswith("sms_uniform,") for line in results) == 2
     metrics = json.loads((project.root / "reports" / "metrics.json").read_text())
-    assert 0 <= metrics["sms_uniform"]["test_accuracy"] <= 1
+    assert 0 <= metrics["sms_uniform"]["test_score"] <= 1
 
 
 def test_a_second_run_runs_nothing(project):
@@ -76,7 +76,7 @@ def test_queued_experiments_run_and_can_be_applied(project):
         m = experiment["data"]["params"]["params.yaml"]["data"]["m"]
         found[m] = experiment["name"]
         metrics = experiment["data"]["metrics"]["reports/metrics.json"]["data"]
-        assert 0 <= metrics["sms_uniform"]["test_accuracy"] <= 1
+        assert 0 <= metrics["sms_uniform"]["test_score"] <= 1
     assert set(found) == {2, 4}
     project.run("dvc", "exp", "apply", found[4])
     assert "s0-p1-c3" in stages(project)

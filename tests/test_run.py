@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from dvc.exceptions import ReproductionError
+from dvc.repo import Repo
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -32,7 +32,6 @@ from pipeline.models.parts.weights import load_weights
 from pipeline.params import RECIPES
 from pipeline.plan.nodes import Plan
 from pipeline.report import paper
-from pipeline.report.figures import style
 from pipeline.report.metric import Metric
 from pipeline.report.read import read
 from pipeline.report.write import DRAWN, write
@@ -448,23 +447,24 @@ def test_a_report_calls_the_score_by_its_name(reported):
         assert "ccura" not in said, line
         assert "ecall" not in said, line
     metrics = json.loads((reports / "metrics.json").read_text())
-    assert {"test_mean_iou", "over_best_candidate"} < metrics["sms_uniform"].keys()
+    assert metrics["metric"] == "mean_iou"
+    assert {"test_score", "over_best_candidate"} < metrics["sms_uniform"].keys()
     assert "test_accuracy" not in metrics["sms_uniform"]
 
 
 def test_a_report_keeps_the_score_and_the_share_of_pixels_apart(reported):
     reports = reported[1] / "reports"
-    scores = {"test_mean_iou", "val_mean_iou", "best_candidate_test_mean_iou"}
+    scores = {"metric", "test_score", "val_score", "best_candidate_test_score"}
     assert scores < header(reports / "results.csv")
-    assert "test_mean_iou" in header(reports / "candidates.csv")
-    assert {"iou", "low", "high"} < header(reports / "groups.csv")
+    assert "test_score" in header(reports / "candidates.csv")
+    assert {"score", "low", "high"} < header(reports / "groups.csv")
     assert {"accuracy", "val_accuracy"} < header(reports / "training.csv"), "pixels, every epoch"
     with (reports / "accuracy.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["test_accuracy"] for row in rows} == {"0.125"}
-    assert not any(row["test_mean_iou"] == "0.125" for row in rows)
+    assert not any(row["test_score"] == "0.125" for row in rows)
     summary_of = (reports / "results_summary.csv").read_text()
-    assert "ensemble_test_mean_iou" in summary_of
+    assert "ensemble_test_score" in summary_of
     assert "test_accuracy" not in summary_of
 
 
@@ -473,58 +473,41 @@ def test_figures_call_the_score_by_its_name(reported):
     results = read(plan, folder / "artifacts")
     said = []
     for draw in (DRAWN["accuracy"], DRAWN["candidates"], DRAWN["groups"]):
-        figure = draw(results)
-        style.reword(figure, results.metric.said)
-        said += [text.get_text() for text in figure.findobj(Text)]
+        said += [text.get_text() for text in draw(results).findobj(Text)]
     assert "test mean IoU (%)" in said
     assert any(text.startswith("IoU (%);") for text in said)
     assert not any("ccurac" in text or "ecall" in text for text in said)
 
 
 @pytest.mark.parametrize(
-    ("name", "before", "after"),
+    ("name", "label", "plural", "group"),
     [
-        ("accuracy", "Test accuracy, recalls", "Test accuracy, recalls"),
-        ("mean_iou", "Accuracy and recall: accuracies", "Mean IoU and IoU: mean IoU"),
-        ("mean_iou", "`accuracy.csv` accuracy.png test_accuracy", None),
-        ("bleu", "test accuracy", "test BLEU"),
-        ("bleu", "recall", "recall"),
-        ("exact_match", "Test accuracy", "Test exact match"),
+        ("accuracy", "accuracy", "accuracies", "recall"),
+        ("mean_iou", "mean IoU", "mean IoU", "IoU"),
+        ("bleu", "BLEU", "BLEU", "recall"),
+        ("exact_match", "exact match", "exact match", "recall"),
     ],
 )
-def test_words_of_a_metric(name, before, after):
-    assert Metric(name).said(before) == (before if after is None else after)
-
-
-@given(st.sampled_from(["mean_iou", "bleu"]), st.sampled_from(["test", "val"]))
-def test_a_score_comes_back_out_under_the_name_it_went_in_by(name, split):
+def test_words_of_a_metric(name, label, plural, group):
     metric = Metric(name)
-    inside = metric.inward({f"{split}_{name}": 0.5, "test_accuracy": 0.25, "groups": {"n": 1}})
-    assert inside[f"{split}_accuracy"] == 0.5
-    outside = {metric.outward(key): value for key, value in inside.items()}
-    assert outside == {f"{split}_{name}": 0.5, "test_accuracy": 0.25, "groups": {"n": 1}}
+    assert (metric.label, metric.plural, metric.group) == (label, plural, group)
 
 
-@pytest.mark.parametrize(
-    ("column", "name"),
-    [
-        ("test_accuracy", "test_mean_iou"),
-        ("best_candidate_val_accuracy", "best_candidate_val_mean_iou"),
-        ("test_accuracy_imp_mx", "test_mean_iou_imp_mx"),
-        ("ood_accuracy_15", "ood_accuracy_15"),
-        ("latest_accuracys", "latest_accuracys"),
-        ("recall", "iou"),
-        ("position_accuracy", "test_accuracy"),
-    ],
-)
-def test_columns_of_a_metric(column, name):
-    assert Metric("mean_iou").outward(column) == name
-    assert Metric().outward(column) == column
+@given(st.sampled_from(["accuracy", "mean_iou", "bleu"]), st.sampled_from(["train", "val", "test"]))
+def test_the_score_has_one_name_in_the_report_and_all_else_keeps_its_own(name, split):
+    own = {f"{split}_{name}": 0.5, "test_macro_accuracy": 0.25, "groups": {name: {"n": 1}}}
+    found = Metric(name).scores({**own, "best_candidate": {f"{split}_{name}": 0.75}})
+    assert found == {
+        f"{split}_score": 0.5,
+        "test_macro_accuracy": 0.25,
+        "groups": {name: {"n": 1}},
+        "best_candidate": {f"{split}_score": 0.75},
+    }
 
 
 def test_the_note_in_mlflow_has_the_score():
     row = {"method": "imp", "phase": 1, "seed": 0, "sparsity": 0.9, "test_accuracy": 0.9}
-    row |= {"test_mean_iou": 0.45, "best_candidate_test_mean_iou": None}
+    row |= {"metric": "mean_iou", "test_score": 0.45}
     assert "| method | sparsity | test mean iou |" in note([row])
     assert "45.00 %" in note([row])
 
@@ -581,7 +564,7 @@ def test_a_whole_run_on_the_shared_street_scenes(tmp_path):
         project.edit("params.yaml", old, new)
     project.run("dvc", "repro", SMS_MLFLOW="1")
     metrics = json.loads((project.root / "reports" / "metrics.json").read_text())
-    assert 0 < metrics["sms_uniform"]["test_mean_iou"] < 1
+    assert 0 < metrics["sms_uniform"]["test_score"] < 1
     page = (project.root / "reports" / "results.md").read_text()
     assert "mean IoU" in page
     assert "## Missing" not in page

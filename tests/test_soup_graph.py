@@ -1,7 +1,12 @@
 """Every merge rule through the whole graph: each soup as sparse as its parent, and cached apart."""
 
+import csv
 import json
+import re
 import shutil
+import sqlite3
+import sys
+from contextlib import closing
 
 import pytest
 import torch
@@ -50,6 +55,41 @@ def test_the_report_has_every_soup(project):
     assert "SMS Model Stock" in page
     assert "## Missing" not in page
     assert "SMS WiSE" in page
+
+
+def runs(project: Project) -> int:
+    with closing(sqlite3.connect(project.root / "mlflow.db")) as store:
+        return int(store.execute("select count(*) from runs").fetchone()[0])
+
+
+def test_with_nothing_to_do_nothing_is_imported_written_or_logged(project):
+    page = project.root / "reports" / "results.md"
+    project.run("dvc", "repro", SMS_MLFLOW="1")  # logs what is cached
+    before = page.stat().st_mtime_ns, runs(project)
+    command = [sys.executable, "-X", "importtime", "-m", "stages.all"]
+    output = project.run(*command, SMS_MLFLOW="1")
+    assert ran(output) == set()
+    imported = set(re.findall(r"\| +([\w.]+)$", output, re.MULTILINE))
+    assert "pipeline.repro" in imported
+    assert not {"dvc", "pandas", "matplotlib", "mlflow", "torch"} & imported
+    assert (page.stat().st_mtime_ns, runs(project)) == before
+    text = page.read_text()
+    page.write_text(f"{text}by hand")
+    assert ran(project.run(*command, SMS_MLFLOW="1")) == set()
+    assert page.read_text() == text
+    assert runs(project) > before[1], "a report that is written is logged"
+
+
+def test_a_report_under_other_parameters_has_none_of_these_results(project):
+    project.edit("params.yaml", "m: 3", "m: 4")
+    assert "1 of 13 results" in project.run(sys.executable, "-m", "pipeline", "report")
+    results = (project.root / "reports" / "results.csv").open(encoding="utf-8")
+    with results:
+        found = {row["method"]: row["test_score"] for row in csv.DictReader(results)}
+    assert [method for method, score in found.items() if score] == ["dense"]
+    project.edit("params.yaml", "m: 4", "m: 3")
+    assert "13 results" in project.run(sys.executable, "-m", "pipeline", "report")
+    assert "## Missing" not in (project.root / "reports" / "results.md").read_text()
 
 
 def test_another_rule_runs_nothing_and_a_changed_one_its_own_merges(project):

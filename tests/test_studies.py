@@ -303,7 +303,7 @@ def test_a_missing_candidate_is_named_and_no_best_of_the_rest_is_taken(tmp_path:
     accuracies(tmp_path, soup.model, 0.93)
     study = of_study(of, tmp_path, "sparsity")
     rows = sparsity.tabulate(study)
-    assert rows["test_accuracy"].tolist() == [0.93]
+    assert rows["test_score"].tolist() == [0.93]
     assert rows[["best_candidate", "gain", "l2_mean"]].isna().all(axis=None)
     assert study.missing == sorted([soup.candidates[0], soup.nodes["compare"]])
 
@@ -430,7 +430,7 @@ def test_spread_of_a_measure_leaves_gaps_out(tmp_path: Path):
         if point.seed != 2:
             accuracies(tmp_path, point.model, 0.90 + 0.02 * point.seed)
     rows = points_table(of_study(of, tmp_path, "merging"))
-    found = over_seeds(rows[rows["method"] == "sms_uniform"], "test_accuracy")
+    found = over_seeds(rows[rows["method"] == "sms_uniform"], "test_score")
     assert found is not None
     assert (found.n, found.mean) == (2, pytest.approx(0.91))
 
@@ -523,7 +523,7 @@ def test_studies_from_end_to_end(tmp_path: Path):
     found = dict(zip(header.split(","), row.split(","), strict=True))
     assert float(found["l2_mean"]) > 0
     assert float(found["gain"]) == pytest.approx(
-        float(found["test_accuracy"]) - float(found["best_candidate"])
+        float(found["test_score"]) - float(found["best_candidate"])
     )
     project.edit("params.yaml", "epochs: [1]}", "epochs: [1, 2]}")
     again = ran(project.run("dvc", "repro"))

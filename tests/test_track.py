@@ -259,6 +259,7 @@ def test_an_unreachable_server_costs_one_sentence(tmp_path, monkeypatch, address
     assert len(heard) == 1
     assert address in heard[0]
     assert "untracked" in heard[0]
+    assert not tracker.complete, "the next run logs it"
     assert list(tmp_path.glob("mlflow.db")) == []
 
 
@@ -291,6 +292,17 @@ def test_it_can_be_switched_off(tmp_path, monkeypatch):
     tracker.finished("dense", "cached", 0.0)
     tracker.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_in_which_nothing_was_run_can_be_dropped(tmp_path):
+    """MLflow's process is not even started."""
+    tracker = Tracker(tmp_path)
+    tracker.open(NODES, PARAMS)
+    tracker.finished("dense", "cached", 0.0)
+    tracker.drop()
+    tracker.close()
+    assert list(tmp_path.iterdir()) == []
+    assert tracker.complete
 
 
 @slow

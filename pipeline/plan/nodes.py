@@ -47,6 +47,7 @@ class Row:
     compare: str | None
     robustness: str | None
     shrink: str | None = None  # where its filters are removed
+    is_soup: bool = False  # whether the model is a merge of the candidates, which share one mask
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Point:
     model: str
     candidates: tuple[str, ...]  # what the model was averaged from
     nodes: dict[str, str]  # further stages with metrics, by what they measure
+    is_soup: bool = False  # as a row's
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,10 @@ class Plan:
         self.nodes[node.name] = node
         self.lineages.add(node.lineage)
         self._by_work[_work(node.script, node.arguments)] = node
+
+    def is_soup(self, model: str) -> bool:
+        """Return whether ``model`` is a merge of candidates that share one mask."""
+        return self.nodes[model].script == "merge"
 
     def find(self, script: str, arguments: dict[str, Any]) -> Node | None:
         """Return the stage that does just this work, if there is one."""

@@ -193,6 +193,7 @@ class Work(Ledger):
                 compare=self.compare(model, candidates, phase) if candidates else None,
                 robustness=self._robustness(f"{short}-ood", model, phase),
                 shrink=self._shrink(f"{short}-shrink", model, phase),
+                is_soup=self.plan.is_soup(model),
             )
         )
 

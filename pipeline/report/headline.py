@@ -13,18 +13,18 @@ _PLAIN = {"imp", "imp_reprune"}  # their own numbers stand beside the soup's and
 def headline(results: Results) -> dict[str, Any]:
     """Return means over seeds, six decimals: each method's last phase, and the soups' gains.
 
-    Accuracies are fractions. ``p1``, ``p2``, ... are a soup's test accuracies in earlier phases;
-    Data with a few named groups adds each group's recall, their mean and the mean over classes.
-    ``over_best_candidate`` and ``over_imp_mx`` what the soup gains in the last. What was not
-    measured is left out.
+    Scores are fractions, and ``metric`` names them. ``p1``, ``p2``, ... are a soup's test scores
+    in earlier phases; ``over_best_candidate`` and ``over_imp_mx`` its gains in the last. Data with
+    a few named groups adds each group's recall, their mean and the mean over classes. What was
+    not measured is left out.
     """
-    metrics: dict[str, Any] = {"seeds": len(results.params.seeds)}
+    metrics: dict[str, Any] = {"metric": results.metric.name, "seeds": len(results.params.seeds)}
     if results.phases:
         metrics["sparsity"] = round(results.phases[results.final], 6)
     for method in results.methods:
         phase = 0 if method == "dense" else results.final
         values = {
-            "test_accuracy": over_seeds(results, method, phase, "test_accuracy"),
+            "test_score": over_seeds(results, method, phase, "test_score"),
             "ood_accuracy": over_seeds(results, method, phase, "ood_accuracy_19")
             or over_seeds(results, method, phase, "ood_accuracy_15"),
             "test_worst_group": over_seeds(results, method, phase, "test_worst_group"),
@@ -34,10 +34,9 @@ def headline(results: Results) -> dict[str, Any]:
         if method in results.soups:
             for earlier in results.phases:
                 if earlier < results.final:
-                    found = over_seeds(results, method, earlier, "test_accuracy")
+                    found = over_seeds(results, method, earlier, "test_score")
                     values[f"p{earlier}"] = found
-        named = {results.metric.outward(name): found for name, found in values.items()}
-        metrics[method] = _means(named.items())
+        metrics[method] = _means(values.items())
     for made in comparisons(results):
         if made.phase == results.final and made.rival not in _PLAIN:
             metrics[made.soup][f"over_{made.rival}"] = round(made.difference.mean, 6)

@@ -16,7 +16,7 @@ def with_makers(rows: pd.DataFrame, records: Mapping[str, Mapping[str, Any]]) ->
 
     Results that are missing have none.
     """
-    there = rows["test_accuracy"].notna()
+    there = rows["test_score"].notna()
     columns = {
         name: rows["model"].map(lambda model, n=name: records.get(model, {}).get(n, UNKNOWN))
         for name in COLUMNS

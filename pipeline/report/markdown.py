@@ -29,6 +29,14 @@ def number(
     return text + unit + (f" (n = {found.n})" if found.n != seeds else "")
 
 
+def not_run(stages: int) -> str:
+    """Say that so many stages have no artifact that is today's."""
+    return (
+        f"{stages} {'stage has' if stages == 1 else 'stages have'} not been run, or not with the "
+        "parameters and code of today"
+    )
+
+
 def signed(points: float) -> str:
     """Return a difference with its sign, to two decimals; what rounds to zero has none."""
     text = f"{points:+.2f}"
@@ -36,7 +44,7 @@ def signed(points: float) -> str:
 
 
 def gained(found: Spread | None, seeds: int) -> str:
-    """Return a difference of accuracies in points with its sign: ``+0.34 ± 0.10``."""
+    """Return a difference of scores in points with its sign: ``+0.34 ± 0.10``."""
     if found is None:
         return NONE
     text = signed(100 * found.mean)

@@ -2,43 +2,50 @@
 
 from pipeline.plan.build import studies
 from pipeline.report import beside_paper, by_group, made_by, removal, sections, verdict
+from pipeline.report.markdown import not_run
+from pipeline.report.metric import Metric, capital
 from pipeline.report.names import epochs, sparsity
 from pipeline.report.results import Results
 from pipeline.sections import Prune
 
 FIGURES = {
-    "accuracy": "Test accuracy against sparsity",
+    "accuracy": "Test {score} against sparsity",
     "candidates": "Every soup beside its candidates",
-    "corruptions": "Accuracy on corrupted images at the last phase",
-    "groups": "Recall of each group at the last phase",
+    "corruptions": "{score} on corrupted images at the last phase",
+    "groups": "{group} of each group at the last phase",
     "layers": "Sparsity of each layer at the last phase",
 }
 
 FILES = """\
-Accuracies, recalls and sparsities are fractions in the CSV files: `results.csv` has one row per
-method, phase and seed; `results_summary.csv` the mean, standard deviation (n - 1) and n of each
-measure; `accuracy.csv`, `candidates.csv`, `corruptions.csv`, `groups.csv` and `layers.csv` what the
-figures show; `training.csv` every epoch of every training; `metrics.json` what `dvc exp show`
-lists.
+{scores}, {group} and sparsities are fractions in the CSV files, where `test_score` and `val_score`
+are {score} and a group's `score` is {group}: `results.csv` has one row per method, phase and seed;
+`results_summary.csv` the mean, standard deviation (n - 1) and n of each measure; `accuracy.csv`,
+`candidates.csv`, `corruptions.csv`, `groups.csv` and `layers.csv` what the figures show;
+`training.csv` every epoch of every training; `metrics.json` what `dvc exp show` lists.
 """
 
 
 def page(results: Results) -> str:
     """Return the whole page; equal results give equal text."""
+    metric = results.metric
     parts = {
-        "Test accuracy": sections.accuracy(results) + _image("accuracy"),
+        f"Test {metric.label}": sections.scores(results) + _image("accuracy", metric),
         "Is the soup better?": verdict.section(results),
-        "Soups and their candidates": sections.candidates(results) + _image("candidates"),
+        "Soups and their candidates": sections.candidates(results) + _image("candidates", metric),
         "Beside the paper": beside_paper.section(results),
-        "The last phase": sections.last(results) + removal.section(results) + _image("layers"),
-        "Corrupted images": sections.corruptions(results) + _image("corruptions"),
-        "Groups": by_group.section(results) + _image("groups"),
+        "The last phase": sections.last(results)
+        + removal.section(results)
+        + _image("layers", metric),
+        "Corrupted images": sections.corruptions(results) + _image("corruptions", metric),
+        "Groups": by_group.section(results) + _image("groups", metric),
         "Studies": _studies(results),
         "Missing": _missing(results),
-        "Files": FILES,
+        "Files": FILES.format(
+            scores=capital(metric.plural), group=metric.group, score=metric.label
+        ),
     }
     body = "".join(f"\n## {title}\n\n{text}" for title, text in parts.items() if text)
-    return _head(results) + made_by.line(results) + results.metric.said(body)
+    return _head(results) + made_by.line(results) + body
 
 
 def _head(results: Results) -> str:
@@ -74,8 +81,9 @@ def _missing(results: Results) -> str:
     if not results.missing:
         return ""
     names = ", ".join(f"`{name}`" for name in results.missing)
-    return f"{len(results.missing)} stages have left no result: {names}.\n"
+    return f"{not_run(len(results.missing))}: {names}.\n"
 
 
-def _image(name: str) -> str:
-    return f"\n![{FIGURES[name]}](figures/{name}.png)\n"
+def _image(name: str, metric: Metric) -> str:
+    about = capital(FIGURES[name].format(score=metric.label, group=metric.group))
+    return f"\n![{about}](figures/{name}.png)\n"

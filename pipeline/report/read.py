@@ -9,8 +9,10 @@ import pandas as pd
 from pipeline.evaluate.corruption_error import mean_corruption_error
 from pipeline.plan.nodes import Plan, Row
 from pipeline.report import metric as metrics
+from pipeline.report.metric import Metric
 from pipeline.report.results import (
     AVERAGED,
+    BEST_BY_TEST,
     COLUMNS,
     COMPARED,
     EVALUATED,
@@ -32,8 +34,8 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
     A stage that failed, or was never run, leaves a gap in the tables and its name in ``missing``.
     Nodes in ``without`` count as missing whatever lies in their folder: it is an earlier run's.
     """
-    metric = metrics.found(plan, artifacts)
-    source = Source(artifacts, set(without), metric.inward)
+    metric = metrics.of(plan, artifacts, without)
+    source = Source(artifacts, set(without), metric.scores)
     rows: Records = []
     tables: dict[str, Records] = {name: [] for name in TABLES}
     dense = {row.seed: source.metrics(row.robustness) for row in plan.rows if row.method == "dense"}
@@ -43,22 +45,22 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
         robust = source.metrics(row.robustness)
         shrunk = source.metrics(row.shrink)
         model = source.metrics(row.model)
+        candidates = [source.metrics(name) for name in row.candidates]
         rows.append(
             key
-            | {"sparsity": _sparsity(row, evaluated), "model": row.model}
+            | {"metric": metric.name, "sparsity": _sparsity(row, evaluated), "model": row.model}
             | {name: evaluated[name] for name in (*EVALUATED, *metric.columns) if name in evaluated}
             | _own(evaluated)
             | source.size(row.model)
             | {name: model[name] for name in AVERAGED if name in model}
-            | _group_measures(evaluated)
-            | _flat(source.metrics(row.compare))
+            | _group_measures(evaluated, metric)
+            | _flat(source.metrics(row.compare), candidates)
             | _robustness(robust, dense.get(row.seed, {}))
             | _shrunk(shrunk)
         )
-        candidates = [source.metrics(name) for name in row.candidates]
         _extend(tables["candidates"], key, _candidates(candidates))
         _extend(tables["layers"], key, _layers(evaluated))
-        _extend(tables["groups"], key, _groups(evaluated))
+        _extend(tables["groups"], key, _groups(evaluated, metric))
         _extend(tables["corruptions"], key, _corruptions(robust))
         _extend(tables["filters"], key, _filters(shrunk))
     for name, node in plan.nodes.items():
@@ -70,11 +72,14 @@ def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
     own = ("test_", *metric.columns)
     more = dict.fromkeys(key for row in rows for key in row if key.startswith(own))
     columns += [key for key in more if key not in columns]
+    soups = {row.method for row in plan.rows if row.is_soup}
+    planned = _planned(plan, soups)
     return Results(
         params=plan.params,
-        planned=_planned(plan),
+        planned=planned,
         missing=sorted(source.missing),
         rows=pd.DataFrame(rows, columns=columns),
+        soups=[method for method in dict.fromkeys(m for m, _, _ in planned) if method in soups],
         tables={name: pd.DataFrame(tables[name], columns=TABLES[name]) for name in TABLES},
         metric=metric,
     )
@@ -89,10 +94,10 @@ def _own(evaluated: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _planned(plan: Plan) -> list[tuple[str, int, float]]:
+def _planned(plan: Plan, soups: set[str]) -> list[tuple[str, int, float]]:
     """Return method, phase and sparsity of all rows: dense first, then the soups."""
     found = dict.fromkeys((row.method, row.phase, row.sparsity) for row in plan.rows)
-    return sorted(found, key=lambda row: (row[0] != "dense", not row[0].startswith("sms_")))
+    return sorted(found, key=lambda row: (row[0] != "dense", row[0] not in soups))
 
 
 def _sparsity(row: Row, evaluated: dict[str, Any]) -> float:
@@ -105,13 +110,16 @@ def _extend(records: Records, key: dict[str, Any], more: Records) -> None:
     records.extend(key | record for record in more)
 
 
-def _flat(compared: dict[str, Any]) -> dict[str, Any]:
+def _flat(compared: dict[str, Any], candidates: list[dict[str, Any]]) -> dict[str, Any]:
     flat = {name: compared[name] for name in COMPARED if name in compared}
     if "taken" in flat:
         flat["taken"] = len(flat["taken"])
     for role in ROLES:
-        for split in ("val_accuracy", "test_accuracy"):
+        for split in ("val_score", "test_score"):
             flat[f"{role}_{split}"] = compared.get(role, {}).get(split)
+    scores = [one["test_score"] for one in candidates if "test_score" in one]
+    if scores and len(scores) == len(candidates):
+        flat[BEST_BY_TEST] = max(scores)
     return flat
 
 
@@ -151,9 +159,9 @@ def _filters(shrunk: dict[str, Any]) -> Records:
 
 def _candidates(metrics: list[dict[str, Any]]) -> Records:
     return [
-        {"candidate": number, "test_accuracy": values["test_accuracy"]}
+        {"candidate": number, "test_score": values["test_score"]}
         for number, values in enumerate(metrics)
-        if "test_accuracy" in values
+        if "test_score" in values
     ]
 
 
@@ -162,23 +170,23 @@ def _layers(evaluated: dict[str, Any]) -> Records:
     return [{"layer": layer, "sparsity": found["sparsity"]} for layer, found in layers.items()]
 
 
-def _groups(evaluated: dict[str, Any]) -> Records:
-    """Return recall and 95 % interval of every group, set by set."""
+def _groups(evaluated: dict[str, Any], metric: Metric) -> Records:
+    """Return score and 95 % interval of every group, set by set."""
     return [
-        {"split": "test", "set": name, "group": group, **found}
+        {"split": "test", "set": name, "group": group, "score": found[metric.group_key], **found}
         for name, measured in evaluated.get("groups", {}).items()
         for group, found in measured["groups"].items()
     ]
 
 
-def _group_measures(evaluated: dict[str, Any]) -> dict[str, Any]:
-    """Return the lowest recall, and of the first set of a few named groups each and their mean."""
-    recalls = [record["recall"] for record in _groups(evaluated)]
-    found = {"test_worst_group": min(recalls)} if recalls else {}
+def _group_measures(evaluated: dict[str, Any], metric: Metric) -> dict[str, Any]:
+    """Return the lowest score, and of the first set of a few named groups each and their mean."""
+    scores = [record["score"] for record in _groups(evaluated, metric)]
+    found = {"test_worst_group": min(scores)} if scores else {}
     if "test_macro_accuracy" in evaluated:
         found["test_macro_accuracy"] = evaluated["test_macro_accuracy"]
     for name, measured in evaluated.get("groups", {}).items():
-        own = {group: one["recall"] for group, one in measured["groups"].items()}
+        own = {group: one[metric.group_key] for group, one in measured["groups"].items()}
         if name != "class" and len(own) <= FEW and "test_group_mean" not in found:
             found["test_group_mean"] = sum(own.values()) / len(own)
             found |= {f"test_recall/{group}": recall for group, recall in own.items()}

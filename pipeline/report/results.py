@@ -12,9 +12,9 @@ from pipeline.report.metric import Metric
 KEY = ["method", "phase", "seed"]
 EVALUATED = [
     "test_examples",
-    "test_accuracy",
+    "test_score",
     "test_loss",
-    "val_accuracy",
+    "val_score",
     "calibration_error",
     "worst_class",
     "worst_class_name",
@@ -23,8 +23,10 @@ EVALUATED = [
     "nonzeros",
 ]
 ROLES = ["best_candidate", "mean_candidate", "ensemble"]
+BEST_BY_TEST = "best_candidate_by_test"  # the highest test score of the candidates
 COMPARED = [
-    *[f"{role}_{split}" for role in ROLES for split in ("val_accuracy", "test_accuracy")],
+    *[f"{role}_{split}" for role in ROLES for split in ("val_score", "test_score")],
+    BEST_BY_TEST,
     "taken",
     "l2_mean",
     "l2_max",
@@ -45,6 +47,7 @@ SHRUNK = [
 ]
 COLUMNS = [
     *KEY,
+    "metric",
     "sparsity",
     *EVALUATED,
     "stored_bytes",
@@ -57,9 +60,9 @@ COLUMNS = [
 
 
 TABLES = {
-    "candidates": [*KEY, "candidate", "test_accuracy"],
+    "candidates": [*KEY, "candidate", "test_score"],
     "layers": [*KEY, "layer", "sparsity"],
-    "groups": [*KEY, "split", "set", "group", "n", "recall", "low", "high"],
+    "groups": [*KEY, "split", "set", "group", "n", "score", "low", "high"],
     "corruptions": [*KEY, "corruption", "severity", "accuracy"],
     "filters": [*KEY, "layer", "kept", "filters"],
     "training": ["node", "phase", "epoch", "loss", "accuracy", "val_accuracy", "learning_rate"],
@@ -68,17 +71,19 @@ TABLES = {
 
 @dataclass
 class Results:
-    """All measurements of a plan; accuracies, recalls and sparsities are fractions in [0, 1].
+    """All measurements of a plan; scores and sparsities are fractions in [0, 1].
 
     ``rows`` has one row per method, phase and seed; the other tables name method, phase and seed
     and then what their name says. ``planned`` lists method, phase and sparsity: dense, the soups,
-    the others. ``metric`` says what the columns ``*_accuracy`` and ``recall`` are in truth.
+    the others. ``soups`` are the methods whose results are merges of candidates that share one
+    mask. ``metric`` says what the columns ``*_score`` and ``score`` are.
     """
 
     params: Experiment
     planned: list[tuple[str, int, float]]
     missing: list[str]
     rows: pd.DataFrame
+    soups: list[str]
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     metric: Metric = field(default_factory=Metric)
 
@@ -96,11 +101,6 @@ class Results:
     def final(self) -> int:
         """The last phase."""
         return max((phase for _, phase, _ in self.planned), default=0)
-
-    @property
-    def soups(self) -> list[str]:
-        """The methods that are averages of candidates which share one mask."""
-        return [m for m in self.methods if m.startswith("sms_") or m.endswith("_sms")]
 
     @cached_property
     def cells(self) -> dict[tuple[str, int], dict[int, dict[str, Any]]]:

@@ -17,19 +17,19 @@ def called(results: Results, method: str) -> str:
     return f"{known} (at {sparsity(found)})" if off else known
 
 
-def accuracy(results: Results) -> str:
-    """Return the accuracy of every method after every phase."""
+def scores(results: Results) -> str:
+    """Return the test score of every method after every phase."""
     n = len(results.params.seeds)
     rows = []
     for method in results.methods:
         if method != "dense":
             cells = [
-                number(over_seeds(results, method, phase, "test_accuracy"), n)
+                number(over_seeds(results, method, phase, "test_score"), n)
                 for phase in results.phases
             ]
             rows.append([called(results, method), *cells])
     headers = [f"phase {phase}: {sparsity(s)}" for phase, s in results.phases.items()]
-    dense = number(over_seeds(results, "dense", 0, "test_accuracy"), n)
+    dense = number(over_seeds(results, "dense", 0, "test_score"), n)
     return f"In percent. The dense network has {dense}.\n\n" + table(["", *headers], rows)
 
 
@@ -38,7 +38,7 @@ def candidates(results: Results) -> str:
     n, m = len(results.params.seeds), results.params.m
     rows = []
     for method, phase, planned in results.planned:
-        measures = ["test_accuracy", *(f"{r}_test_accuracy" for r in ROLES)]
+        measures = ["test_score", *(f"{r}_test_score" for r in ROLES)]
         found = [over_seeds(results, method, phase, measure) for measure in measures]
         if any(found[1:]):
             taken = over_seeds(results, method, phase, "taken")
@@ -59,8 +59,8 @@ def candidates(results: Results) -> str:
         *("taken", "L2 distance", "angle (degrees)"),
     ]
     return (
-        "Test accuracy in percent. `ensemble` averages the candidates' predictions and costs m "
-        "networks; distance and angle are the means over pairs of candidates.\n\n"
+        f"Test {results.metric.label} in percent. `ensemble` averages the candidates' predictions "
+        "and costs m networks; distance and angle are the means over pairs of candidates.\n\n"
         + table(headers, rows, names=2)
     )
 
@@ -74,14 +74,14 @@ def last(results: Results) -> str:
         get = {
             measure: over_seeds(results, method, phase, measure)
             for measure in (
-                *("test_accuracy", "test_loss", "calibration_error", "worst_class"),
+                *("test_score", "test_loss", "calibration_error", "worst_class"),
                 *("speedup", "nonzeros", "stored_bytes"),
             )
         }
         rows.append(
             [
                 called(results, method),
-                number(get["test_accuracy"], n),
+                number(get["test_score"], n),
                 number(get["test_loss"], n, scale=1, digits=3),
                 number(get["calibration_error"], n),
                 number(get["worst_class"], n),
@@ -91,7 +91,7 @@ def last(results: Results) -> str:
             ]
         )
     headers = [
-        *("", "accuracy (%)", "loss", "calibration error (%)", "worst class (%)"),
+        *("", f"{results.metric.label} (%)", "loss", "calibration error (%)", "worst class (%)"),
         *("theoretical speed-up (x)", "weights kept", "stored (kB)"),
     ]
     return table(headers, rows)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from pipeline.report.figures import lines, style
 from pipeline.report.figures.lines import Line
 from pipeline.report.markdown import NONE, gained, number, table
+from pipeline.report.metric import capital
 from pipeline.report.names import looks
 from pipeline.report.paper_studies import published, reference
 from pipeline.report.study import Study, groups, over_places, over_seeds
@@ -19,7 +20,8 @@ from pipeline.report.study import Study, groups, over_places, over_seeds
 class Sides:
     """What is compared: the ``second`` of two methods minus the first, for each ``varied``.
 
-    ``methods`` names both, and ``printed`` says how the paper's ``table`` calls them.
+    ``methods`` names both, and ``printed`` says how the paper's ``table`` calls them. ``axis``
+    names what varies in the figure, and ``difference`` the column of differences.
     """
 
     varied: str
@@ -27,6 +29,8 @@ class Sides:
     table: str
     printed: dict[str, str]
     name: Callable[[Any], str] = str
+    axis: str = ""
+    difference: str = "second minus first"
 
 
 def last(rows: pd.DataFrame, varied: str) -> pd.DataFrame:
@@ -36,8 +40,8 @@ def last(rows: pd.DataFrame, varied: str) -> pd.DataFrame:
 
 
 def draw(study: Study, rows: pd.DataFrame, sides: Sides) -> Figure:
-    """Draw the test accuracy after the last phase over what varies."""
-    known = last(rows, sides.varied).dropna(subset=["test_accuracy"])
+    """Draw the test score after the last phase over what varies."""
+    known = last(rows, sides.varied).dropna(subset=["test_score"])
     if known.empty:
         return style.empty("No network was measured.")
     figure, (axes,) = style.new(3.2)
@@ -46,29 +50,30 @@ def draw(study: Study, rows: pd.DataFrame, sides: Sides) -> Figure:
         Line(
             sides.methods[method],
             look,
-            over_places(known[known["method"] == method], sides.varied, "test_accuracy"),
+            over_places(known[known["method"] == method], sides.varied, "test_score"),
         )
         for method, look in looks(list(sides.methods)).items()
     ]
     lines.draw(axes, found, places, [sides.name(place) for place in places], 100)
     style.below_hundred(axes, "y")
-    axes.set_ylabel("test accuracy (%)")
-    axes.set_xlabel(f"{sides.varied}; {style.error_bars(study.seeds)}")
+    axes.set_ylabel(f"test {study.metric.label} (%)")
+    axes.set_xlabel(f"{sides.axis or sides.varied}; {style.error_bars(study.seeds)}")
     style.legend(figure, axes)
     return figure
 
 
 def text(study: Study, rows: pd.DataFrame, sides: Sides) -> str:
-    """Return both accuracies for each place, and the paper's where there are some."""
+    """Return both scores for each place, and the paper's where there are some."""
     names = list(sides.methods.values())
     theirs = published(study.params, sides.table)
     headers = [
         sides.varied,
         *(f"{name} (%)" for name in names),
-        "second minus first (points)",
+        f"{sides.difference} (points)",
         *([] if theirs.empty else [f"paper: {name} (%)" for name in names]),
     ]
-    note = "Accuracies are those of the last phase; differences are taken seed by seed.\n\n"
+    scores = capital(study.metric.plural)
+    note = f"{scores} are those of the last phase; differences are taken seed by seed.\n\n"
     return note + table(headers, _lines(study, last(rows, sides.varied), sides, theirs))
 
 
@@ -79,12 +84,12 @@ def _lines(
         place = values[sides.varied]
         both = [own[own["method"] == method] for method in sides.methods]
         pairs = both[1].merge(both[0], on="seed", suffixes=("", "_first"))
-        pairs["points"] = pairs["test_accuracy"] - pairs["test_accuracy_first"]
+        pairs["points"] = pairs["test_score"] - pairs["test_score_first"]
         here = theirs[theirs[sides.varied] == place]
         found = [reference(here[here["method"] == name]) for name in sides.printed.values()]
         yield [
             sides.name(place),
-            *(number(over_seeds(side, "test_accuracy"), study.seeds) for side in both),
+            *(number(over_seeds(side, "test_score"), study.seeds) for side in both),
             gained(over_seeds(pairs, "points"), study.seeds),
             *(
                 []

@@ -15,8 +15,8 @@ Records = list[dict[str, Any]]
 class Source:
     """The artifacts in ``folder``; ``missing`` grows by every node that has no result there.
 
-    A node that is in ``missing`` from the start is not looked up. Metrics get the report's own
-    names by ``renamed`` (pipeline/report/metric.py).
+    A node that is in ``missing`` from the start is not looked up. ``renamed`` names the score
+    of metrics as the report does (pipeline/report/metric.py).
     """
 
     folder: Path

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy import special
 
-from pipeline.report.results import SHRUNK, Results
+from pipeline.report.results import BEST_BY_TEST, SHRUNK, Results
 
 MEASURES = [
-    "test_accuracy",
+    "test_score",
     "test_loss",
-    "val_accuracy",
+    "val_score",
     "calibration_error",
     "worst_class",
     "test_macro_accuracy",
     "test_worst_group",
-    "best_candidate_test_accuracy",
-    "mean_candidate_test_accuracy",
-    "ensemble_test_accuracy",
+    "best_candidate_test_score",
+    "mean_candidate_test_score",
+    BEST_BY_TEST,
+    "ensemble_test_score",
     "ood_accuracy_15",
     "ood_accuracy_19",
     "mce",

@@ -18,11 +18,11 @@ from pipeline.report.spread import Spread, spread
 
 KEY = ["method", "phase", "seed"]
 MEASURES = [
-    "test_accuracy",
-    "val_accuracy",
-    "best_candidate",  # test accuracy of the candidate with the highest validation accuracy
+    "test_score",
+    "val_score",
+    "best_candidate",  # test score of the candidate with the highest validation score
     "mean_candidate",
-    "gain",  # test accuracy minus best_candidate
+    "gain",  # test_score minus best_candidate
 ]
 
 
@@ -48,6 +48,11 @@ class Study:
     metric: Metric = field(default_factory=Metric)
 
     @property
+    def soups(self) -> set[str]:
+        """The methods whose points are merges of candidates that share one mask."""
+        return {measured.point.method for measured in self.points if measured.point.is_soup}
+
+    @property
     def seeds(self) -> int:
         """How many seeds were asked for."""
         return len(self.params.seeds)
@@ -57,8 +62,8 @@ def read(
     plan: Plan, name: str, about: str, artifacts: Path, without: Collection[str] = ()
 ) -> Study:
     """Read everything that the study ``name`` of ``plan`` has left in ``artifacts``."""
-    metric = metrics.found(plan, artifacts)
-    source = Source(artifacts, set(without), metric.inward)
+    metric = metrics.of(plan, artifacts, without)
+    source = Source(artifacts, set(without), metric.scores)
     points = [
         Measured(
             point=point,
@@ -99,15 +104,15 @@ def _record(measured: Measured, compare: Sequence[str]) -> dict[str, Any]:
         "method": point.method,
         "phase": point.phase,
         "seed": point.seed,
-        "test_accuracy": model.get("test_accuracy"),
-        "val_accuracy": model.get("val_accuracy"),
+        "test_score": model.get("test_score"),
+        "val_score": model.get("val_score"),
     }
     if candidates and all(candidates):
-        best = max(candidates, key=lambda one: one["val_accuracy"])
-        record["best_candidate"] = best["test_accuracy"]
-        record["mean_candidate"] = fmean(one["test_accuracy"] for one in candidates)
+        best = max(candidates, key=lambda one: one["val_score"])
+        record["best_candidate"] = best["test_score"]
+        record["mean_candidate"] = fmean(one["test_score"] for one in candidates)
         if model:
-            record["gain"] = model["test_accuracy"] - best["test_accuracy"]
+            record["gain"] = model["test_score"] - best["test_score"]
     return record | {key: measured.nodes.get("compare", {}).get(key) for key in compare}
 
 
@@ -119,15 +124,15 @@ def over_seeds(rows: pd.DataFrame, measure: str) -> Spread | None:
 def best(rows: pd.DataFrame, by: Sequence[str], over: Sequence[str]) -> pd.DataFrame:
     """Return, for each group of ``by``, the rows of its best configuration of ``over``.
 
-    The best has the highest mean validation accuracy over the seeds, never test accuracy; the
+    The best has the highest mean validation score over the seeds, never test score; the
     first of equals. A configuration that lacks a seed which another has is left out.
     """
     chosen = []
-    for _, group in groups(rows.dropna(subset=["val_accuracy"]), *by):
+    for _, group in groups(rows.dropna(subset=["val_score"]), *by):
         configurations = [one for _, one in groups(group, *over)]
         most = max(len(one) for one in configurations)
         whole = [one for one in configurations if len(one) == most]
-        chosen.append(max(whole, key=lambda one: float(one["val_accuracy"].mean())))
+        chosen.append(max(whole, key=lambda one: float(one["val_score"].mean())))
     return pd.concat(chosen) if chosen else rows.iloc[:0]
 
 

@@ -44,7 +44,7 @@ def tabulate(study: Study) -> pd.DataFrame:
 def _roles(measured: Measured) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     yield "model", list(_measures(measured.nodes.get("shift", {})))
     nodes = [measured.nodes.get(f"candidate{j}", {}) for j in range(len(measured.candidates))]
-    scores = [one["val_accuracy"] for one in measured.candidates if "val_accuracy" in one]
+    scores = [one["val_score"] for one in measured.candidates if "val_score" in one]
     if nodes and all(nodes) and len(scores) == len(nodes):
         best = max(range(len(nodes)), key=lambda j: scores[j])
         yield "best_candidate", list(_measures(nodes[best]))
@@ -61,7 +61,7 @@ def _measures(metrics: dict[str, Any]) -> Iterator[dict[str, Any]]:
             continue
         groups, classes = metrics[part]["groups"], metrics[part]["classes"]
         n = sum(own["n"] for own in groups.values())
-        value = metrics[f"{part}_accuracy"]
+        value = metrics[f"{part}_score"]
         yield _record(f"{part}_accuracy", "", n, value, wilson(value, n))
         for measure, parts in (("macro_accuracy", classes), ("group_mean", groups)):
             shares = [own["recall"] for own in parts.values()]
@@ -94,8 +94,8 @@ def order(rows: pd.DataFrame) -> dict[str, int]:
     return {str(group): int(n) for group, n in zip(found["group"], found["n"], strict=True)}
 
 
-def places(rows: pd.DataFrame) -> list[tuple[float, str, str]]:
+def places(study: Study, rows: pd.DataFrame) -> list[tuple[float, str, str]]:
     """Return sparsity, method and role of every network: dense first, soups after the others."""
     found = rows[["sparsity", "method", "role"]].drop_duplicates()
     listed = [(float(s), str(m), str(r)) for s, m, r in found.itertuples(index=False)]
-    return sorted(listed, key=lambda at: (at[0], at[1].startswith("sms_"), at[1]))
+    return sorted(listed, key=lambda at: (at[0], at[1] in study.soups, at[1]))

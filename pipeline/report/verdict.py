@@ -9,6 +9,7 @@ from pipeline.report.results import Results
 from pipeline.report.spread import Difference, by_seed, difference
 
 _BASELINES = ["imp", "imp_mx", "imp_reprune"]
+_ONE_COPY = {"bimp_sms": "bimp", "gmp_sms": "gmp", "dpf_sms": "dpf"}  # the same without soups
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,13 @@ def comparisons(results: Results) -> Iterator[Comparison]:
     """
     for soup in results.soups:
         for phase in results.phases:
-            ours = by_seed(results, soup, phase, "test_accuracy")
-            best = by_seed(results, soup, phase, "best_candidate_test_accuracy")
+            ours = by_seed(results, soup, phase, "test_score")
+            best = by_seed(results, soup, phase, "best_candidate_test_score")
             rivals = {"best_candidate": best}
-            methods = [soup.removesuffix("_sms")] if soup.endswith("_sms") else _BASELINES
+            methods = [_ONE_COPY[soup]] if soup in _ONE_COPY else _BASELINES
             for method in methods:
                 if method in results.methods:
-                    rivals[method] = by_seed(results, method, phase, "test_accuracy")
+                    rivals[method] = by_seed(results, method, phase, "test_score")
             for rival, theirs in rivals.items():
                 found = difference(ours, theirs)
                 if found is not None:
@@ -91,7 +92,8 @@ def _caution(results: Results, found: list[Comparison]) -> str:
         one = f"; one is {100 / images:.2f} points" if results.metric.name == "accuracy" else ""
         notes.append(f"The test set has {images:.0f} examples{one}.")
     notes.append(
-        "Best candidate: the one with the highest validation accuracy, reported on the test set. "
+        f"Best candidate: the one with the highest validation {results.metric.label}, reported on "
+        "the test set. "
         "Differences are taken seed by seed; ± is their standard deviation, and an interval is "
         "that of its own row, not corrected for the number of rows."
     )

@@ -43,15 +43,11 @@ def write(
     results = read(plan, artifacts, without)
     results.rows = with_makers(results.rows, provenance(artifacts.parent))
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    for name, inside in _files(results).items():
-        # What training counts after an epoch is the share that is right, in every task.
-        table = inside if name == "training" else results.metric.named(inside)
+    for name, table in _files(results).items():
         table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
     with style.look():
         for name, draw in DRAWN.items():
-            figure = draw(results)
-            style.reword(figure, results.metric.said)
-            style.save(figure, folder / "figures" / f"{name}.png")
+            style.save(draw(results), folder / "figures" / f"{name}.png")
     (folder / "results.md").write_text(page(results), encoding="utf-8")
     write_studies(plan, artifacts, folder / "studies", without)
     metrics = headline(results)
@@ -64,8 +60,8 @@ def _files(results: Results) -> dict[str, pd.DataFrame]:
     return {
         "results": rows,
         "results_summary": summary(results),
-        "accuracy": rows.dropna(subset=["test_accuracy"])[
-            [*KEY, "sparsity", "test_accuracy", *rows.columns.intersection(results.metric.columns)]
+        "accuracy": rows.dropna(subset=["test_score"])[
+            [*KEY, "sparsity", "test_score", *rows.columns.intersection(results.metric.columns)]
         ],
         **{name: table for name, table in results.tables.items() if name in ALWAYS or len(table)},
     }

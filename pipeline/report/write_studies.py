@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from pipeline.plan.build import studies
 from pipeline.plan.nodes import Plan
 from pipeline.report.figures import style
+from pipeline.report.markdown import not_run
+from pipeline.report.metric import capital
 from pipeline.report.study import Study, read
 
 
@@ -41,13 +43,10 @@ def write_studies(plan: Plan, artifacts: Path, folder: Path, without: Collection
         pages = cast("Pages", import_module(f"pipeline.report.studies.{name}"))
         study = read(plan, name, about[name], artifacts, without)
         rows = pages.tabulate(study)
-        named = study.metric.named(rows)
-        named.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+        rows.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
         with style.look():
-            figure = pages.draw(study, rows)
-            style.reword(figure, study.metric.said)
-            style.save(figure, folder / "figures" / f"{name}.png")
-        page = _page(study, study.metric.said(pages.text(study, rows)))
+            style.save(pages.draw(study, rows), folder / "figures" / f"{name}.png")
+        page = _page(study, pages.text(study, rows))
         (folder / f"{name}.md").write_text(page, encoding="utf-8")
 
 
@@ -58,8 +57,8 @@ def _page(study: Study, text: str) -> str:
         f"# Study: {study.name}\n\n{study.about}\n\n"
         f"Recipe {p.recipe}, network {p.network.name}, m = {p.m}, {p.prune.criterion} pruning, "
         f"{p.prune.allocation}; seeds {seeds} "
-        f"({'so no spread' if study.seeds == 1 else 'mean ± standard deviation'}). Accuracies in "
-        f"[{study.name}.csv]({study.name}.csv) are fractions.\n\n"
+        f"({'so no spread' if study.seeds == 1 else 'mean ± standard deviation'}). "
+        f"{capital(study.metric.plural)} in [{study.name}.csv]({study.name}.csv) are fractions.\n\n"
         f"![{study.about}](figures/{study.name}.png)\n\n{text}{_missing(study)}"
     )
 
@@ -68,4 +67,4 @@ def _missing(study: Study) -> str:
     if not study.missing:
         return ""
     names = ", ".join(f"`{name}`" for name in study.missing)
-    return f"\n## Missing\n\n{len(study.missing)} stages have left no result: {names}.\n"
+    return f"\n## Missing\n\n{not_run(len(study.missing))}: {names}.\n"

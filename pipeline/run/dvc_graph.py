@@ -13,7 +13,6 @@ ends with the same lock file; only, other stages may run meanwhile. Where it dep
 
 import logging
 import os
-import stat
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -38,6 +37,7 @@ from pipeline.run.base import DiskFullError, StageError, Task
 from pipeline.run.command import uses_gpu
 from pipeline.run.dvc_files import load_stages, no_collection
 from pipeline.run.lock_file import HEADER, entries
+from pipeline.run.seals import seals
 
 
 class DvcGraph:
@@ -109,6 +109,21 @@ class DvcGraph:
         """Return the hash of the first output of a stage that is up to date."""
         outs = self.stages[name].outs
         return str(outs[0].hash_info.value) if outs else ""
+
+    def current(self) -> dict[str, str]:
+        """Return the hash of each output that is up to date, as are all the stages it is made of.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        hashes: dict[str, str] = {}
+        for name, stage in self.stages.items():  # inputs come first
+            try:
+                if all(read in hashes for read in self.inputs[name]) and not self._changed(stage):
+                    hashes[name] = stage.outs[0].hash_info.value
+            except (DvcException, OSError) as error:
+                raise UserError(_sentence(error)) from error
+        return hashes
 
     def begin(self, name: str) -> Task:
         """Hash the inputs, clear the outputs and say what to run.
@@ -199,13 +214,13 @@ class DvcGraph:
         if seal is None or not dep.hash_info or built[2].hash_info != dep.hash_info:
             return False
         try:
-            return bool(_seal(dep.fs_path) == seal)
+            return seals(dep.fs_path) == seal
         except OSError:
             return False
 
     def _build(self, build: Any, odb: Any, path: str, *rest: Any, **options: Any) -> Any:
         """Hash an input as ``build`` does, unless it is unchanged since the last time."""
-        seal = _seal(path)
+        seal = seals(path)
         if path not in self._seen or self._seen[path][0] != seal:
             self._seen[path] = seal, build(odb, path, *rest, **options)
         return self._seen[path][1]
@@ -219,16 +234,6 @@ def _entry(stage: Mapping[str, Any]) -> str:
     """Print one entry as it stands in a whole lock file: where lines break depends on it."""
     text: str = dumps_yaml({"stages": stage})
     return text.removeprefix("stages:\n")
-
-
-def _seal(path: str) -> tuple[tuple[str, int, int, int], ...]:
-    """Return what changes whenever a file, or a file in a folder, is written."""
-    info = os.stat(path)  # noqa: PTH116 - asked for every input of every stage
-    if not stat.S_ISDIR(info.st_mode):
-        return ((path, info.st_mtime_ns, info.st_size, info.st_ino),)
-    with os.scandir(path) as entries:
-        inside = sorted(entry.path for entry in entries)
-    return tuple(seal for each in inside for seal in _seal(each))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
 from pipeline.track import views
-from pipeline.track.summary import Point, averages, curves, points, scores
+from pipeline.track.summary import Point, averages, curves, points
 
 EXPERIMENT = "sparse-model-soups"
 HEAD = ("phases", "target_sparsity", "methods", "merge", "seeds")  # params that are tags too
@@ -130,9 +130,8 @@ class Log:
         metrics = self._metrics(averages(rows))
         self._write(self.parent, metrics, tags={"mlflow.note.content": note})
         self.client.log_artifacts(self.parent, folder, "report")
-        for score in scores(rows)[:1]:  # the saved views show what this task calls better
-            for key, value in views.tags(score).items():
-                self.client.set_experiment_tag(self.experiment, key, value)
+        for key, value in views.tags().items():  # an older experiment has older views
+            self.client.set_experiment_tag(self.experiment, key, value)
 
     def register(
         self, name: str, model: str, data: str, digest: str, tags: Mapping[str, str]

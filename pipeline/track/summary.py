@@ -85,15 +85,6 @@ def averages(rows: Sequence[Mapping[str, Any]]) -> list[Point]:
     return found
 
 
-def scores(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what "better" means in ``rows``: the measures of the test split that select and rank.
-
-    A task's score is what a soup's best candidate has too.
-    """
-    keys = rows[0] if rows else ()
-    return [key for key in keys if key.startswith("test_") and f"best_candidate_{key}" in keys]
-
-
 def headline(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the last phase of the results as a small table in Markdown, means over the seeds."""
     if not rows:
@@ -104,7 +95,7 @@ def headline(rows: Sequence[Mapping[str, Any]]) -> str:
     methods = list(dict.fromkeys(clean(str(row["method"])) for row in shown))
     columns = {
         "sparsity": "sparsity",
-        **{score.replace("_", " "): score for score in scores(rows) or ["test_accuracy"]},
+        f"test {rows[0].get('metric', 'score')}".replace("_", " "): "test_score",
         "OOD accuracy": "ood_accuracy_15",
         "worst group": "test_worst_group",
     }

@@ -70,6 +70,9 @@ class Tracker:
     does not lose, a server that hangs holds nothing up, and when the driver is killed that
     process still closes the runs. Whatever fails there costs one sentence through ``warn``,
     never a stage. ``SMS_MLFLOW=0`` switches tracking off.
+
+    That process starts with the first stage that is run, or at ``start``; what comes before is
+    kept until then. A run that ends in ``drop`` before starts none.
     """
 
     def __init__(self, root: Path, warn: Callable[[str], None] = _to_stderr) -> None:
@@ -78,11 +81,14 @@ class Tracker:
         self._nodes: Mapping[str, Node] = {}
         self._process: subprocess.Popen[str] | None = None
         self._listener: threading.Thread | None = None
+        self._early: list[str] = []  # messages to a process that has not been started
+        self._off = os.environ.get("SMS_MLFLOW") == "0"
         self.run_id: str | None = None
+        self.complete = True  # whether all that was sent has been written
 
     def start(self) -> None:
         """Start the writing process, as early as possible: it needs seconds to load MLflow."""
-        if self._process is not None or os.environ.get("SMS_MLFLOW") == "0":
+        if self._process is not None or self._off:
             return
         home, address, artifacts = location(self._root)
         code = Path(__file__).resolve().parents[2]
@@ -105,15 +111,22 @@ class Tracker:
         )
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
+        early, self._early = self._early, []
+        for line in early:
+            self._write(line)
+
+    def drop(self) -> None:
+        """Log nothing of this run, if nothing has been started."""
+        self._early.clear()
 
     def open(self, nodes: Mapping[str, Node], params: Mapping[str, Any]) -> None:
         """Open the parent run of the graph of ``nodes`` with all its ``params``, which may nest."""
-        self.start()
         self._nodes = nodes
         self._send("open", root=str(self._root), params=dict(flatten(params, ".")))
 
     def started(self, name: str) -> None:
         """Open the run of a node that begins to work."""
+        self.start()
         self._send("started", node=self._describe(name))
 
     def event(self, name: str, fields: Mapping[str, Any]) -> None:
@@ -157,16 +170,19 @@ class Tracker:
 
     def close(self, status: Status = "FINISHED") -> None:
         """End the runs with ``status`` and wait until everything is written."""
+        if self._early:
+            self.start()
         if self._process is None or self._listener is None:
             return
         self._send("close", status=status)
         process, self._process = self._process, None
+        self._off = True
         try:
             if process.stdin is not None:
                 process.stdin.close()
         except BrokenPipeError:
             pass  # it stopped before; its reason was passed on
-        process.wait()
+        self.complete = process.wait() == 0
         self._listener.join()
         if process.stdout is not None:
             process.stdout.close()
@@ -177,14 +193,22 @@ class Tracker:
         return {"name": name, "labels": dict(node.labels), "arguments": arguments}
 
     def _send(self, what: str, **fields: Any) -> None:
-        if self._process is None or self._process.stdin is None:
+        if self._off:
+            return
+        stamp = time.time_ns() // 1_000_000  # when it happened, not when it is written
+        self._write(json.dumps([what, stamp, fields], default=str))
+
+    def _write(self, line: str) -> None:
+        if self._process is None:
+            self._early.append(line)
+            return
+        if self._process.stdin is None:
             return
         try:
-            stamp = time.time_ns() // 1_000_000  # when it happened, not when it is written
-            self._process.stdin.write(json.dumps([what, stamp, fields], default=str) + "\n")
+            self._process.stdin.write(f"{line}\n")
             self._process.stdin.flush()
         except (BrokenPipeError, ValueError):
-            pass  # the same
+            pass  # it stopped before; its reason was passed on
 
     def _listen(self) -> None:
         if self._process is None or self._process.stdout is None:
@@ -199,9 +223,8 @@ class Tracker:
 
 @contextmanager
 def tracking(root: Path) -> Iterator[Tracker]:
-    """Give a started tracker, and close its run as the block ends: finished, failed or killed."""
+    """Give a tracker, and close its run as the block ends: finished, failed or killed."""
     tracker = Tracker(root)
-    tracker.start()
     try:
         yield tracker
     except BaseException as error:

@@ -6,27 +6,26 @@ import zlib
 from collections.abc import Sequence
 
 METHODS = ("dense", "sms_uniform", "sms_greedy", "imp", "imp_reprune", "imp_mx")
+SCORE = "test_score"
 MEASURES = ("ood_accuracy_15", "test_worst_group", "worst_class")
 
 
-def tags(score: str = "test_accuracy") -> dict[str, str]:
+def tags() -> dict[str, str]:
     """Return the tags of an experiment: that it is about training, and its saved views.
 
     ``Results`` is one line a method, phase and seed of every experiment; ``Experiments`` is one
     line an experiment. A link to a view ends in ``?viewStateShareKey=results``. A version of the
     UI that does not know them shows its usual table.
-
-    Arguments: score, what "better" means in the experiment's newest run.
     """
     results = [f"params.`{key}`" for key in ("recipe", "m", "method", "phase", "seed")]
-    results += [f"metrics.`{key}`" for key in ("sparsity", score, *MEASURES)]
+    results += [f"metrics.`{key}`" for key in ("sparsity", SCORE, *MEASURES)]
     experiments = [f"params.`{key}`" for key in ("m", "phases", "target_sparsity")]
-    experiments += [f"metrics.`{score}/{method}`" for method in METHODS]
+    experiments += [f"metrics.`{SCORE}/{method}`" for method in METHODS]
     experiments += [f"metrics.`stages/{outcome}`" for outcome in ("ran", "cached")]
     prefix = "mlflow.sharedViewState"
     return {
         "mlflow.experimentKind": "custom_model_development",
-        f"{prefix}.results": _view("Results", "result", results, f"metrics.`{score}`"),
+        f"{prefix}.results": _view("Results", "result", results, f"metrics.`{SCORE}`"),
         f"{prefix}.experiments": _view(
             "Experiments", "graph", experiments, "attributes.start_time"
         ),

@@ -79,6 +79,7 @@ def main() -> None:
         with suppress(Exception):
             if log is not None:
                 log.close("KILLED")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -101,6 +101,7 @@ class Study(Work):
                 model=model,
                 candidates=tuple(candidates),
                 nodes={role: node for role, node in nodes.items() if node is not None},
+                is_soup=self.plan.is_soup(model),
             )
         )
 

@@ -1,4 +1,4 @@
-"""Test accuracy against sparsity, one line a method."""
+"""Test score against sparsity, one line a method."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,13 +11,13 @@ from pipeline.report.spread import Spread, over_seeds
 
 
 def draw(results: Results) -> Figure:
-    """Draw every method's accuracy over the ladder of sparsities, dense as a dotted line.
+    """Draw every method's test score over the ladder of sparsities, dense as a dotted line.
 
     The horizontal axis is logarithmic in the weights kept, so that phases are evenly spaced.
     """
     series = _series(results)
     if not series:
-        return style.empty("No test accuracy: no model was evaluated.")
+        return style.empty(f"No test {results.metric.label}: no model was evaluated.")
     figure, (axes,) = style.new(3.9)
     limits = _limits(series)
     low: dict[float, int] = {}
@@ -52,7 +52,7 @@ def draw(results: Results) -> Figure:
         axes.set_ylim(limits)
     style.below_hundred(axes, "y")
     _sparsity_axis(axes, results)
-    axes.set_ylabel("test accuracy (%)")
+    axes.set_ylabel(f"test {results.metric.label} (%)")
     axes.set_xlabel(f"sparsity (%), spaced by phase; {style.seeds_note(results)}")
     axes.grid(axis="y")
     style.legend(figure, axes)
@@ -62,7 +62,7 @@ def draw(results: Results) -> Figure:
 def _series(results: Results) -> dict[str, dict[int, Spread]]:
     series: dict[str, dict[int, Spread]] = {}
     for method, phase, _ in results.planned:
-        found = over_seeds(results, method, phase, "test_accuracy")
+        found = over_seeds(results, method, phase, "test_score")
         if found is not None:
             series.setdefault(method, {})[phase] = found
     return {method: series[method] for method in results.methods if method in series}

@@ -13,16 +13,16 @@ from pipeline.report.spread import over_seeds
 
 # measure, name, marker, colour
 _SHOWN = [
-    ("mean_candidate_test_accuracy", "mean candidate", "s", style.GREY),
-    ("best_candidate_test_accuracy", "best by validation", "^", "#009E73"),
-    ("test_accuracy", "soup", "o", "#0072B2"),
-    ("ensemble_test_accuracy", "ensemble (predictions)", "D", "#E69F00"),
+    ("mean_candidate_test_score", "mean candidate", "s", style.GREY),
+    ("best_candidate_test_score", "best by validation", "^", "#009E73"),
+    ("test_score", "soup", "o", "#0072B2"),
+    ("ensemble_test_score", "ensemble (predictions)", "D", "#E69F00"),
 ]
 
 
 def draw(results: Results) -> Figure:
     """Draw soup, best and mean candidate and the ensemble of each soup; one panel a merge rule."""
-    compared = results.rows.dropna(subset=["best_candidate_test_accuracy"])
+    compared = results.rows.dropna(subset=["best_candidate_test_score"])
     soups = [soup for soup in results.soups if (compared["method"] == soup).any()]
     if not soups:
         return style.empty("No comparison of a soup with its candidates.")
@@ -32,7 +32,7 @@ def draw(results: Results) -> Figure:
     for axes, soup in zip(panels, soups, strict=True):
         _panel(axes, results, soup)
         axes.set_title(label(soup, results.params.m))
-    figure.supylabel("test accuracy (%)", fontsize=9)
+    figure.supylabel(f"test {results.metric.label} (%)", fontsize=9)
     figure.supxlabel(f"phase (sparsity in %); {style.seeds_note(results)}", fontsize=9)
     style.legend(figure, panels[0])
     return figure
@@ -77,7 +77,7 @@ def _scatter(axes: Axes, candidates: pd.DataFrame, phases: list[int]) -> None:
     known = candidates[candidates["phase"].isin(phases)]
     axes.plot(
         [phases.index(phase) - 0.3 for phase in known["phase"]],
-        100 * known["test_accuracy"],
+        100 * known["test_score"],
         linestyle="none",
         marker="o",
         markersize=4,

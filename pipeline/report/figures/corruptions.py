@@ -13,7 +13,9 @@ def draw(results: Results) -> Figure:
     """Draw each corruption's mean over severities, and each severity's mean over corruptions."""
     table = results.at_end("corruptions")
     if table.empty:
-        return style.empty("No accuracy on corrupted images: robustness was not evaluated.")
+        return style.empty(
+            f"No {results.metric.label} on corrupted images: robustness was not evaluated."
+        )
     found = set(table["corruption"])
     known = [name for names in FAMILIES.values() for name in names]
     order = [name for name in known if name in found] + sorted(found - set(known))

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from pipeline.report.figures import style
 from pipeline.report.figures.lines import SERIES
+from pipeline.report.metric import Metric
 
 if TYPE_CHECKING:
     from matplotlib.image import AxesImage
@@ -23,10 +24,10 @@ KINDS = {
 }
 
 
-def draw(rows: pd.DataFrame, note: str) -> Figure:
+def draw(rows: pd.DataFrame, note: str, metric: Metric) -> Figure:
     """Draw the average over the better of two as in the paper, and each kind's pairs below.
 
-    ``rows`` has, for every pair and seed, ``vary``, ``first``, ``second``, ``test_accuracy``,
+    ``rows`` has, for every pair and seed, ``vary``, ``first``, ``second``, ``test_score``,
     ``better`` and ``gain``, and the same as ``ood_...``, which may be missing.
     """
     kinds = [kind for kind in KINDS if (rows["vary"] == kind).any()]
@@ -36,14 +37,14 @@ def draw(rows: pd.DataFrame, note: str) -> Figure:
     ]
     top = clouds if len(clouds) == 2 else ["test", "test"]
     figure, panels = style.mosaic(3.4 + 3.0 * len(pairs), [top, *pairs])
-    _cloud(panels["test"], rows, ("better", "test_accuracy"), "test accuracy (%)")
+    _cloud(panels["test"], rows, ("better", "test_score"), f"test {metric.label} (%)")
     if "ood" in clouds:
         _cloud(panels["ood"], rows, ("ood_better", "ood_accuracy"), "accuracy on corruptions (%)")
     largest = max(100 * float(_means(rows)["gain"].abs().max()), 0.01)
     for kind in kinds:
         picture = _matrix(panels[kind], _means(rows[rows["vary"] == kind]), kind, largest)
     bar = figure.colorbar(picture, ax=[panels[kind] for kind in kinds], shrink=0.6, aspect=30)
-    bar.set_label("average minus better of the two (points of test accuracy)")
+    bar.set_label(f"average minus better of the two (points of test {metric.label})")
     style.legend(figure, panels["test"])
     figure.supxlabel(note, fontsize=9)
     return figure

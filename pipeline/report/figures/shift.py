@@ -6,13 +6,14 @@ from matplotlib.figure import Figure
 
 from pipeline.report.figures import style
 from pipeline.report.names import label, looks, short
+from pipeline.report.study import Study
 from pipeline.report.subgroups import order
 
 MOST = 8  # panels a page can hold
 WIDTH = 0.8  # of all bars of one sparsity
 
 
-def draw(rows: pd.DataFrame, m: int, seeds: int) -> Figure:
+def draw(study: Study, rows: pd.DataFrame) -> Figure:
     """Draw one panel a group, the rarest first: bars by sparsity and method, in % of its examples.
 
     Bars are means over the seeds; a point is the change of the error rate with its 95 % interval,
@@ -30,21 +31,21 @@ def draw(rows: pd.DataFrame, m: int, seeds: int) -> Figure:
         0.9 + 2.1 * -(-len(sizes) // 2), len(sizes), columns=2, share_y=False
     )
     for axes, (group, n) in zip(panels, sizes.items(), strict=True):
-        _panel(axes, own[own["group"] == group], m)
+        _panel(axes, own[own["group"] == group], study)
         axes.set_title(f"{group} ({n:,} test images)")
     figure.supylabel(
         "newly right \N{LEFTWARDS ARROW}    % of the group's test images    "
         "\N{RIGHTWARDS ARROW} newly wrong",
         fontsize=9,
     )
-    figure.supxlabel(f"sparsity (%), one shot; {_seeds(seeds)}", fontsize=9)
+    figure.supxlabel(f"sparsity (%), one shot; {_seeds(study.seeds)}", fontsize=9)
     style.legend(figure, panels[0])
     return figure
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, m: int) -> None:
+def _panel(axes: Axes, rows: pd.DataFrame, study: Study) -> None:
     sparsities = sorted(set(rows["sparsity"]))
-    methods = sorted(set(rows["method"]), key=lambda name: (name.startswith("sms_"), name))
+    methods = sorted(set(rows["method"]), key=lambda name: (name in study.soups, name))
     for i, (method, look) in enumerate(looks(methods).items()):
         found = {
             measure: part.set_index("sparsity").reindex(sparsities)
@@ -60,7 +61,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, m: int) -> None:
         ends = [net["value"] - net["low"], net["high"] - net["value"]]
         axes.errorbar(
             x, net["value"], yerr=ends, color=look.colour, marker=look.marker, linestyle="none",
-            label=label(method, m),
+            label=label(method, study.params.m),
             markersize=5 * look.size, markeredgecolor="white", elinewidth=1.0, zorder=3,
         )  # fmt: skip
     axes.axhline(0, color="black", linewidth=0.8, zorder=2.5)

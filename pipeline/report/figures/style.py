@@ -1,7 +1,7 @@
 """One look for all figures: readable in print, in grey, and to colour-blind readers."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from pipeline.report.names import Look, label, looks
 from pipeline.report.results import Results
@@ -99,13 +98,6 @@ def empty(sentence: str) -> Figure:
     axes.axis("off")
     axes.text(0.5, 0.5, sentence, ha="center", va="center", color=GREY)
     return figure
-
-
-def reword(figure: Figure, said: Callable[[str], str]) -> None:
-    """Change every text of ``figure`` that ``said`` has other words for."""
-    for text in figure.findobj(Text):
-        if isinstance(text, Text) and (words := said(text.get_text())) != text.get_text():
-            text.set_text(words)
 
 
 def save(figure: Figure, path: Path) -> None:

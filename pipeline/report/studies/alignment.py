@@ -16,8 +16,8 @@ MEASURES = [
     "sparsity_of_mean",
     "lost_sparsity",  # of the phase, minus sparsity_of_mean
     "test_error_barrier_mean",  # on the ways between the runs
-    "test_accuracy",  # after re-pruning
-    "mean_run",  # the runs' mean test accuracy
+    "test_score",  # after re-pruning
+    "mean_run",  # the runs' mean test score
 ]
 RUNS = {"one": "one dense network", "own": "dense networks of their own"}
 MATCHED = {"imp_reprune": "as they are", "imp_align": "matched"}
@@ -36,27 +36,27 @@ def _record(measured: Measured) -> dict[str, object]:
         "method": point.method,
         "phase": point.phase,
         "seed": point.seed,
-        "test_accuracy": model.get("test_accuracy"),
+        "test_score": model.get("test_score"),
         "test_error_barrier_mean": measured.nodes["interpolate"].get("test_error_barrier_mean"),
     }
     if "sparsity_of_mean" in model:
         own = model["sparsity_of_mean"]
         record |= {"sparsity_of_mean": own, "lost_sparsity": point.values["sparsity"] - own}
     if all(measured.candidates):
-        accuracies = [one["test_accuracy"] for one in measured.candidates]
-        record["mean_run"] = sum(accuracies) / len(accuracies)
+        scores = [one["test_score"] for one in measured.candidates]
+        record["mean_run"] = sum(scores) / len(scores)
     return record
 
 
 def draw(study: Study, rows: pd.DataFrame) -> Figure:
-    """Draw the lost sparsity, left, and the accuracy after re-pruning, right, over the phases."""
+    """Draw the lost sparsity, left, and the score after re-pruning, right, over the phases."""
     known = rows.dropna(subset=["sparsity_of_mean"])
     if known.empty:
         return style.empty("No average was measured.")
     figure, (left, right) = style.new(3.4, 2, share_y=False)
     places = sorted(set(known["sparsity"]))
     names = [short(place) for place in places]
-    for axes, measure in ((left, "lost_sparsity"), (right, "test_accuracy")):
+    for axes, measure in ((left, "lost_sparsity"), (right, "test_score")):
         found = [
             Line(
                 f"{RUNS[values['dense']]}, {MATCHED[values['method']]}",
@@ -67,7 +67,7 @@ def draw(study: Study, rows: pd.DataFrame) -> Figure:
         ]
         lines.draw(axes, found, places, names, 100)
     left.set_ylabel("sparsity lost by averaging (points)")
-    right.set_ylabel("accuracy after re-pruning (%)")
+    right.set_ylabel(f"{study.metric.label} after re-pruning (%)")
     style.legend(figure, left)
     figure.supxlabel(f"sparsity of the runs (%); {style.error_bars(study.seeds)}", fontsize=9)
     return figure
@@ -77,7 +77,7 @@ def text(study: Study, rows: pd.DataFrame) -> str:
     """Return the table of averages."""
     headers = [
         *("sparsity", "runs of", "channels", "sparsity of the mean (%)", "lost (points)"),
-        *("test error barrier (points)", "accuracy re-pruned (%)", "mean run (%)"),
+        *("test error barrier (points)", f"{study.metric.label} re-pruned (%)", "mean run (%)"),
     ]
     return (
         "After every phase the m runs of IMP are averaged and pruned again. Matched: each run's "

@@ -40,14 +40,15 @@ def draw(study: Study, rows: pd.DataFrame) -> Figure:
 
 
 def text(study: Study, rows: pd.DataFrame) -> str:
-    """Return both accuracies and their difference."""
+    """Return both scores and their difference."""
     m = study.params.m
     headers = ["sparsity", "SMS by", "epochs", "SMS (%)", f"{label('imp_mx', m)} (%)", "points"]
     return (
         f"One shot. SMS retrains {m} candidates for the epochs in the table, "
         f"{label('imp_mx', m)} one network for {m} times as many. Of several schedules and merge "
-        "rules each side has the one with the highest mean validation accuracy. Differences are "
-        "taken seed by seed.\n\n" + table(headers, _lines(study, differences(rows)), 2)
+        f"rules each side has the one with the highest mean validation {study.metric.label}. "
+        "Differences are taken seed by seed.\n\n"
+        + table(headers, _lines(study, differences(rows)), 2)
     )
 
 
@@ -56,7 +57,7 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
     soups = best(rows[rows["method"] != "imp_mx"], by=PLACE, over=["schedule", "method"])
     longer = best(rows[rows["method"] == "imp_mx"], by=PLACE, over=["schedule"])
     both = soups.merge(longer, on=[*PLACE, "seed"], suffixes=("", "_imp_mx"))
-    both["points"] = both["test_accuracy"] - both["test_accuracy_imp_mx"]
+    both["points"] = both["test_score"] - both["test_score_imp_mx"]
     return both
 
 
@@ -67,7 +68,7 @@ def _lines(study: Study, both: pd.DataFrame) -> Iterator[list[str]]:
             sparsity(values["sparsity"]),
             f"{label(str(first['method']), study.params.m)}, {first['schedule']}",
             str(values["epochs"]),
-            number(over_seeds(own, "test_accuracy"), study.seeds),
-            number(over_seeds(own, "test_accuracy_imp_mx"), study.seeds),
+            number(over_seeds(own, "test_score"), study.seeds),
+            number(over_seeds(own, "test_score_imp_mx"), study.seeds),
             gained(over_seeds(own, "points"), study.seeds),
         ]

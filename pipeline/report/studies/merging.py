@@ -20,23 +20,23 @@ _REST = {
 
 
 def tabulate(study: Study) -> pd.DataFrame:
-    """Return one row a rule, with the ensemble's accuracy and the candidates it took."""
+    """Return one row a rule, with the ensemble's score and the candidates it took."""
     rows = points_table(study)
     compared = [measured.nodes.get("compare", {}) for measured in study.points]
-    rows["ensemble"] = [one.get("ensemble", {}).get("test_accuracy") for one in compared]
+    rows["ensemble"] = [one.get("ensemble", {}).get("test_score") for one in compared]
     rows["taken"] = [len(one["taken"]) if "taken" in one else None for one in compared]
     return rows
 
 
 def draw(study: Study, rows: pd.DataFrame) -> Figure:
     """Draw one line of the page a rule, and lines across it for what needs no merge."""
-    known = rows.dropna(subset=["test_accuracy"])
+    known = rows.dropna(subset=["test_score"])
     if known.empty:
         return style.empty("No soup was measured.")
     found = {values["method"]: own for values, own in groups(known, "method")}
     figure, (axes,) = style.new(1.6 + 0.3 * (len(found) + len(_REST)))
     lines = [
-        (label(str(method), study.params.m), over_seeds(own, "test_accuracy"))
+        (label(str(method), study.params.m), over_seeds(own, "test_score"))
         for method, own in found.items()
     ]
     lines += [(name, over_seeds(_once(known), measure)) for measure, name in _REST.items()]
@@ -59,7 +59,7 @@ def draw(study: Study, rows: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(lines)), [name for name, _ in lines])
     axes.axhline(len(found) - 0.5, color=style.GREY, linewidth=0.8)
     axes.grid(axis="x")
-    axes.set_xlabel(f"test accuracy (%); {style.error_bars(study.seeds)}")
+    axes.set_xlabel(f"test {study.metric.label} (%); {style.error_bars(study.seeds)}")
     return figure
 
 
@@ -74,7 +74,7 @@ def text(study: Study, rows: pd.DataFrame) -> str:
     phases = ", ".join(str(phase) for phase in sorted(set(rows["phase"])))
     return (
         f"The {study.params.m} candidates of the uniform soup's phase {phases}, merged by each "
-        "rule. Best candidate: the highest validation accuracy. The ensemble averages "
+        f"rule. Best candidate: the highest validation {study.metric.label}. The ensemble averages "
         "predictions and costs as many networks.\n\n"
         + table(headers, [*_lines(study, rows), *rest])
     )
@@ -85,8 +85,8 @@ def _lines(study: Study, rows: pd.DataFrame) -> Iterator[list[str]]:
         taken = over_seeds(own, "taken")
         yield [
             label(values["method"], study.params.m),
-            number(over_seeds(own, "test_accuracy"), study.seeds),
-            number(over_seeds(own, "val_accuracy"), study.seeds),
+            number(over_seeds(own, "test_score"), study.seeds),
+            number(over_seeds(own, "val_score"), study.seeds),
             gained(over_seeds(own, "gain"), study.seeds),
             NONE if taken is None else f"{taken.mean:.3g} of {study.params.m}",
         ]

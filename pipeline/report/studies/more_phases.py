@@ -21,12 +21,12 @@ def tabulate(study: Study) -> pd.DataFrame:
 
 
 def draw(study: Study, rows: pd.DataFrame) -> Figure:
-    """Draw the test accuracy after the last phase over m."""
+    """Draw the test score after the last phase over m."""
     return sides.draw(study, rows, SIDES)
 
 
 def text(study: Study, rows: pd.DataFrame) -> str:
-    """Return both accuracies for each m, beside the paper's where there are some."""
+    """Return both scores for each m, beside the paper's where there are some."""
     p = study.params
     return (
         f"IMP to {100 * p.target_sparsity:g} % sparsity: {p.phases} phases of m times "

@@ -15,14 +15,14 @@ from pipeline.report.study import Measured, Study, groups
 
 COLUMNS = [
     *("sparsity", "vary", "first", "second", "seed"),
-    *("test_accuracy", "better", "gain", "ood_accuracy", "ood_better", "ood_gain"),
+    *("test_score", "better", "gain", "ood_accuracy", "ood_better", "ood_gain"),
 ]
 
 
 def tabulate(study: Study) -> pd.DataFrame:
-    """Return one row a pair and seed; ``better`` is the higher test accuracy of the two.
+    """Return one row a pair and seed; ``better`` is the higher test score of the two.
 
-    The paper takes the better of the two by test accuracy, so it is no choice one could make.
+    The paper takes the better of the two by test score, so it is no choice one could make.
     ``ood`` is the mean accuracy over all corruptions and severities that the set has.
     """
     return pd.DataFrame([_record(measured) for measured in study.points], columns=COLUMNS)
@@ -34,7 +34,7 @@ def draw(study: Study, rows: pd.DataFrame) -> Figure:
         return style.empty("No pair was measured.")
     at = ", ".join(sparsity(value) for value in dict.fromkeys(rows["sparsity"]))
     bars = "one seed" if study.seeds == 1 else f"matrices: mean of {study.seeds} seeds"
-    return pairs.draw(rows, f"one shot to {at} sparsity; {bars}")
+    return pairs.draw(rows, f"one shot to {at} sparsity; {bars}", study.metric)
 
 
 def text(study: Study, rows: pd.DataFrame) -> str:
@@ -48,8 +48,8 @@ def text(study: Study, rows: pd.DataFrame) -> str:
     absent = [name for kind, name in KINDS.items() if not (rows["vary"] == kind).any()]
     left_out = f"\nNot varied, or without a grid in the recipe: {', '.join(absent)}.\n"
     return (
-        "Gain: test accuracy of the average of two candidates minus that of the better of the "
-        "two; ± is the deviation of a seed's mean.\n\n"
+        f"Gain: test {study.metric.label} of the average of two candidates minus that of the "
+        "better of the two; ± is the deviation of a seed's mean.\n\n"
         + table(headers, _lines(study, rows, ood=ood))
         + (left_out if absent else "")
     )
@@ -58,9 +58,9 @@ def text(study: Study, rows: pd.DataFrame) -> str:
 def _record(measured: Measured) -> dict[str, Any]:
     point, nodes = measured.point, measured.nodes
     record = {**point.values, "seed": point.seed}
-    found = measured.model.get("test_accuracy")
-    both = [one.get("test_accuracy") for one in measured.candidates]
-    record |= _gain("", "test_accuracy", found, both)
+    found = measured.model.get("test_score")
+    both = [one.get("test_score") for one in measured.candidates]
+    record |= _gain("", "test_score", found, both)
     own, *others = (nodes.get(role, {}) for role in ("ood", "ood_first", "ood_second"))
     return record | _gain("ood_", "ood_accuracy", _mean(own), [_mean(each) for each in others])
 

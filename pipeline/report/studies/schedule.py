@@ -63,7 +63,7 @@ def text(study: Study, rows: pd.DataFrame) -> str:
     headers = ["sparsity", "retraining", "soup (%)", "best candidate (%)", "difference (points)"]
     return (
         f"Uniform soups of {study.params.m} candidates, pruned in one shot. Best candidate: the "
-        "highest validation accuracy.\n\n" + table(headers, _lines(study, rows), 2)
+        f"highest validation {study.metric.label}.\n\n" + table(headers, _lines(study, rows), 2)
     )
 
 
@@ -72,7 +72,7 @@ def _lines(study: Study, rows: pd.DataFrame) -> Iterator[list[str]]:
         yield [
             sparsity(values["sparsity"]),
             settings(own),
-            number(over_seeds(own, "test_accuracy"), study.seeds),
+            number(over_seeds(own, "test_score"), study.seeds),
             number(over_seeds(own, "best_candidate"), study.seeds),
             gained(over_seeds(own, "gain"), study.seeds),
         ]

@@ -69,15 +69,16 @@ def draw(study: Study, rows: pd.DataFrame) -> Figure:
 def text(study: Study, rows: pd.DataFrame) -> str:
     """Return the table of gains and distances."""
     chosen, printed = _chosen(rows), l2_distances(study.params)
+    score = study.metric.label
     headers = [
         *("sparsity", "", "retraining", "soup (%)", "best candidate (%)", "difference (points)"),
         *("mean L2 distance", "largest"),
         *(["paper's mean (Table 18)"] if printed else []),
     ]
     return (
-        "Every network was pruned in one shot. Best candidate: the highest validation accuracy. "
+        f"Every network was pruned in one shot. Best candidate: the highest validation {score}. "
         "Of several retrainings each line has the one whose soup has the highest mean validation "
-        "accuracy.\n\n" + table(headers, _lines(study, chosen, printed), 3)
+        f"{score}.\n\n" + table(headers, _lines(study, chosen, printed), 3)
     )
 
 
@@ -88,7 +89,7 @@ def _lines(study: Study, rows: pd.DataFrame, printed: dict[float, float]) -> Ite
             sparsity(place),
             label(values["method"], study.params.m),
             settings(own),
-            number(over_seeds(own, "test_accuracy"), study.seeds),
+            number(over_seeds(own, "test_score"), study.seeds),
             number(over_seeds(own, "best_candidate"), study.seeds),
             gained(over_seeds(own, "gain"), study.seeds),
             *(number(over_seeds(own, distance), study.seeds, scale=1) for distance in DISTANCES),

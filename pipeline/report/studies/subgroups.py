@@ -25,7 +25,7 @@ def tabulate(study: Study) -> pd.DataFrame:
 
 def draw(study: Study, rows: pd.DataFrame) -> Figure:
     """Draw how many errors of each group are new and how many were mended."""
-    return shift.draw(rows, study.params.m, study.seeds)
+    return shift.draw(study, rows)
 
 
 def text(study: Study, rows: pd.DataFrame) -> str:
@@ -51,7 +51,7 @@ def text(study: Study, rows: pd.DataFrame) -> str:
 def _section(study: Study, rows: pd.DataFrame, columns: dict[tuple[str, str], str]) -> str:
     """Return a line a network with mean, spread and interval of each measure."""
     lines = []
-    for at in places(rows):
+    for at in places(study, rows):
         own = _at(rows, at)
         lines.append([*_name(study, at), *(_cell(study, own, *which) for which in columns)])
     return table(["sparsity", "", *columns.values()], lines, 2)
@@ -59,7 +59,7 @@ def _section(study: Study, rows: pd.DataFrame, columns: dict[tuple[str, str], st
 
 def _shifts(study: Study, rows: pd.DataFrame) -> str:
     lines = []
-    for at in places(rows):
+    for at in places(study, rows):
         own = _at(rows, at)
         for group, n in order(rows).items() if at[1] != "dense" and at[2] == "model" else ():
             counts = [_over(own, f"test_{name}", group) for name in ("lost", "gained")]
@@ -73,11 +73,11 @@ def _shifts(study: Study, rows: pd.DataFrame) -> str:
 def _differences(study: Study, rows: pd.DataFrame, columns: dict[tuple[str, str], str]) -> str:
     """Return every soup minus its best candidate and minus each method without candidates."""
     lines = []
-    found = places(rows)
+    found = places(study, rows)
     for s, soup, role in found:
-        if not soup.startswith("sms_") or role != "model":
+        if soup not in study.soups or role != "model":
             continue
-        rivals = [at for at in found if at[0] == s and not at[1].startswith("sms_")]
+        rivals = [at for at in found if at[0] == s and at[1] not in study.soups]
         for rival in [*rivals, (s, soup, "best_candidate")]:
             both = [_at(rows, at) for at in ((s, soup, role), rival)]
             cells = [_gain(study, *(_seeds(own, *which) for own in both)) for which in columns]

@@ -1,0 +1,91 @@
+"""Fingerprints of a finished run: with nothing to do, nothing is checked, written or logged again.
+
+The *report* fingerprint is that of the contents of reports/ and of all that they are made from. The
+*files* fingerprint adds the time, size and inode of every input and output of the graph, by which
+DVC, too, tells whether a file has to be hashed again: while both stay, so does what DVC would say.
+It also holds what the driver warns of: PyTorch's version and the variables that stages run under.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from pipeline.files import write_json
+from pipeline.plan.graph import dependencies
+from pipeline.plan.nodes import Plan
+from pipeline.run.seals import seals
+
+SOURCE = Path(__file__).parents[2]
+STORE = Path(".dvc/tmp/sms/finished.json")
+CACHE = Path(".dvc/cache/files/md5")  # `dvc gc` changes the times of the folders in it
+GRAPH = ("stages/dvc.yaml", "stages/dvc.lock", "stages/provenance.json")
+CODE = ("pipeline/**/*.py", "pipeline/report/paper/*", "recipes/*.yaml")
+HERE = ("CUDA_VISIBLE_DEVICES", "SMS_THREADS", "SMS_GPUS_PER_STAGE")
+ENVIRONMENT = ("SMS_MLFLOW", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_EXP_NAME")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The fingerprints, SHA-256 in hexadecimal."""
+
+    report: str
+    files: str
+
+
+def read(root: Path) -> Finished | None:
+    """Return the fingerprints of the last run of ``root`` that was finished and logged."""
+    try:
+        return Finished(**json.loads((root / STORE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def remember(root: Path, plan: Plan) -> None:
+    """Store the fingerprints of a run that is finished and logged."""
+    now = take(root, plan)
+    write_json(root / STORE, {"report": now.report, "files": now.files})
+
+
+def forget(root: Path) -> None:
+    """Have the next run write and log its report, whatever has changed."""
+    (root / STORE).unlink(missing_ok=True)
+
+
+def take(root: Path, plan: Plan) -> Finished:
+    """Return the fingerprints of the checkout ``root`` as it is now.
+
+    The lock file has the hash of every artifact. Versions of libraries do not count.
+    """
+    home = Path(os.environ.get("DVC_ROOT") or root)
+    settings = {name: os.environ.get(name) for name in ENVIRONMENT}
+    parameters = plan.params.model_dump(mode="json")
+    logged = (home / "mlflow.db").exists()
+    contents = [[name, hashlib.sha256(file.read_bytes()).hexdigest()] for name, file in _made(root)]
+    report = _digest([parameters, settings, logged, contents])
+    used = {path for node in plan.nodes.values() for path in (*dependencies(node), node.out)}
+    here = [version("torch"), [os.environ.get(name) for name in HERE]]
+    return Finished(report, _digest([report, here, *_times(root, sorted(used))]))
+
+
+def _made(root: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the files of the report, and those that it is made from, under a name each."""
+    yield from ((name, root / name) for name in GRAPH if (root / name).is_file())
+    code = {file for pattern in CODE for file in SOURCE.glob(pattern) if file.is_file()}
+    reports = {file for file in (root / "reports").rglob("*") if file.is_file()}
+    for folder, files in ((SOURCE, code), (root, reports)):
+        yield from ((file.relative_to(folder).as_posix(), file) for file in sorted(files))
+
+
+def _times(root: Path, used: Iterable[str]) -> Iterator[object]:
+    """Yield time, size and inode of all files in ``used``, and those of the cache's folders."""
+    for path in used:
+        yield seals(str(root / path)) if (root / path).exists() else path
+    yield [(folder.name, folder.stat().st_mtime_ns) for folder in sorted((root / CACHE).glob("*"))]
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

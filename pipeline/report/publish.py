@@ -1,0 +1,64 @@
+"""The report written from today's artifacts, and logged in MLflow with its best soup."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.files import read_json
+from pipeline.plan.nodes import Plan, Row, artifact
+from pipeline.report import metric
+from pipeline.report.write import write
+from pipeline.track.tracker import Tracker
+
+ARTIFACTS, REPORTS = "artifacts", "reports"
+
+
+def write_report(plan: Plan, root: Path, current: Mapping[str, str]) -> int:
+    """Write reports/ from the artifacts in ``current``; return how many results it has."""
+    write(plan, root / ARTIFACTS, root / REPORTS, plan.nodes.keys() - current.keys())
+    return sum(row.evaluate in current for row in plan.rows)
+
+
+def log_report(plan: Plan, root: Path, current: Mapping[str, str], tracker: Tracker) -> None:
+    """Log data set, table and files of the report, and register its best soup.
+
+    ``current`` has the hashes of today's artifacts by stage: no other is logged or registered.
+    """
+    if "data" in current:
+        tracker.dataset(root / artifact("data"), current["data"])
+    table = pd.read_csv(root / REPORTS / "results.csv")
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    tracker.report(root / REPORTS, [{str(key): row[key] for key in row} for row in rows])
+    soup = best_soup(plan, root, current)
+    if soup is not None:
+        row, tags = soup
+        # The network without its pruned filters is the same function, and smaller.
+        name = row.shrink if row.shrink and row.shrink in current else row.model
+        model, data = root / artifact(name), root / artifact("data")
+        tracker.register(f"sms-{plan.params.recipe}", model, data, current[name], tags)
+
+
+def best_soup(
+    plan: Plan, root: Path, current: Mapping[str, str]
+) -> tuple[Row, dict[str, Any]] | None:
+    """Return the last phase's soup with the best validation score, of the first seed.
+
+    It comes as its row of the report and what is to be written beside the registered model.
+    """
+    soups = [
+        row
+        for row in plan.rows
+        if row.is_soup
+        and row.phase == plan.params.phases
+        and row.seed == plan.params.seeds[0]
+        and row.model in current
+    ]
+    if not soups:
+        return None
+    metrics = {row.model: read_json(root / artifact(row.model) / "metrics.json") for row in soups}
+    stale = plan.nodes.keys() - current.keys()
+    score = f"val_{metric.of(plan, root / ARTIFACTS, stale).name}"
+    best = max(soups, key=lambda row: metrics[row.model][score])
+    return best, {"method": best.method, "phase": best.phase, **metrics[best.model]}
