@@ -27,7 +27,7 @@ FACTS = {
     "name": "table5", "settings": ["m=3"], "commit": "aaaa", "golden": "g1", "card": "H100",
     "torch": "2.11", "date": "2026-01-01", "params": {"m": 3, "seeds": [0], "about": "x"},
 }  # fmt: skip
-TABLE = "method,phase,seed,test_accuracy,model\ndense,0,0,0.95,d\nimp,1,0,0.94,i\nsms,1,0,,s\n"
+TABLE = "method,phase,seed,test_score,model\ndense,0,0,0.95,d\nimp,1,0,0.94,i\nsms,1,0,,s\n"
 
 
 def results(folder: Path, name: str = "run", table: str = TABLE, **facts: object) -> Path:
@@ -216,7 +216,7 @@ def test_a_bundle_runs_without_network_and_git_and_a_cut_keeps_what_ended(bundle
     assert facts["golden"] == origin.golden(ROOT)
     assert facts["params"]["phases"] == 1
     table = pd.read_csv(tmp_path / "reports/results.csv")
-    assert table["test_accuracy"].notna().all()
+    assert table["test_score"].notna().all()
     with tarfile.open(back / "whole-networks.tar.0") as archive:
         assert "artifacts/s0-dense/model.safetensors" in archive.getnames()
 
@@ -226,7 +226,7 @@ def test_a_bundle_runs_without_network_and_git_and_a_cut_keeps_what_ended(bundle
     with tarfile.open(back / "cut-results.tar.gz") as archive:
         archive.extractall(tmp_path / "cut", filter="data")
     table = pd.read_csv(tmp_path / "cut/reports/results.csv")
-    assert table[table["phase"] == 2]["test_accuracy"].isna().all()
+    assert table[table["phase"] == 2]["test_score"].isna().all()
 
 
 @pytest.mark.slow
@@ -260,6 +260,6 @@ def test_an_imported_run_stands_in_mlflow_once_with_its_networks(tmp_path, monke
     assert tags["mlflow.source.git.commit"] == "aaaa"
     assert (tags["card"], tags["golden"]) == ("H100", "g1")
     assert parents[0].data.params["m"] == "3"
-    assert parents[0].data.metrics["test_accuracy/imp"] == 0.94
+    assert parents[0].data.metrics["test_score/imp"] == 0.94
     folder = client.download_artifacts(parents[0].info.run_id, "networks", str(tmp_path))
     assert Path(folder, "s0-dense/model.safetensors").read_bytes() == b"weights"

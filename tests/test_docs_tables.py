@@ -69,7 +69,7 @@ def run(seed: int, accuracies: dict[str, float], **facts: str) -> list[dict[str,
               "golden": "g1", "card": "H100", "torch": "2.11", "date": "2026-01-01"}  # fmt: skip
     return [
         common | facts | {"method": method, "phase": 3, "seed": seed, "sparsity": 0.98}
-        | {"test_accuracy": value, "best_candidate_test_accuracy": None}
+        | {"test_score": value, "best_candidate_test_score": None}
         for method, value in accuracies.items()
     ]  # fmt: skip
 

@@ -81,8 +81,8 @@ def _values(own: pd.DataFrame) -> Values:
     values: Values = {}
     for row in own.to_dict("records"):
         key, seed = (str(row["method"]), int(row["phase"])), int(row["seed"])
-        values.setdefault(key, {})[seed] = float(row["test_accuracy"])
-        best = row.get("best_candidate_test_accuracy")
+        values.setdefault(key, {})[seed] = float(row["test_score"])
+        best = row.get("best_candidate_test_score")
         if key[0] == SOUP and pd.notna(best):
             values.setdefault(("best_candidate", key[1]), {})[seed] = float(best)
     return values

@@ -48,11 +48,11 @@ def digits(root: Path) -> str:
     final = max(phase for _, phase in found)
     phases = {phase: found["sms_uniform", phase]["sparsity"] for phase in range(1, final + 1)}
     heads = [f"{round(100 * float(sparsity), 1):g} %" for sparsity in phases.values()]
-    dense = _percent(found["dense", 0]["test_accuracy"])
+    dense = _percent(found["dense", 0]["test_score"])
     lines = []
     for method, name in METHODS.items():
         own = [found.get((method, phase)) for phase in phases]
-        cells = [_percent(row["test_accuracy"]) if row else "-" for row in own]
+        cells = [_percent(row["test_score"]) if row else "-" for row in own]
         last = found[method, final]
         robust, speed = _percent(last["ood_accuracy_15"]), f"{float(last['speedup']):.1f}x"
         lines.append([name, *cells, robust, speed])

@@ -214,7 +214,7 @@ class DvcGraph:
         if seal is None or not dep.hash_info or built[2].hash_info != dep.hash_info:
             return False
         try:
-            return seals(dep.fs_path) == seal
+            return bool(seals(dep.fs_path) == seal)
         except OSError:
             return False
 
