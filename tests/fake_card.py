@@ -231,6 +231,8 @@ def card() -> Iterator[Reads]:
         stack.enter_context(patch.object(nn.Module, "_apply", _apply))
         stack.enter_context(patch("torch._fused_sgd_", fused_sgd))
         stack.enter_context(patch("pipeline.tensors.safe_open", RealFile))
+        stack.enter_context(patch("torch.cuda.default_generators", (torch.Generator(),)))
+        stack.enter_context(patch("torch.cuda.current_device", lambda: CARD.index))
         # Autocast asks for the card before it casts.
         absent = "torch.cuda.amp.common.amp_definitely_not_available"
         stack.enter_context(patch(absent, lambda: False))
