@@ -21,9 +21,9 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-from pipeline import params
-from pipeline.plan import build, graph
-from pipeline.run.base import Event, Exit, Task
+from pipeline.config import experiment
+from pipeline.plan import build, dvc_yaml
+from pipeline.run.interfaces import Event, Exit, Task
 
 ROOT = Path(__file__).parent.parent
 SIZES = {74: (1, 3), 500: (7, 3), 1000: (14, 3), 3000: (20, 10)}  # about so many: seeds, m
@@ -69,13 +69,13 @@ class Filler:
         return self.root / name
 
 
-def settings(seeds: int, m: int) -> params.Experiment:
+def settings(seeds: int, m: int) -> experiment.Experiment:
     """Return the default parameters with other numbers of seeds and candidates."""
     changes = {"seeds": list(range(seeds)), "m": m}
-    return params.load(ROOT / "params.yaml").changed(changes)
+    return experiment.load(ROOT / "params.yaml").with_values(changes)
 
 
-def measure(root: Path, experiment: params.Experiment) -> str:
+def measure(root: Path, params: experiment.Experiment) -> str:
     """Return the number of stages and the seconds of each part, in an empty folder ``root``."""
     from pipeline.run.driver import execute  # noqa: PLC0415 - DVC, which planning does without
 
@@ -86,9 +86,9 @@ def measure(root: Path, experiment: params.Experiment) -> str:
     shutil.copyfile(ROOT / ".gitignore", root / ".gitignore")
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     marks = [_now()]
-    plan = build.build(experiment)
+    plan = build.build(params)
     marks.append(_now())
-    graph.write(plan, root / "stages" / "dvc.yaml")
+    dvc_yaml.write(plan, root / "stages" / "dvc.yaml")
     marks.append(_now())
     execute(root, engine=Filler(root))
     marks.append(_now())

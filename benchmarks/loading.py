@@ -31,7 +31,7 @@ from pipeline.data.base import load, save
 from pipeline.data.build import prepare
 from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches
-from pipeline.train.memory import keep_freed_memory
+from pipeline.train.malloc import configure_malloc
 
 # Hands out one epoch; returns the images a second and the milliseconds of a core that each took.
 Run = Callable[[], tuple[float, float]]
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--loader-workers", type=int, default=2, help="of the obvious way")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    keep_freed_memory()  # as training does
+    configure_malloc()  # as training does
     with tempfile.TemporaryDirectory() as folder:
         root = unpacked(options.archive, Path(folder), options.short_side)
         ways = [obvious(root, options), ours(root, options)]

@@ -15,12 +15,12 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from pipeline.checkpoint import Checkpoint
 from pipeline.data.base import Dataset, Split
-from pipeline.merge_inputs import MergeInputs
-from pipeline.model_folder import write
 from pipeline.models.build import build
 from pipeline.soup import build as rules
+from pipeline.stagekit.merge_inputs import MergeInputs
+from pipeline.stagekit.model_folder import write
+from pipeline.storage.checkpoint import Checkpoint
 
 RULES = ("uniform", "greedy", "wise", "model_stock", "learned", "distilled")
 CPU = torch.device("cpu")

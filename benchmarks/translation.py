@@ -29,11 +29,11 @@ from benchmarks.loop import hardware
 from pipeline.data import multi30k
 from pipeline.data.base import IGNORE, Dataset
 from pipeline.data.build import prepare
+from pipeline.models._t5 import PAD
 from pipeline.models.build import build
-from pipeline.models.parts.translator import PAD
 from pipeline.tasks.base import load as load_task
 from pipeline.train.loop import Settings, train
-from pipeline.train.memory import keep_freed_memory
+from pipeline.train.malloc import configure_malloc
 
 BATCH, RATE, MOMENTUM, DECAY, CLIP, SPARSITY = 32, 0.5, 0.9, 1e-5, 1.0, 0.6
 SIZES = {"d_model": 128, "d_kv": 32, "num_heads": 4, "d_ff": 512, "num_layers": 2}  # t5tiny
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    keep_freed_memory()
+    configure_malloc()
     data = prepare("multi30k", multi30k.read(options.folder, None), seed=0)
     few = torch.arange(options.steps * BATCH)
     data = replace(data, train=data.train.take(few), val=data.val.take(few[:1]))

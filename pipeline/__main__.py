@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import disk, params
+from pipeline.config import experiment
 from pipeline.errors import UserError
 from pipeline.plan.build import methods, studies
 from pipeline.plan.choices import choices
+from pipeline.storage import disk_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,7 @@ def main() -> None:
         "run": ("plan, run what is missing, and report: what `dvc repro` does", _run),
         "plan": ("check params.yaml and write the graph, stages/dvc.yaml", _plan),
         "report": ("write reports/ from the artifacts that are up to date", _report),
-        "recipes": ("list the recipes", lambda: _list(params.recipes())),
+        "recipes": ("list the recipes", lambda: _list(experiment.recipes())),
         "methods": ("list the methods, and what merge, prune and retrain may name", _methods),
         "studies": ("list the studies", lambda: _list(studies())),
     }
@@ -35,7 +36,7 @@ def main() -> None:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
     except Exception as error:
-        sentence = disk.shortage(error)  # met by the plan, the report or the lock of a run
+        sentence = disk_space.shortage(error)  # met by the plan, the report or the lock of a run
         if sentence is None:
             raise
         sys.stderr.write(f"error: {sentence}: make room, then run again; what ended is kept\n")

@@ -4,15 +4,15 @@ import os
 import sys
 from pathlib import Path
 
-from pipeline import params
+from pipeline.config import experiment
 from pipeline.errors import UserError
 from pipeline.evaluate.corruptions.constants import OFFICIAL
-from pipeline.plan import build, graph
-from pipeline.plan.nodes import Plan
+from pipeline.plan import build, dvc_yaml
+from pipeline.plan.plan import Plan
 from pipeline.report import fingerprint
 from pipeline.report.fingerprint import Finished
 from pipeline.run.gpu_jobs import default_gpu_jobs
-from pipeline.run.view import View
+from pipeline.run.progress_view import View
 from pipeline.track.tracker import Tracker, tracking
 
 PARAMS, GRAPH, REPORTS, LOGS = "params.yaml", "stages/dvc.yaml", "reports", ".dvc/tmp/sms/logs"
@@ -20,10 +20,10 @@ PARAMS, GRAPH, REPORTS, LOGS = "params.yaml", "stages/dvc.yaml", "reports", ".dv
 
 def write_plan(root: Path) -> Plan:
     """Check params.yaml, write the graph that it asks for, and return the plan."""
-    experiment = params.load(root / PARAMS)
-    sys.stderr.writelines(f"warning: {sentence}\n" for sentence in experiment.warnings())
-    plan = build.build(experiment)
-    graph.write(plan, root / GRAPH)
+    params = experiment.load(root / PARAMS)
+    sys.stderr.writelines(f"warning: {sentence}\n" for sentence in params.warnings())
+    plan = build.build(params)
+    dvc_yaml.write(plan, root / GRAPH)
     return plan
 
 
@@ -82,7 +82,7 @@ def report(root: Path) -> None:
 def _publish(plan: Plan, root: Path, tracker: Tracker | None = None) -> int:
     """Write the report and log it with ``tracker``; return how many results it has."""
     from pipeline.report.publish import log_report, write_report  # noqa: PLC0415
-    from pipeline.run.current import current  # noqa: PLC0415
+    from pipeline.run.up_to_date import current  # noqa: PLC0415
 
     artifacts = current(root)
     there = write_report(plan, root, artifacts)

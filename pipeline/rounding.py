@@ -9,7 +9,7 @@ def exact(value: float) -> Fraction:
     return Fraction(str(float(value)))
 
 
-def share(fraction: float, total: int) -> int:
+def round_fraction(fraction: float, total: int) -> int:
     """Return floor(fraction * total + 1/2), computed exactly on the decimal ``fraction`` prints as.
 
     In floats 0.145 * 100 is 14.499999999999998, which would round to 14; here it is 15.

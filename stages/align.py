@@ -5,17 +5,17 @@ from pathlib import Path
 
 import torch
 
-from pipeline.average import check
+from pipeline.averaging import check
 from pipeline.channels.matching import match
 from pipeline.channels.permutation_spec import permutation_spec
 from pipeline.channels.permute import permuted_checkpoint
-from pipeline.checkpoint import sparsity
-from pipeline.cli import publish, run
 from pipeline.data.base import load
-from pipeline.model_folder import network, read, write
-from pipeline.prune.parameters import prunable
-from pipeline.prune.reprune import superpose
-from pipeline.train.device import pick
+from pipeline.prune.prunable import prunable
+from pipeline.prune.reprune import average_union
+from pipeline.stagekit.cli import atomic_folder, run
+from pipeline.stagekit.model_folder import network, read, write
+from pipeline.storage.checkpoint import sparsity
+from pipeline.train.device import resolve_device
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)
@@ -28,7 +28,7 @@ parser.add_argument("--out", type=Path, required=True)
 
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
-    data, device = load(flags.data), pick(flags.device)
+    data, device = load(flags.data), resolve_device(flags.device)
     reference, own = read(flags.reference), read(flags.run)
     check([reference, own], masks=False)
     model = network(reference)
@@ -37,9 +37,9 @@ def main(flags: argparse.Namespace) -> None:
     found = match(reference.state, own.state, spec, parameters, seed=flags.seed)
     aligned = permuted_checkpoint(own, spec, found.order)
     names = prunable(model)
-    before, after = (sparsity(superpose([reference, x], names), names) for x in (own, aligned))
+    before, after = (sparsity(average_union([reference, x], names), names) for x in (own, aligned))
     moved = sum(int((o != torch.arange(len(o))).sum()) for o in found.order.values())
-    with publish(flags.out) as folder:
+    with atomic_folder(flags.out) as folder:
         write(
             folder,
             aligned,

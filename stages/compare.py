@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 from statistics import fmean
 
-from pipeline.checkpoint import load_tensors, read_json, write_json
-from pipeline.cli import publish, run
 from pipeline.data.base import load
 from pipeline.evaluate.distance import distances
-from pipeline.model_folder import PREDICTIONS, network, read
+from pipeline.stagekit.cli import atomic_folder, run
+from pipeline.stagekit.model_folder import PREDICTIONS, network, read
+from pipeline.storage.checkpoint import load_tensors, read_json, write_json
 from pipeline.tasks.base import load as load_task
 from pipeline.tasks.base import score
 
@@ -45,7 +45,7 @@ def main(flags: argparse.Namespace) -> None:
         checkpoints = [read(folder) for folder in flags.candidates]
         parameters = [name for name, _ in network(checkpoints[0]).named_parameters()]
         metrics |= distances([one.state for one in checkpoints], parameters)
-    with publish(flags.out) as folder:
+    with atomic_folder(flags.out) as folder:
         write_json(folder / "metrics.json", metrics)
 
 

@@ -6,12 +6,12 @@ A set that would be too large to store is only described, and generated where it
 import argparse
 from pathlib import Path
 
-from pipeline.checkpoint import write_json
-from pipeline.cli import publish, run
 from pipeline.data.base import load
 from pipeline.evaluate.corruptions.generate import constants_for, generate
-from pipeline.evaluate.corruptions.stored import save_set
-from pipeline.evaluate.corruptions.streamed import MOST, too_large
+from pipeline.evaluate.corruptions.generated_set import MOST, too_large
+from pipeline.evaluate.corruptions.write_npy_set import save_set
+from pipeline.stagekit.cli import atomic_folder, run
+from pipeline.storage.checkpoint import write_json
 
 # One set for every seed and experiment, so that their accuracies compare.
 SEED = 0
@@ -26,7 +26,7 @@ def main(flags: argparse.Namespace) -> None:
     test = load(flags.data).test
     constants = constants_for(max(test.images.shape[-2:]))
     meta = {"constants": constants, "seed": SEED}
-    with publish(flags.out) as folder:
+    with atomic_folder(flags.out) as folder:
         if too_large(test.images.shape):
             meta |= {"layout": "streamed", "images": MOST, "synthetic": True}
             write_json(folder / "meta.json", meta)

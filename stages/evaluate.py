@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.checkpoint import load_tensors, write_json
-from pipeline.cli import publish, run
 from pipeline.data.base import Dataset, load
 from pipeline.evaluate.cost import cost
-from pipeline.model_folder import PREDICTIONS, network, read
+from pipeline.stagekit.cli import atomic_folder, run
+from pipeline.stagekit.model_folder import PREDICTIONS, network, read
+from pipeline.storage.checkpoint import load_tensors, write_json
 from pipeline.tasks.base import Task
 from pipeline.tasks.base import load as load_task
 
@@ -47,7 +47,7 @@ def main(flags: argparse.Namespace) -> None:
         **tested(task, kept["test"], data, groups=flags.groups),
         **cost(network(checkpoint), checkpoint.masks, data.test.images[:1]),
     }
-    with publish(flags.out) as folder:
+    with atomic_folder(flags.out) as folder:
         write_json(folder / "metrics.json", metrics)
 
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from pipeline.average import check
-from pipeline.checkpoint import Checkpoint, write_json
-from pipeline.cli import publish, run
+from pipeline.averaging import check
 from pipeline.data.base import Dataset, Split, load
 from pipeline.errors import UserError
-from pipeline.interpolate import barrier, between, grid
-from pipeline.model_folder import calibrated, read
+from pipeline.soup._interpolate import barrier, between, grid
+from pipeline.stagekit.cli import atomic_folder, run
+from pipeline.stagekit.model_folder import read, with_batchnorm_statistics
+from pipeline.storage.checkpoint import Checkpoint, write_json
 from pipeline.tasks.base import load as load_task
-from pipeline.train.device import pick
+from pipeline.train.device import resolve_device
 from pipeline.train.placement import resident
 
 Measures = dict[str, dict[str, float]]
@@ -32,7 +32,7 @@ parser.add_argument("--out", type=Path, required=True)
 
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
-    device = pick(flags.device)
+    device = resolve_device(flags.device)
     data = resident(load(flags.data), device)
     splits = {"train": _some(data.train, flags.train_images), "val": data.val, "test": data.test}
     models = [read(folder) for folder in flags.models]
@@ -49,7 +49,7 @@ def main(flags: argparse.Namespace) -> None:
         ]
         way = [ends[i], *(_measure(one, data, splits, device) for one in inner), ends[j]]
         pairs.append({"models": [i, j], **_pair(shares, way)})
-    with publish(flags.out) as folder:
+    with atomic_folder(flags.out) as folder:
         write_json(folder / "metrics.json", {**_over(pairs), "shares": shares, "pairs": pairs})
 
 
@@ -63,7 +63,7 @@ def _measure(
     model: Checkpoint, data: Dataset, splits: dict[str, Split], device: torch.device
 ) -> Measures:
     """Return loss and error, 1 - score, on every split, with BatchNorm re-estimated here."""
-    network, task = calibrated(model, data, device)[0], load_task(data.task)
+    network, task = with_batchnorm_statistics(model, data, device)[0], load_task(data.task)
     found = {
         name: task.measure(task.predict(network, data, split), split, data)
         for name, split in splits.items()

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from pipeline.checkpoint import write_json
-from pipeline.cli import publish, run
 from pipeline.data.base import load
-from pipeline.evaluate.corruptions.listing import listed
+from pipeline.evaluate.corruptions.manifest import list_files
+from pipeline.stagekit.cli import atomic_folder, run
+from pipeline.storage.checkpoint import write_json
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True, help="for the names of its classes")
@@ -17,8 +17,8 @@ parser.add_argument("--out", type=Path, required=True)
 
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
-    meta = listed(flags.folder, load(flags.data).classes)
-    with publish(flags.out) as folder:
+    meta = list_files(flags.folder, load(flags.data).classes)
+    with atomic_folder(flags.out) as folder:
         write_json(folder / "meta.json", meta)
 
 

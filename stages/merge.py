@@ -3,13 +3,13 @@
 import argparse
 from pathlib import Path
 
-from pipeline.checkpoint import write_json
-from pipeline.cli import publish, run
 from pipeline.data.base import load
-from pipeline.merge_inputs import MergeInputs
-from pipeline.model_folder import write
 from pipeline.soup import build
-from pipeline.train.device import pick
+from pipeline.stagekit.cli import atomic_folder, run
+from pipeline.stagekit.merge_inputs import MergeInputs
+from pipeline.stagekit.model_folder import write
+from pipeline.storage.checkpoint import write_json
+from pipeline.train.device import resolve_device
 from pipeline.train.placement import resident
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -25,14 +25,14 @@ parser.add_argument("--out", type=Path, required=True)
 
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
-    device = pick(flags.device)
+    device = resolve_device(flags.device)
     data = resident(load(flags.data), device)
     given = MergeInputs(
         flags.candidates, data, device, parent=flags.parent, dense=flags.dense, seed=flags.seed
     )
     asked = {name: getattr(given, name) for name in build.asks(flags.rule)}
     soup = build.load(flags.rule).merge(given.candidates, **asked)
-    with publish(flags.out) as folder:
+    with atomic_folder(flags.out) as folder:
         write(folder, soup.checkpoint, data, device, taken=len(soup.taken))
         write_json(
             folder / "merge.json",

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from pipeline.cli import publish, run
 from pipeline.data.base import save
 from pipeline.data.build import prepare, read
 from pipeline.errors import UserError
+from pipeline.stagekit.cli import atomic_folder, run
 
 # One split for every seed and experiment, so that their validation accuracies compare.
 SPLIT_SEED = 0
@@ -29,7 +29,7 @@ def main(flags: argparse.Namespace) -> None:
             f"task: {flags.task}: write task: {raw.task} in it"
         )
     data = prepare(flags.name, raw, seed=SPLIT_SEED)
-    with publish(flags.out) as folder:
+    with atomic_folder(flags.out) as folder:
         save(data, folder)
 
 

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import torch
 
-from pipeline.checkpoint import Checkpoint, save_tensors, write_json
-from pipeline.cli import publish, run
 from pipeline.data.base import load
-from pipeline.flags import add_training_flags, settings
-from pipeline.model_folder import write
+from pipeline.models._weights import load_weights
 from pipeline.models.build import build
-from pipeline.models.parts.weights import load_weights
-from pipeline.prune.parameters import check_network
-from pipeline.rates import pretrain_rates
+from pipeline.prune.prunable import check_network
+from pipeline.schedules.pretrain_lr import pretrain_rates
 from pipeline.seeds import derive
+from pipeline.stagekit.cli import atomic_folder, run
+from pipeline.stagekit.model_folder import write
+from pipeline.stagekit.training_flags import add_training_flags, settings
+from pipeline.storage.checkpoint import Checkpoint, save_tensors, write_json
 from pipeline.tasks.base import load as load_task
-from pipeline.train.device import pick
-from pipeline.train.launch import leave, on_all_gpus
+from pipeline.train.device import resolve_device
+from pipeline.train.launch import leave_group, on_all_gpus
 from pipeline.train.loop import steps_per_epoch, train
 from pipeline.train.placement import resident
 
@@ -39,7 +39,7 @@ add_training_flags(parser)
 
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
-    device = pick(flags.device)
+    device = resolve_device(flags.device)
     data = resident(load(flags.data), device)
     channels = data.train.images.shape[1]
     torch.manual_seed(derive(flags.seed, "weights"))
@@ -65,7 +65,7 @@ def main(flags: argparse.Namespace) -> None:
         criterion=load_task(data.task),
         device=device,
     )
-    if not leave():
+    if not leave_group():
         return
     meta = {
         "network": flags.network,
@@ -75,7 +75,7 @@ def main(flags: argparse.Namespace) -> None:
         "sparsity": 0.0,
         "epochs": flags.epochs,
     }
-    with publish(flags.out) as folder:
+    with atomic_folder(flags.out) as folder:
         write(folder, Checkpoint(model.cpu().state_dict(), {}, meta), data, device)
         save_tensors(
             folder / "learning_rates.safetensors",

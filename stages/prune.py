@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from pipeline.checkpoint import save, write_json
-from pipeline.cli import publish, run
-from pipeline.model_folder import MODEL, network, read
-from pipeline.pruning_flags import add_pruning_flags, pruned
+from pipeline.stagekit.cli import atomic_folder, run
+from pipeline.stagekit.model_folder import MODEL, network, read
+from pipeline.stagekit.pruning_flags import add_pruning_flags, pruned
+from pipeline.storage.checkpoint import save, write_json
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--parent", type=Path, required=True)
@@ -20,7 +20,7 @@ def main(flags: argparse.Namespace) -> None:
     parent = read(flags.parent)
     found, metrics = pruned(parent, network(parent), flags)
     found.meta["phase"] = flags.phase
-    with publish(flags.out) as folder:
+    with atomic_folder(flags.out) as folder:
         save(folder / MODEL, found)
         write_json(folder / "metrics.json", metrics)
 

@@ -7,13 +7,13 @@ weights: these are averaged, and the mean is masked anew.
 import argparse
 from pathlib import Path
 
-from pipeline.average import check, mean
-from pipeline.checkpoint import Checkpoint, save, write_json
-from pipeline.cli import publish, run
-from pipeline.model_folder import MODEL, network, read
+from pipeline.averaging import check, mean
 from pipeline.prune.apply import prune
-from pipeline.prune.parameters import prunable
-from pipeline.sparsify.parts.paused import average_paused, read_paused, save_paused
+from pipeline.prune.prunable import prunable
+from pipeline.sparsify._paused import average_paused, read_paused, save_paused
+from pipeline.stagekit.cli import atomic_folder, run
+from pipeline.stagekit.model_folder import MODEL, network, read
+from pipeline.storage.checkpoint import Checkpoint, save, write_json
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--copies", type=Path, nargs="+", required=True)
@@ -34,7 +34,7 @@ def main(flags: argparse.Namespace) -> None:
     parameters = [name for name, _ in network(average).named_parameters()]
     pruned, metrics = prune(average, names, flags.sparsity, parameters=parameters)
     pruned.meta["phase"] = flags.phase
-    with publish(flags.out) as folder:
+    with atomic_folder(flags.out) as folder:
         save(folder / MODEL, pruned)
         save_paused(folder, average_paused(paused))
         write_json(folder / "metrics.json", metrics)

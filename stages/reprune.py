@@ -3,14 +3,14 @@
 import argparse
 from pathlib import Path
 
-from pipeline.checkpoint import sparsity
-from pipeline.cli import publish, run
 from pipeline.data.base import load
-from pipeline.model_folder import network, read, write
-from pipeline.prune.parameters import prunable
-from pipeline.prune.reprune import AVERAGES, superpose
-from pipeline.pruning_flags import add_pruning_flags, pruned
-from pipeline.train.device import pick
+from pipeline.prune.prunable import prunable
+from pipeline.prune.reprune import AVERAGES, average_union
+from pipeline.stagekit.cli import atomic_folder, run
+from pipeline.stagekit.model_folder import network, read, write
+from pipeline.stagekit.pruning_flags import add_pruning_flags, pruned
+from pipeline.storage.checkpoint import sparsity
+from pipeline.train.device import resolve_device
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)
@@ -24,17 +24,17 @@ add_pruning_flags(parser)
 
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
-    data, device = load(flags.data), pick(flags.device)
+    data, device = load(flags.data), resolve_device(flags.device)
     runs = [read(folder) for folder in flags.runs]
     model = network(runs[0])
     names = prunable(model)
-    average = superpose(runs, names, flags.average)
+    average = average_union(runs, names, flags.average)
     found, _ = pruned(average, model, flags)
     numbers = {"sparsity_of_mean": sparsity(average, names)}
     if flags.unaligned:
-        before = superpose([read(folder) for folder in flags.unaligned], names, flags.average)
+        before = average_union([read(folder) for folder in flags.unaligned], names, flags.average)
         numbers["sparsity_of_mean_unaligned"] = sparsity(before, names)
-    with publish(flags.out) as folder:
+    with atomic_folder(flags.out) as folder:
         write(folder, found, data, device, **numbers)
 
 

@@ -3,18 +3,19 @@
 import argparse
 from pathlib import Path
 
-from pipeline.checkpoint import Checkpoint, load_tensors, read_json, write_json
-from pipeline.cli import publish, run
 from pipeline.data.base import load
-from pipeline.flags import add_training_flags, settings
-from pipeline.model_folder import network, read, write
-from pipeline.schedule import allr_peak, learning_rates, settle
-from pipeline.swa import AverageEpochs
+from pipeline.schedules.pretrain_lr import swa_rates
+from pipeline.schedules.retrain_lr import allr_peak, learning_rates
+from pipeline.stagekit.cli import atomic_folder, run
+from pipeline.stagekit.model_folder import network, read, write
+from pipeline.stagekit.training_flags import add_training_flags, settings
+from pipeline.storage.checkpoint import Checkpoint, load_tensors, read_json, write_json
 from pipeline.tasks.base import load as load_task
-from pipeline.train.device import pick
-from pipeline.train.launch import leave, on_all_gpus
+from pipeline.train.device import resolve_device
+from pipeline.train.launch import leave_group, on_all_gpus
 from pipeline.train.loop import steps_per_epoch, train
 from pipeline.train.placement import resident
+from pipeline.train.swa import AverageEpochs
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)
@@ -30,14 +31,14 @@ add_training_flags(parser)
 
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
-    parent, device = read(flags.parent), pick(flags.device)
+    parent, device = read(flags.parent), resolve_device(flags.device)
     data = resident(load(flags.data), device)
     steps = flags.epochs * steps_per_epoch(len(data.train.labels), flags.batch_size)
     rates = learning_rates(flags.schedule, steps, _trace(flags), peak=_peak(flags))
     hooks = [] if flags.swa_start is None else [AverageEpochs(flags.swa_start, flags.epochs)]
     if hooks and flags.swa_learning_rate is not None:
         first = hooks[0].after * (steps // flags.epochs)
-        rates = settle(rates, first, flags.swa_learning_rate)
+        rates = swa_rates(rates, first, flags.swa_learning_rate)
     model = network(parent)
     history = train(
         model,
@@ -50,9 +51,9 @@ def main(flags: argparse.Namespace) -> None:
         hooks=hooks,
         device=device,
     )
-    if not leave():
+    if not leave_group():
         return
-    with publish(flags.out) as folder:
+    with atomic_folder(flags.out) as folder:
         retrained = Checkpoint(model.cpu().state_dict(), parent.masks, parent.meta)
         write(folder, retrained, data, device, learning_rate=max(rates))
         write_json(folder / "history.json", history)

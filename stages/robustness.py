@@ -5,14 +5,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pipeline.checkpoint import write_json
-from pipeline.cli import publish, run
 from pipeline.data.base import load
-from pipeline.evaluate.corruptions.opened import opened
-from pipeline.evaluate.resume import Cells, side_file
+from pipeline.evaluate.corruptions.open_set import open_set
+from pipeline.evaluate.partial_results import PartialResults, side_file
 from pipeline.evaluate.robustness import robustness
-from pipeline.model_folder import MODEL, network, read
-from pipeline.train.device import pick
+from pipeline.stagekit.cli import atomic_folder, run
+from pipeline.stagekit.model_folder import MODEL, network, read
+from pipeline.storage.checkpoint import write_json
+from pipeline.train.device import resolve_device
 from pipeline.train.predict import logits
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -27,17 +27,17 @@ parser.add_argument("--out", type=Path, required=True)
 
 def main(flags: argparse.Namespace) -> None:
     """Run the stage, from where it was interrupted if it was."""
-    data, device = load(flags.data), pick(flags.device)
+    data, device = load(flags.data), resolve_device(flags.device)
     model = network(read(flags.model)).to(device)
-    corrupted = opened(flags.corruptions, data)
+    corrupted = open_set(flags.corruptions, data)
 
     def predict(images: Tensor) -> Tensor:
         return logits(model, images, data.mean, data.std)
 
     read_here = (flags.model / MODEL, flags.data, flags.corruptions)
-    cells = Cells(side_file(flags.out, read_here, device))
+    cells = PartialResults(side_file(flags.out, read_here, device))
     metrics = robustness(predict, corrupted, cells)
-    with publish(flags.out) as folder:
+    with atomic_folder(flags.out) as folder:
         write_json(folder / "metrics.json", metrics)
     cells.forget()
 

@@ -4,12 +4,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint import load_tensors, write_json
-from pipeline.cli import publish, run
 from pipeline.data.base import Groups, load
-from pipeline.evaluate.subgroups import against, by_group, chosen
-from pipeline.model_folder import PREDICTIONS, network, read
-from pipeline.train.device import pick
+from pipeline.evaluate.subgroups import by_group, compare_with_dense, select_group_set
+from pipeline.stagekit.cli import atomic_folder, run
+from pipeline.stagekit.model_folder import PREDICTIONS, network, read
+from pipeline.storage.checkpoint import load_tensors, write_json
+from pipeline.train.device import resolve_device
 from pipeline.train.predict import logits
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -24,18 +24,18 @@ parser.add_argument("--out", type=Path, required=True)
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
     data = load(flags.data)
-    name, groups = chosen(data, flags.groups)
+    name, groups = select_group_set(data, flags.groups)
     kept = load_tensors(flags.model / PREDICTIONS)["test"]
     metrics: dict[str, Any] = {"set": name, **by_group("test", kept, data.test, data, groups)}
     if groups.train is not None:
-        model = network(read(flags.model)).to(pick(flags.device))
+        model = network(read(flags.model)).to(resolve_device(flags.device))
         seen = logits(model, data.train.images, data.mean, data.std).cpu()
         own = Groups(groups.names, groups.train)
         metrics |= by_group("train", seen, data.train, data, own)
     if flags.dense is not None:
         dense = load_tensors(flags.dense / PREDICTIONS)["test"]
-        metrics |= against(dense, kept, data.test, "test", groups)
-    with publish(flags.out) as folder:
+        metrics |= compare_with_dense(dense, kept, data.test, "test", groups)
+    with atomic_folder(flags.out) as folder:
         write_json(folder / "metrics.json", metrics)
 
 

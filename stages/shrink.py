@@ -8,12 +8,12 @@ from pathlib import Path
 
 from pipeline.channels import shrunk_checkpoint
 from pipeline.channels.shrink import kept_filters, shrink
-from pipeline.checkpoint import write_json
-from pipeline.cli import publish, run
 from pipeline.data.base import load
 from pipeline.evaluate.removal import difference, savings
-from pipeline.model_folder import MODEL, network, read
 from pipeline.models.build import build
+from pipeline.stagekit.cli import atomic_folder, run
+from pipeline.stagekit.model_folder import MODEL, network, read
+from pipeline.storage.checkpoint import write_json
 from pipeline.train.predict import logits
 
 IMAGES = 256  # on which the outputs are compared
@@ -30,7 +30,7 @@ def main(flags: argparse.Namespace) -> None:
     masked = network(checkpoint)
     kept = kept_filters(masked, checkpoint.masks)
     images = data.test.images[:IMAGES]
-    with publish(flags.out) as folder:
+    with atomic_folder(flags.out) as folder:
         file = folder / shrunk_checkpoint.SMALL
         shrunk_checkpoint.save(file, shrink(masked, kept), kept, checkpoint.meta)
         removed = shrunk_checkpoint.load(file, build)  # measure what the file holds

@@ -5,22 +5,22 @@ from pathlib import Path
 
 import torch
 
-from pipeline.checkpoint import Checkpoint, save_tensors, write_json
-from pipeline.checkpoint import sparsity as fraction_pruned
-from pipeline.cli import publish, run
 from pipeline.data.base import Dataset, load
 from pipeline.errors import UserError
-from pipeline.flags import add_training_flags, settings
-from pipeline.model_folder import network, read, write
 from pipeline.models.build import build as new_network
-from pipeline.rates import pretrain_rates
+from pipeline.schedules.pretrain_lr import pretrain_rates
 from pipeline.seeds import derive
+from pipeline.sparsify._paused import Paused, read_paused, save_paused
 from pipeline.sparsify.build import build
-from pipeline.sparsify.goal import Goal, options
-from pipeline.sparsify.parts.paused import Paused, read_paused, save_paused
+from pipeline.sparsify.config import SparsifyConfig, options
+from pipeline.stagekit.cli import atomic_folder, run
+from pipeline.stagekit.model_folder import network, read, write
+from pipeline.stagekit.training_flags import add_training_flags, settings
+from pipeline.storage.checkpoint import Checkpoint, save_tensors, write_json
+from pipeline.storage.checkpoint import sparsity as fraction_pruned
 from pipeline.tasks.base import load as load_task
-from pipeline.train.device import pick
-from pipeline.train.launch import leave, on_all_gpus
+from pipeline.train.device import resolve_device
+from pipeline.train.launch import leave_group, on_all_gpus
 from pipeline.train.loop import steps_per_epoch, train
 from pipeline.train.placement import resident
 from pipeline.train.state import TrainingState
@@ -48,7 +48,7 @@ add_training_flags(parser)
 
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
-    device = pick(flags.device)
+    device = resolve_device(flags.device)
     data = resident(load(flags.data), device)
     end = flags.to_epoch or flags.epochs
     if not 0 <= flags.from_epoch < end <= flags.epochs:
@@ -60,7 +60,7 @@ def main(flags: argparse.Namespace) -> None:
     model = network(start)
     chosen = {option.name: getattr(flags, option.name) for option in options()}
     part = {"epochs": flags.epochs, "begin": flags.from_epoch, "end": end}
-    hook = build(flags.method, Goal(**chosen, **part, masks=start.masks or None))
+    hook = build(flags.method, SparsifyConfig(**chosen, **part, masks=start.masks or None))
     epoch = steps_per_epoch(len(data.train.labels), flags.batch_size)
     rates = pretrain_rates(
         flags.schedule,
@@ -80,12 +80,12 @@ def main(flags: argparse.Namespace) -> None:
         device=device,
         state=state,
     )
-    if not leave():
+    if not leave_group():
         return
     masks = {name: mask.cpu().contiguous() for name, mask in hook.masks.items()}
     trained = Checkpoint(model.cpu().state_dict(), masks, start.meta)
     trained.meta.update(sparsity=fraction_pruned(trained, masks), phase=flags.phase)
-    with publish(flags.out) as folder:
+    with atomic_folder(flags.out) as folder:
         write(folder, trained, data, device)
         rates_tensor = torch.tensor(rates, dtype=torch.float64)
         save_tensors(folder / "learning_rates.safetensors", {"learning_rate": rates_tensor})

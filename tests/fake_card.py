@@ -230,7 +230,7 @@ def card() -> Iterator[Reads]:
         stack.enter_context(patch("torch.autograd._engine_run_backward", run_backward))
         stack.enter_context(patch.object(nn.Module, "_apply", _apply))
         stack.enter_context(patch("torch._fused_sgd_", fused_sgd))
-        stack.enter_context(patch("pipeline.tensors.safe_open", RealFile))
+        stack.enter_context(patch("pipeline.storage.tensors.safe_open", RealFile))
         stack.enter_context(patch("torch.cuda.default_generators", (torch.Generator(),)))
         stack.enter_context(patch("torch.cuda.current_device", lambda: CARD.index))
         # Autocast asks for the card before it casts.

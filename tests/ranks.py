@@ -15,20 +15,20 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipeline.data.base import IGNORE, Dataset
-from pipeline.sparsify.base import Goal
+from pipeline.sparsify.base import SparsifyConfig
 from pipeline.sparsify.build import build, names
-from pipeline.swa import AverageEpochs
 from pipeline.train.augment import Augmentation
-from pipeline.train.distributed import average, own, rank
+from pipeline.train.distributed import all_reduce_mean, local_shard, rank
 from pipeline.train.loop import Hook, Settings, train
-from pipeline.train.whole_batch import synchronise
+from pipeline.train.swa import AverageEpochs
+from pipeline.train.sync_batchnorm import synchronise
 from tests.test_loop import dataset, random_masks, small
 
 AUGMENTED = Augmentation(crop_padding=1, flip=True, rotation=10.0)
 SETTINGS = Settings(15, 5e-4, clip_norm=0.5, label_smoothing=0.1, augmentation=AUGMENTED)
 DEVICE = torch.device(os.environ.get("RANKS_DEVICE", "cpu"))
 RATES = [0.05 - 0.004 * step for step in range(12)]  # three epochs of 64 // 15 steps
-GOAL = Goal(sparsity=0.5, epochs=3, pruning_steps=2, refresh=2, penalty=1e-3, alpha=1e-3)
+GOAL = SparsifyConfig(sparsity=0.5, epochs=3, pruning_steps=2, refresh=2, penalty=1e-3, alpha=1e-3)
 
 
 def plain(*more: nn.Module) -> nn.Module:
@@ -136,7 +136,7 @@ def norm() -> dict[str, Any]:
     layer.to(DEVICE)
     if dist.is_initialized():
         synchronise(layer, DEVICE)
-    part = own(7)
+    part = local_shard(7)
     x = inputs[part].to(DEVICE, copy=True).requires_grad_()
     y = layer(x)
     (y * weights[part].to(DEVICE)).sum().backward()
@@ -148,7 +148,7 @@ def means() -> list[Tensor]:
     """Return means of two tensors, one in another layout, over 1 and 3 examples."""
     ones = torch.ones(2, 3, 2, 2).to(memory_format=torch.channels_last)
     sums = [ones * 10 * rank(), torch.arange(3.0) + rank()]
-    average(sums, torch.tensor([1, 3])[rank()])
+    all_reduce_mean(sums, torch.tensor([1, 3])[rank()])
     return sums
 
 

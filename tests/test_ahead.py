@@ -4,11 +4,11 @@ import threading
 
 import pytest
 
-from pipeline.data.formats import ahead
+from pipeline.data.formats import prefetch
 
 
 def test_work_ahead_comes_in_order_and_no_further_ahead_than_there_are_threads(monkeypatch):
-    monkeypatch.setattr(ahead, "threads", lambda: 3)
+    monkeypatch.setattr(prefetch, "threads", lambda: 3)
     begun, lock = [], threading.Lock()
 
     def work(item: int) -> int:
@@ -16,7 +16,7 @@ def test_work_ahead_comes_in_order_and_no_further_ahead_than_there_are_threads(m
             begun.append(item)
         return item * item
 
-    results = ahead.ahead(work, range(50))
+    results = prefetch.prefetch(work, range(50))
     for expected in range(10):
         assert next(results) == expected**2
         assert len(begun) <= expected + 5  # three in threads, one waiting, and the one handed out
@@ -28,7 +28,7 @@ def test_an_error_comes_where_its_result_would():
     def work(item: int) -> float:
         return 1 / (2 - item)
 
-    results = ahead.ahead(work, range(9))
+    results = prefetch.prefetch(work, range(9))
     assert [next(results), next(results)] == [0.5, 1.0]
     with pytest.raises(ZeroDivisionError):
         next(results)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from pipeline.channels.matching import match
 from pipeline.channels.permutation_spec import STAYS, PermutationSpec, permutation_spec
 from pipeline.channels.permute import permuted, permuted_checkpoint
-from pipeline.checkpoint import Checkpoint, sparsity
 from pipeline.errors import UserError
 from pipeline.models.build import build
-from pipeline.prune.reprune import superpose
+from pipeline.prune.reprune import average_union
+from pipeline.storage.checkpoint import Checkpoint, sparsity
 
 SIZES = {  # a group a residual stream, and one inside each block; widths of the published networks
     "resnet8": [16, 16, 32, 32, 64, 64],
@@ -214,8 +214,8 @@ def test_the_mean_is_as_sparse_as_what_all_masks_prune():
     w, v = torch.tensor([True, True, False, False]), torch.tensor([False, True])
     one = Checkpoint(state, {"w": w, "v": v, "scale": v}, {})
     two = Checkpoint(state, {"w": w.roll(1)}, {})
-    assert sparsity(superpose([one, one], names), names) == pytest.approx(3 / 6)
-    assert sparsity(superpose([one, two], names), names) == pytest.approx(1 / 6)
+    assert sparsity(average_union([one, one], names), names) == pytest.approx(3 / 6)
+    assert sparsity(average_union([one, two], names), names) == pytest.approx(1 / 6)
 
 
 def test_a_symmetry_names_only_what_moves():

@@ -8,12 +8,12 @@ import pytest
 import torch
 import yaml
 
-from pipeline.checkpoint import load, load_tensors
-from pipeline.params import load as load_params
+from pipeline.config.experiment import load as load_params
 from pipeline.plan.build import build, studies
-from pipeline.plan.nodes import Plan
+from pipeline.plan.plan import Plan
 from pipeline.report.studies import alignment, interpolation, swa
-from pipeline.report.study import Study, read
+from pipeline.report.studies.base import Study, read
+from pipeline.storage.checkpoint import load, load_tensors
 from tests.project import Project, ran
 
 ROOT = Path(__file__).parent.parent
@@ -22,7 +22,7 @@ OVER = ("mean", "max")  # of the pairs
 
 def plan(method: str, **values: object) -> Plan:
     """Plan the default experiment with one method and other ``values``."""
-    return build(load_params(ROOT / "params.yaml").changed({"methods": [method], **values}))
+    return build(load_params(ROOT / "params.yaml").with_values({"methods": [method], **values}))
 
 
 def retrained(of: Plan) -> list[dict]:

@@ -13,14 +13,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline import params
 from pipeline.bundle import origin, pack
 from pipeline.bundle.build import Options, build
-from pipeline.bundle.intake import RUNS, experiment, take_in
+from pipeline.bundle.intake import RUNS, experiment_id, take_in
 from pipeline.bundle.wheels import platforms
+from pipeline.config import experiment
 from pipeline.errors import UserError
 from pipeline.plan.build import build as plan_build
-from pipeline.run.loop import turns
+from pipeline.run.scheduler import turns
 from tests.project import ROOT
 
 FACTS = {
@@ -85,8 +85,8 @@ def test_rows_are_taken_in_once_and_without_what_was_not_measured(tmp_path, monk
 def test_seeds_and_methods_do_not_tell_experiments_apart_but_settings_do():
     values = {"m": 3, "seeds": [0], "methods": ["sms"], "pretrain": {"epochs": 200}}
     same = values | {"seeds": [1, 2], "methods": ["imp"], "evaluate": {"groups": False}}
-    assert experiment(values) == experiment(same)
-    assert experiment(values) != experiment(values | {"pretrain": {"epochs": 100}})
+    assert experiment_id(values) == experiment_id(same)
+    assert experiment_id(values) != experiment_id(values | {"pretrain": {"epochs": 100}})
 
 
 def test_a_damaged_archive_and_a_strange_file_are_refused(tmp_path):
@@ -142,7 +142,7 @@ def test_trainings_of_table_5_end_phase_by_phase(tmp_path):
         "data: {name: image_folder, path: data/cifar10}\nevaluate: {corruptions: none}\n"
         "pretrain: {precision: bf16}\n"
     )
-    plan = plan_build(params.load(tmp_path / "params.yaml"))
+    plan = plan_build(experiment.load(tmp_path / "params.yaml"))
     inputs = {name: node.inputs for name, node in plan.nodes.items()}
     readers: dict[str, list[str]] = {name: [] for name in inputs}
     for name, reads in inputs.items():

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from safetensors.torch import save_file
 
-from pipeline.checkpoint import (
+from pipeline.errors import UserError
+from pipeline.storage.checkpoint import (
     Checkpoint,
     load,
     load_tensors,
@@ -21,8 +22,7 @@ from pipeline.checkpoint import (
     sparsity,
     write_json,
 )
-from pipeline.errors import UserError
-from pipeline.packing import pack, unpack
+from pipeline.storage.sparse_codec import pack, unpack
 
 in_one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 from sklearn.datasets import load_sample_image
 
 from pipeline.errors import UserError
-from pipeline.evaluate.corruptions import blur, elastic, generate, pixels, textures, weather
+from pipeline.evaluate.corruptions import blur, elastic, filters, generate, textures, weather
 from pipeline.evaluate.corruptions.constants import CIFAR, NAMES_15, NAMES_19, SEVERITIES, TABLES
 from pipeline.evaluate.corruptions.generate import CORRUPTIONS, constants_for
 from pipeline.evaluate.corruptions.spatter import edges, equalised
@@ -129,20 +129,20 @@ def test_a_grey_channel_is_treated_as_grey_in_colour(name):
     for severity in SEVERITIES:
         one = generate.generate(grey, name, severity, "cifar").astype(int)
         three = generate.generate(grey.repeat(3, axis=-1), name, severity, "cifar")
-        assert np.abs(one - three @ pixels.LUMA[:, None]).max() <= 1.01
+        assert np.abs(one - three @ filters.LUMA[:, None]).max() <= 1.01
 
 
 # --- what each does -----------------------------------------------------------------------------
 
 
 def test_gaussian_noise_has_its_deviation():
-    noise = pixels.unit(CORRUPTIONS["gaussian_noise"](GREY, 0.1, rng())) - 100 / 255
+    noise = filters.unit(CORRUPTIONS["gaussian_noise"](GREY, 0.1, rng())) - 100 / 255
     assert noise.std() == pytest.approx(0.1, rel=0.02)
     assert noise.mean() == pytest.approx(-0.5 / 255, abs=0.002)  # bytes are truncated
 
 
 def test_shot_noise_has_poisson_s_variance():
-    noise = pixels.unit(CORRUPTIONS["shot_noise"](GREY, 75, rng()))
+    noise = filters.unit(CORRUPTIONS["shot_noise"](GREY, 75, rng()))
     assert noise.var() == pytest.approx(100 / 255 / 75, rel=0.03)
 
 
@@ -192,7 +192,7 @@ def test_zoom_is_scipy_s_of_the_middle(size, factor):
     middle = x[:, top : top + crops[0], left : left + crops[1]]
     # grid_mode off, and the edge's value instead of black where rounding leaves the middle
     expected = ndimage.zoom(middle, (1, factor, factor, 1), order=1, mode="nearest")
-    found = pixels.zoomed(x, factor)
+    found = filters.zoomed(x, factor)
     np.testing.assert_allclose(found, expected[:, :size, : size + 3], atol=1e-12)
 
 
@@ -200,7 +200,7 @@ def test_zoom_is_scipy_s_of_the_middle(size, factor):
 def test_smear_spreads_a_point_along_its_angle(angle, step):
     x = np.zeros((1, 41, 41, 1))
     x[0, 20, 20] = 1
-    spread = pixels.smear(x, 4, 2.0, np.array([angle]))[0, :, :, 0]
+    spread = filters.smear(x, 4, 2.0, np.array([angle]))[0, :, :, 0]
     assert spread.sum() == pytest.approx(1)
     weights = np.exp(-(np.arange(9) ** 2) / 8) / np.exp(-(np.arange(9) ** 2) / 8).sum()
     if step is None:  # diagonal: rows and columns move together
@@ -300,7 +300,7 @@ def test_drawn_ice_looks_like_the_benchmarks_photographs(side, scale, kinds):
             left = random.integers(whole.shape[1] - side)
             crops.append(whole[top : top + side, left : left + side])
     photographed, drawn = np.stack(crops), textures.ice((100, side, side), scale, kinds, random)
-    grey = [patches @ pixels.LUMA for patches in (photographed, drawn)]
+    grey = [patches @ filters.LUMA for patches in (photographed, drawn)]
     colours = [patches.mean((0, 1, 2)) for patches in (photographed, drawn)]
     np.testing.assert_allclose(colours[1], colours[0], atol=0.06)
     contrast = [patches.std((1, 2)).mean() for patches in grey]
@@ -311,7 +311,7 @@ def test_drawn_ice_looks_like_the_benchmarks_photographs(side, scale, kinds):
 
 
 def test_ice_has_bright_crystals_and_patches_of_different_light():
-    patches = textures.ice((200, 32, 32), 5, 1, rng()) @ pixels.LUMA
+    patches = textures.ice((200, 32, 32), 5, 1, rng()) @ filters.LUMA
     centred = patches - patches.mean((1, 2), keepdims=True)
     assert (centred**3).mean() / (centred**2).mean() ** 1.5 > 0.1
     assert patches.mean((1, 2)).std() == pytest.approx(
@@ -380,7 +380,7 @@ def test_spatter_is_the_package_s_but_for_its_approximate_distances(package, mon
 
 @pytest.mark.parametrize("sigma", [0.7, 1, 3])
 def test_edges_and_equalisation_are_opencv_s(package, sigma):
-    level = (pixels.gaussian(rng().random((10, 40, 50)), sigma) * 255).astype(np.uint8)
+    level = (filters.gaussian(rng().random((10, 40, 50)), sigma) * 255).astype(np.uint8)
     level[level < np.median(level)] = 0
     cv2 = package.cv2
     np.testing.assert_array_equal(edges(level), [cv2.Canny(one, 50, 150) > 0 for one in level])

@@ -9,8 +9,8 @@ from pipeline.channels.products import WEIGHTLESS, macs
 from pipeline.errors import UserError
 from pipeline.evaluate.cost import cost
 from pipeline.models.build import build, names
-from pipeline.prune.parameters import check_network, prunable
-from pipeline.sparsify.base import Goal
+from pipeline.prune.prunable import check_network, prunable
+from pipeline.sparsify.base import SparsifyConfig
 from pipeline.sparsify.build import build as build_method
 from pipeline.sparsify.build import names as methods
 from pipeline.train.loop import train
@@ -212,7 +212,7 @@ def test_attention_is_pruned_during_training_by_every_method(method):
     torch.manual_seed(0)
     data, model = dataset(), Attention()
     model.patches = nn.Conv2d(1, 8, 3, 3, padding=1)
-    goal = Goal(0.5, epochs=2, pruning_steps=1, penalty=0.01, alpha=0.01, initial=-3.0)
+    goal = SparsifyConfig(0.5, epochs=2, pruning_steps=1, penalty=0.01, alpha=0.01, initial=-3.0)
     hook = build_method(method, goal)
     train(model, data, SETTINGS, [0.05] * 6, seed=0, hooks=[hook])
     assert set(hook.masks) == set(prunable(model))

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import disk
 from pipeline.errors import UserError
-from pipeline.run.local import Local
+from pipeline.run.local import LocalEngine
+from pipeline.storage import disk_space
 from tests.toy import SOURCE, Toy, alone
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # DVC's own
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  
 FILL = """
 import argparse
 from pathlib import Path
-from pipeline.cli import publish, run
+from pipeline.stagekit.cli import publish, run
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--megabytes", type=int)
@@ -75,7 +75,7 @@ def test_a_disk_that_a_stage_fills(small: Toy, capfd: pytest.CaptureFixture[str]
     small.add("other")
     mount = small.root.parent
     with pytest.raises(UserError) as error:
-        small.execute(engine=Local(small.root, 1, ()))
+        small.execute(engine=LocalEngine(small.root, 1, ()))
     sentence = f"no space left on the disk at {mount} ("
     assert str(error.value).startswith(sentence)
     assert "of 8.4 MB free): 1 stages are done and kept, 2 are left" in str(error.value)
@@ -86,7 +86,7 @@ def test_a_disk_that_a_stage_fills(small: Toy, capfd: pytest.CaptureFixture[str]
     assert small.ran() == ["first"]
     assert yaml.safe_load(small.lock())["stages"].keys() == {"first"}
     mounted(mount, "64m", "remount")
-    assert set(small.execute(engine=Local(small.root, 1, ())).ran) == {"big", "other"}
+    assert set(small.execute(engine=LocalEngine(small.root, 1, ())).ran) == {"big", "other"}
 
 
 def full_disk(*_: object, **__: object) -> None:
@@ -112,7 +112,7 @@ def test_a_disk_that_fills_in_between(
     with monkeypatch.context() as patch:
         patch.setattr(*where[place])
         if place == "flush":
-            patch.setattr("pipeline.run.loop.FLUSH", -1.0)
+            patch.setattr("pipeline.run.scheduler.FLUSH", -1.0)
         with pytest.raises(UserError, match=r"no space left on the disk at .* free\): \d stages"):
             toy.execute(jobs=1)
     assert "third" not in toy.ran()
@@ -121,13 +121,13 @@ def test_a_disk_that_fills_in_between(
 
 def test_errors_of_a_full_disk_and_others(tmp_path: Path) -> None:
     error = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "a" / "b"))
-    assert f"the disk at {disk.mount(tmp_path)} (" in str(disk.shortage(error))
+    assert f"the disk at {disk_space.mount(tmp_path)} (" in str(disk_space.shortage(error))
     for text in ("I/O error: No space left on device (os error 28)", "database or disk is full"):
-        assert disk.shortage(RuntimeError(text)) is not None
-    assert disk.shortage(OSError(errno.EACCES, "Permission denied")) is None
+        assert disk_space.shortage(RuntimeError(text)) is not None
+    assert disk_space.shortage(OSError(errno.EACCES, "Permission denied")) is None
     chained = ValueError("no cache")
     chained.__cause__ = error
-    assert disk.shortage(chained) == disk.shortage(error)
+    assert disk_space.shortage(chained) == disk_space.shortage(error)
 
 
 def test_a_report_that_finds_no_room(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pipeline.sparsify.build import names
 from pipeline.train.batches import Batches
-from pipeline.train.distributed import own, rank, share, total, world
+from pipeline.train.distributed import all_reduce_sum, local_shard, rank, shard, world
 from tests.project import Project, ran
 from tests.ranks import AUGMENTED, GOAL, SCENARIOS, norm
 from tests.test_loop import dataset
@@ -81,14 +81,14 @@ def assert_close(left: dict[str, Tensor], right: dict[str, Tensor], error: float
 
 @given(st.integers(0, 300), st.integers(1, 20))
 def test_shares_follow_each_other_and_differ_by_one_at_most(count: int, of: int) -> None:
-    rows = [list(range(count))[share(count, number, of)] for number in range(of)]
+    rows = [list(range(count))[shard(count, number, of)] for number in range(of)]
     assert [row for part in rows for row in part] == list(range(count))
     assert max(map(len, rows)) - min(map(len, rows)) <= 1
 
 
 def test_a_process_alone_has_everything() -> None:
-    assert (world(), rank(), own(7)) == (1, 0, slice(0, 7))
-    assert total(torch.tensor([2.0, 3.0])).tolist() == [2, 3]
+    assert (world(), rank(), local_shard(7)) == (1, 0, slice(0, 7))
+    assert all_reduce_sum(torch.tensor([2.0, 3.0])).tolist() == [2, 3]
 
 
 def test_shares_of_a_batch_are_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,9 @@ def test_shares_of_a_batch_are_the_batch(monkeypatch: pytest.MonkeyPatch) -> Non
 
     whole, parts = epochs(), []
     for number in range(3):
-        monkeypatch.setattr("pipeline.train.batches.own", lambda n, r=number: share(n, r, 3))
+        monkeypatch.setattr(
+            "pipeline.train.batches.local_shard", lambda n, r=number: shard(n, r, 3)
+        )
         parts.append(epochs())
     assert [len(part[0][1]) for part in parts] == [6, 7, 7]
     for step, (images, labels) in enumerate(whole):

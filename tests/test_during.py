@@ -10,18 +10,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.checkpoint import load as load_checkpoint
-from pipeline.checkpoint import load_tensors, read_json
+from pipeline.config.experiment import Experiment, load
 from pipeline.errors import UserError
-from pipeline.files import write_json
-from pipeline.params import Experiment, load
-from pipeline.plan import graph
+from pipeline.plan import dvc_yaml
 from pipeline.plan.build import build, methods
-from pipeline.plan.nodes import Node, Plan
-from pipeline.prune.ramp import ramp
+from pipeline.plan.plan import Plan, Stage
+from pipeline.report.load import read
 from pipeline.report.page import page
-from pipeline.report.read import read
-from pipeline.rounding import exact, share
+from pipeline.rounding import exact, round_fraction
+from pipeline.schedules.ramp import ramp
+from pipeline.storage.atomic_files import write_json
+from pipeline.storage.checkpoint import load as load_checkpoint
+from pipeline.storage.checkpoint import load_tensors, read_json
 from tests.project import PARAMS, TINY, Project, ran, trained
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +35,7 @@ def plan(during: dict[str, object] | None = None, **changes: object) -> Plan:
     return build(Experiment.model_validate(own | changes | {"during": during or {}}))
 
 
-def trainings(of: Plan, method: str) -> list[Node]:
+def trainings(of: Plan, method: str) -> list[Stage]:
     return [n for n in of.nodes.values() if n.script == "sparsify" and f"-{method}-p" in n.name]
 
 
@@ -56,9 +56,9 @@ def test_a_single_training_reports_the_last_phase(method):
     assert (row.model, row.phase, row.candidates) == (node.name, 3, ())
     assert (node.arguments["epochs"], node.inputs) == (30, ("data",))
     assert node.arguments["seed"] == of.nodes["s0-dense"].arguments["seed"], "from the same weights"
-    assert f"pipeline/sparsify/{method}.py" in graph.dependencies(node)
+    assert f"pipeline/sparsify/{method}.py" in dvc_yaml.dependencies(node)
     others = {f"pipeline/sparsify/{name}.py" for name in SINGLE if name != method}
-    assert not others & set(graph.dependencies(node))
+    assert not others & set(dvc_yaml.dependencies(node))
 
 
 def test_only_methods_that_can_be_told_are_told_a_sparsity():
@@ -121,7 +121,7 @@ def test_copies_take_up_every_interval_where_the_one_before_ends(method, m, epoc
 @given(st.integers(1, 5), st.integers(6, 100), st.floats(0.05, 0.95))
 def test_bimp_spends_exactly_the_budget(phases, epochs, dense_share):
     own = {"epochs": epochs, "dense_share": dense_share}
-    if epochs - share(dense_share, epochs) < phases:
+    if epochs - round_fraction(dense_share, epochs) < phases:
         with pytest.raises(UserError, match=r"during.dense_share leaves no epoch"):
             plan(own, phases=phases, methods=["bimp"])
         return
@@ -148,14 +148,14 @@ def test_laws_of_the_plan():
         assert set(node.inputs) <= seen
         seen.add(node.name)
         assert set(node.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_")
-    work = {" ".join(graph.command(node)[:-1]) for node in whole.values()}
+    work = {" ".join(dvc_yaml.command(node)[:-1]) for node in whole.values()}
     assert len(work) == len(whole), "no two stages do the same work"
     reached = {name for node in whole.values() for name in node.inputs}
     ends = {node.script for node in whole.values() if node.name not in reached}
     assert ends <= {"evaluate", "compare", "robustness"}, "nothing is trained for nobody"
     for method in DURING:
         for name, node in plan(methods=[method]).nodes.items():
-            assert graph.command(node) == graph.command(whole[name])
+            assert dvc_yaml.command(node) == dvc_yaml.command(whole[name])
 
 
 @pytest.mark.parametrize("method", [*SINGLE, "gmp_sms", "dpf_sms"])
@@ -215,7 +215,7 @@ def test_sms_of_one_copy_is_the_method_alone_bit_for_bit(method, tmp_path, monke
         node = of.nodes[name]
         if node.script not in {"evaluate", "compare"}:
             script = importlib.import_module(f"stages.{node.script}")
-            words = shlex.split(" ".join(graph.command(node)))[2:]
+            words = shlex.split(" ".join(dvc_yaml.command(node)))[2:]
             script.main(script.parser.parse_args(words))
     folders = [Path("artifacts", row.model) for row in (alone, soup)]
     one, other = (load_checkpoint(folder / "model.safetensors") for folder in folders)
@@ -304,7 +304,7 @@ def test_sparsity_is_exact_and_zeros_are_where_the_masks_say(digits):
         pruned = sum(int((model.state[each] == 0).sum()) for each in model.masks)
         assert pruned == sum(int((~mask).sum()) for mask in model.masks.values())
         assert read_json(folder / "metrics.json")["sparsity"] == pruned / total
-        found[name] = (pruned, share(0.8, total))
+        found[name] = (pruned, round_fraction(0.8, total))
     came_out = {name: found.pop(name) for name in ("dst-p2", "str-p2")}
     assert all(pruned == asked for pruned, asked in found.values())
     assert all(0 < pruned != asked for pruned, asked in came_out.values())

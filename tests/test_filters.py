@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.average import mean
+from pipeline.averaging import mean
 from pipeline.channels.operations import trace
 from pipeline.channels.zero_channels import dead_parameter_masks
-from pipeline.checkpoint import Checkpoint, load, save
-from pipeline.checkpoint import sparsity as sparsity_of
 from pipeline.errors import UserError
 from pipeline.models.build import build
 from pipeline.models.wrn20 import WideBlock
 from pipeline.prune.filters import keep, prune_filters
-from pipeline.prune.parameters import prunable
-from pipeline.prune.reprune import superpose
+from pipeline.prune.prunable import prunable
+from pipeline.prune.reprune import average_union
 from pipeline.soup.uniform import average as uniform
+from pipeline.storage.checkpoint import Checkpoint, load, save
+from pipeline.storage.checkpoint import sparsity as sparsity_of
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.loop import train
 from tests.test_loop import SETTINGS, dataset
@@ -289,7 +289,7 @@ def test_runs_that_lost_different_filters_are_averaged_and_pruned_again():
     models = [network("wide", seed) for seed in range(3)]
     runs = [prune_filters(checkpoint_of(model), model, 0.5)[0] for model in models]
     names = prunable(models[0])
-    superposed = superpose(runs, names)
+    superposed = average_union(runs, names)
     pruned, metrics = prune_filters(superposed, models[0], 0.5)
     average = mean([run.state for run in runs])
     assert sparsity_of(superposed, names) < metrics["sparsity"] == runs[0].meta["sparsity"]
@@ -303,7 +303,7 @@ def test_connectivity_aware_averages_count_only_runs_that_keep_a_filter():
     """Of BatchNorm's scales as of weights."""
     models = [network("wide", seed) for seed in range(3)]
     runs = [prune_filters(checkpoint_of(model), model, 0.5)[0] for model in models]
-    average = superpose(runs, prunable(models[0]), "caa").state
+    average = average_union(runs, prunable(models[0]), "caa").state
     scales = {name for run in runs for name in run.masks if "bn" in name and "weight" in name}
     assert scales
     for name in scales:

@@ -16,28 +16,28 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline import params
-from pipeline.checkpoint import Checkpoint
-from pipeline.checkpoint import save as save_checkpoint
+from pipeline.config import experiment
 from pipeline.data.base import Dataset, Split
 from pipeline.data.base import load as load_data
 from pipeline.data.base import save as save_data
-from pipeline.data.formats import ahead
+from pipeline.data.formats import prefetch
 from pipeline.errors import UserError
-from pipeline.evaluate.corruptions import streamed
-from pipeline.evaluate.corruptions.arrays import Arrays
+from pipeline.evaluate.corruptions import generated_set
 from pipeline.evaluate.corruptions.constants import NAMES_15, NAMES_19, SEVERITIES
-from pipeline.evaluate.corruptions.folders import Folders
+from pipeline.evaluate.corruptions.folder_set import FolderSet
 from pipeline.evaluate.corruptions.generate import generate
-from pipeline.evaluate.corruptions.listing import listed
-from pipeline.evaluate.corruptions.opened import opened
-from pipeline.evaluate.corruptions.streamed import Streamed, too_large
-from pipeline.evaluate.resume import Cells, side_file
+from pipeline.evaluate.corruptions.generated_set import GeneratedSet, too_large
+from pipeline.evaluate.corruptions.manifest import list_files
+from pipeline.evaluate.corruptions.npy_set import NpySet
+from pipeline.evaluate.corruptions.open_set import open_set
+from pipeline.evaluate.partial_results import PartialResults, side_file
 from pipeline.evaluate.robustness import robustness
 from pipeline.models.build import build
 from pipeline.plan.build import build as plan_of
-from pipeline.plan.graph import dependencies
-from pipeline.plan.nodes import Plan
+from pipeline.plan.dvc_yaml import dependencies
+from pipeline.plan.plan import Plan
+from pipeline.storage.checkpoint import Checkpoint
+from pipeline.storage.checkpoint import save as save_checkpoint
 from pipeline.train.predict import logits
 from stages import corrupt, list_corruptions
 from stages import robustness as stage
@@ -76,8 +76,8 @@ def tree(
     return root
 
 
-def folders(root: Path, classes=WNIDS, size: int = 8) -> Folders:
-    return Folders(root, listed(root, classes)["cells"], classes, size)
+def folders(root: Path, classes=WNIDS, size: int = 8) -> FolderSet:
+    return FolderSet(root, list_files(root, classes)["cells"], classes, size)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_a_class_is_known_by_its_name_and_others_are_left_alone(small):
 
 
 def test_batches_are_cut_in_order_and_only_a_few_are_in_memory(small, monkeypatch):
-    monkeypatch.setattr("pipeline.evaluate.corruptions.folders.step_of", lambda *_: 4)
+    monkeypatch.setattr("pipeline.evaluate.corruptions.folder_set.set_batch_size", lambda *_: 4)
     batches = list(folders(small).batches("snow", 1))
     assert [len(labels) for _, labels in batches] == [4, 2]
     assert torch.cat([images[:, 2, 0, 0] for images, _ in batches]).tolist() == [0, 1, 2, 3, 4, 5]
@@ -172,7 +172,7 @@ def test_what_is_not_whole_is_named_before_anything_is_evaluated(tmp_path, damag
     root = tree(tmp_path / "set")
     damage(root)
     with pytest.raises(UserError, match=named):
-        listed(root, WNIDS)
+        list_files(root, WNIDS)
 
 
 def test_without_the_extra_archive_there_is_no_mean_of_19(tmp_path):
@@ -220,7 +220,7 @@ def whole(found, name: str, severity: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_set_made_while_read_is_the_corrupted_test_set(name):
     """Of corruptions without randomness, which cannot know how they were cut into blocks."""
     test = clean()
-    images, labels = whole(Streamed(test, "imagenet", seed=0), name, 3)
+    images, labels = whole(GeneratedSet(test, "imagenet", seed=0), name, 3)
     expected = generate(test.images.permute(0, 2, 3, 1).contiguous().numpy(), name, 3, "imagenet")
     np.testing.assert_array_equal(images.permute(0, 2, 3, 1).numpy(), expected)
     assert labels.tolist() == test.labels.tolist()
@@ -228,24 +228,24 @@ def test_a_set_made_while_read_is_the_corrupted_test_set(name):
 
 def test_threads_and_order_change_no_bit_and_seeds_do(monkeypatch):
     test = clean()
-    first = whole(Streamed(test, "imagenet", seed=0), "snow", 2)[0]
-    monkeypatch.setattr(ahead, "threads", lambda: 1)
-    found = Streamed(test, "imagenet", seed=0)
+    first = whole(GeneratedSet(test, "imagenet", seed=0), "snow", 2)[0]
+    monkeypatch.setattr(prefetch, "threads", lambda: 1)
+    found = GeneratedSet(test, "imagenet", seed=0)
     whole(found, "fog", 1)
     assert torch.equal(whole(found, "snow", 2)[0], first)
-    other = whole(Streamed(test, "imagenet", seed=1), "snow", 2)[0]
+    other = whole(GeneratedSet(test, "imagenet", seed=1), "snow", 2)[0]
     assert (other != first).any()
 
 
 def test_no_two_blocks_share_their_noise():
     same = Split(torch.full((64, 3, 16, 16), 128, dtype=torch.uint8), torch.zeros(64).long())
-    images = whole(Streamed(same, "imagenet", seed=0), "gaussian_noise", 1)[0].double()
+    images = whole(GeneratedSet(same, "imagenet", seed=0), "gaussian_noise", 1)[0].double()
     one, other = images[:32].flatten(), images[32:].flatten()
     assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 0.02
 
 
 def test_of_many_test_images_some_are_drawn_once():
-    found = Streamed(clean(), "imagenet", seed=0, most=20)
+    found = GeneratedSet(clean(), "imagenet", seed=0, most=20)
     rows = found.rows()
     assert len(set(rows.tolist())) == 20
     assert rows.tolist() == sorted(rows.tolist())
@@ -255,12 +255,12 @@ def test_of_many_test_images_some_are_drawn_once():
 
 
 @pytest.mark.parametrize(
-    ("shape", "streamed"),
+    ("shape", "generated"),
     [((10_000, 3, 32, 32), False), ((300, 3, 224, 224), False), ((50_000, 3, 224, 224), True)],
 )
-def test_sets_of_gigabytes_are_not_stored(shape, streamed):
+def test_sets_of_gigabytes_are_not_stored(shape, generated):
     """CIFAR-10-C takes 2.9 GB and is; ImageNet-C would take 715 GB."""
-    assert too_large(shape) == streamed
+    assert too_large(shape) == generated
 
 
 @pytest.mark.parametrize("side", [64, 96, 128, 224])
@@ -309,7 +309,7 @@ def result(root: Path) -> str:
 
 
 def test_a_set_too_large_to_store_is_described_and_evaluated(place, monkeypatch):
-    monkeypatch.setattr(streamed, "LARGEST_STORED", 3 * 40 * 40 * 3 * 95 - 1)
+    monkeypatch.setattr(generated_set, "LARGEST_STORED", 3 * 40 * 40 * 3 * 95 - 1)
     corrupt.main(flags(place, out=place / "artifacts" / "corruptions"))
     made = {path.name for path in (place / "artifacts" / "corruptions").iterdir()}
     assert made == {"meta.json"}
@@ -317,7 +317,7 @@ def test_a_set_too_large_to_store_is_described_and_evaluated(place, monkeypatch)
     found = json.loads(result(place))
     assert found["synthetic"] is True
     assert found["about"] == "the test images with ImageNet-C's constants"
-    monkeypatch.setattr(streamed, "LARGEST_STORED", 3 * 40 * 40 * 3 * 95)
+    monkeypatch.setattr(generated_set, "LARGEST_STORED", 3 * 40 * 40 * 3 * 95)
     corrupt.main(flags(place, out=place / "artifacts" / "corruptions"))
     stage.main(flags(place))
     stored = json.loads(result(place))
@@ -350,9 +350,9 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(small, tmp_path):
     assert len(set(seen)) == 95
     side, first, second = tmp_path / "side.json", [], []
     with pytest.raises(Stopped):
-        robustness(counting(first, after=33), found, Cells(side))
+        robustness(counting(first, after=33), found, PartialResults(side))
     assert len(json.loads(side.read_text())) == 33
-    resumed = robustness(counting(second), found, Cells(side))
+    resumed = robustness(counting(second), found, PartialResults(side))
     assert len(second) == 62
     assert not set(first) & set(second)
     assert json.dumps(resumed) == json.dumps(expected)
@@ -368,20 +368,20 @@ def test_arrays_are_resumed_as_well(tmp_path):
     for number, name in enumerate(NAMES_19):
         arrays[name] = images.copy()
         arrays[name][..., 0] = number
-    found, first, second = Arrays(arrays, labels, synthetic=False), [], []
+    found, first, second = NpySet(arrays, labels, synthetic=False), [], []
     expected = robustness(counting([]), found)
     with pytest.raises(Stopped):
-        robustness(counting(first, after=50), found, Cells(tmp_path / "side.json"))
-    assert robustness(counting(second), found, Cells(tmp_path / "side.json")) == expected
+        robustness(counting(first, after=50), found, PartialResults(tmp_path / "side.json"))
+    assert robustness(counting(second), found, PartialResults(tmp_path / "side.json")) == expected
     assert (len(first), len(second)) == (50, 45)
 
 
 def test_half_a_side_file_counts_as_none(tmp_path):
     (tmp_path / "side.json").write_text('{"fog/1": [3')
-    cells = Cells(tmp_path / "side.json")
+    cells = PartialResults(tmp_path / "side.json")
     assert ("fog", 1) not in cells
     cells.enter(("fog", 1), 1, 4)
-    assert Cells(tmp_path / "side.json").accuracy(("fog", 1)) == 0.25
+    assert PartialResults(tmp_path / "side.json").accuracy(("fog", 1)) == 0.25
 
 
 def test_whatever_could_change_a_bit_starts_another_side_file(place):
@@ -432,7 +432,7 @@ def planned(root: Path, official: Path | None) -> Plan:
     if official is not None:
         text += f"evaluate: {{corruptions_path: {official}}}\n"
     (root / "params.yaml").write_text(text)
-    return plan_of(params.load(root / "params.yaml"))
+    return plan_of(experiment.load(root / "params.yaml"))
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -462,16 +462,16 @@ def test_without_an_official_set_one_is_made(tmp_path):
 
 def test_imagenet_c_is_found_in_the_data_folder(tmp_path, monkeypatch):
     recipes = tmp_path / "recipes"
-    shutil.copytree(params.RECIPES, recipes)
+    shutil.copytree(experiment.RECIPES, recipes)
     recipe = (recipes / "cifar10_resnet18.yaml").read_text()
     (recipes / "large.yaml").write_text(recipe.replace("CIFAR-10-C", "ImageNet-C"))
-    monkeypatch.setattr(params, "RECIPES", recipes)
+    monkeypatch.setattr(experiment, "RECIPES", recipes)
     (tmp_path / "params.yaml").write_text(
         "recipe: large\nseed: 0\nm: 2\nmethods: [imp]\nmerge: [uniform]\n"
     )
-    assert params.load(tmp_path / "params.yaml").evaluate.corruptions_path is None
+    assert experiment.load(tmp_path / "params.yaml").evaluate.corruptions_path is None
     tree(tmp_path / "data" / "ImageNet-C", names=NAMES_15[:1], each=1)
-    assert params.load(tmp_path / "params.yaml").evaluate.corruptions_path == "data/ImageNet-C"
+    assert experiment.load(tmp_path / "params.yaml").evaluate.corruptions_path == "data/ImageNet-C"
 
 
 # --- real images ------------------------------------------------------------------------------
@@ -529,7 +529,7 @@ def test_real_images_against_a_plain_loop(real):
     network = resnet18(num_classes=4).eval()
     classes = sorted(path.name for path in (real / "val").iterdir())
     data = load_data(real / "artifacts" / "data")
-    corrupted = opened(real / "artifacts" / "corruptions", data)
+    corrupted = open_set(real / "artifacts" / "corruptions", data)
     for name, severity in [("fog", 1), ("glass_blur", 5), ("spatter", 3), ("contrast", 4)]:
         folder = next((real / "ImageNet-C").glob(f"*/{name}/{severity}"))
         scores, labels = [], []

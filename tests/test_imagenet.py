@@ -18,32 +18,32 @@ from torch import nn
 from torchvision import models, transforms
 from torchvision.transforms import functional as tv
 
-from pipeline.checkpoint import Checkpoint, read_json
-from pipeline.checkpoint import load as load_checkpoint
+from pipeline.config.experiment import RECIPES
+from pipeline.config.experiment import load as load_params
 from pipeline.data import imagenet
 from pipeline.data.base import Dataset, Split, load, save
 from pipeline.data.build import prepare
-from pipeline.data.formats import ahead
-from pipeline.data.formats.compressed import Compressed
+from pipeline.data.formats import prefetch
+from pipeline.data.formats.lazy_images import LazyImages
 from pipeline.errors import UserError
 from pipeline.evaluate.classification import summary
 from pipeline.evaluate.cost import cost
-from pipeline.merge_inputs import MergeInputs
-from pipeline.model_folder import write
+from pipeline.models._weights import load_weights
 from pipeline.models.build import build
-from pipeline.models.parts.weights import load_weights
-from pipeline.params import RECIPES
-from pipeline.params import load as load_params
 from pipeline.plan.build import build as plan
 from pipeline.prune.allocations.global_ import masks
-from pipeline.prune.parameters import prunable
-from pipeline.rates import pretrain_rates
-from pipeline.report import paper
-from pipeline.train import crops
+from pipeline.prune.prunable import prunable
+from pipeline.report.paper import lookup
+from pipeline.schedules.pretrain_lr import pretrain_rates
+from pipeline.stagekit.merge_inputs import MergeInputs
+from pipeline.stagekit.model_folder import write
+from pipeline.storage.checkpoint import Checkpoint, read_json
+from pipeline.storage.checkpoint import load as load_checkpoint
+from pipeline.train import random_resized_crop
 from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches
 from pipeline.train.batchnorm import reestimate
-from pipeline.train.distributed import share
+from pipeline.train.distributed import shard
 from pipeline.train.loop import Settings, train
 from pipeline.train.predict import logits
 from tests import shared
@@ -167,7 +167,7 @@ def test_packing_changes_pixels_little_and_labels_not_at_all(root, data):
 
 
 def test_equal_files_give_equal_bytes(root, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(ahead, "threads", lambda: 5)
+    monkeypatch.setattr(prefetch, "threads", lambda: 5)
     save(prepare("imagenet", imagenet.read(root, 28), seed=0), tmp_path / "again")
     for file in folder.iterdir():
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
@@ -232,7 +232,9 @@ def test_crops_follow_torchvisions_distribution(size, smallest):
     torch.manual_seed(1)
     count = 3000
     generator = torch.Generator().manual_seed(2)
-    ours = crops.draw(torch.tensor([size] * count), smallest, generator, flip=True).double()
+    ours = random_resized_crop.draw(
+        torch.tensor([size] * count), smallest, generator, flip=True
+    ).double()
     expected = theirs(size, smallest, count)
     for name, of in (
         ("top", lambda c: c[:, 0]),
@@ -252,7 +254,9 @@ def test_crops_follow_torchvisions_distribution(size, smallest):
 )
 def test_crops_lie_inside_and_are_as_large_and_wide_as_asked(height, width, smallest, seed):
     sizes = torch.tensor([[height, width]] * 20)
-    found = crops.draw(sizes, smallest, torch.Generator().manual_seed(seed), flip=False)
+    found = random_resized_crop.draw(
+        sizes, smallest, torch.Generator().manual_seed(seed), flip=False
+    )
     top, left, h, w, mirrored = found.unbind(1)
     assert ((top >= 0) & (left >= 0) & (h > 0) & (w > 0)).all()
     assert ((top + h <= height) & (left + w <= width)).all()
@@ -264,10 +268,10 @@ def test_crops_lie_inside_and_are_as_large_and_wide_as_asked(height, width, smal
 
 def test_each_image_has_its_own_draws():
     generator = torch.Generator().manual_seed(0)
-    one = crops.draw(torch.tensor([[300, 300]] * 6), 0.08, generator, flip=True)
+    one = random_resized_crop.draw(torch.tensor([[300, 300]] * 6), 0.08, generator, flip=True)
     generator = torch.Generator().manual_seed(0)
     sizes = torch.tensor([[300, 300]] * 2 + [[10, 2000]] + [[300, 300]] * 3)
-    other = crops.draw(sizes, 0.08, generator, flip=True)
+    other = random_resized_crop.draw(sizes, 0.08, generator, flip=True)
     assert torch.equal(one[[0, 1, 3, 4, 5]], other[[0, 1, 3, 4, 5]])
     assert len(one.unique(dim=0)) == 6
 
@@ -294,7 +298,7 @@ def batches(data: Dataset, size: int, augmentation: Augmentation = CUT) -> list:
 def test_batches_do_not_depend_on_the_number_of_threads(data, monkeypatch):
     epochs = []
     for threads in (1, 2, 7):
-        monkeypatch.setattr(ahead, "threads", lambda threads=threads: threads)
+        monkeypatch.setattr(prefetch, "threads", lambda threads=threads: threads)
         epochs.append(batches(data, 9))
     for other in epochs[1:]:
         for (images, labels), (images2, labels2) in zip(epochs[0], other, strict=True):
@@ -306,7 +310,9 @@ def test_batches_do_not_depend_on_the_number_of_threads(data, monkeypatch):
 def test_processes_decode_their_shares_of_the_same_batches(data, monkeypatch):
     whole, parts = batches(data, 5), []
     for number in range(2):
-        monkeypatch.setattr("pipeline.train.batches.own", lambda n, r=number: share(n, r, 2))
+        monkeypatch.setattr(
+            "pipeline.train.batches.local_shard", lambda n, r=number: shard(n, r, 2)
+        )
         parts.append(batches(data, 5))
     for step, (images, labels) in enumerate(whole):
         assert torch.equal(torch.cat([part[step][0] for part in parts]), images)
@@ -373,7 +379,7 @@ def test_what_a_thread_raises_reaches_the_training(data):
         def read(self, row: int) -> bytes:
             return b"no image" * (row + 1)
 
-    broken = replace(data, train=Split(Compressed(Broken(), 28), data.train.labels))
+    broken = replace(data, train=Split(LazyImages(Broken(), 28), data.train.labels))
     with pytest.raises(Exception, match="cannot identify image"):
         batches(broken, 9)
 
@@ -437,7 +443,7 @@ def test_table_3_of_the_paper_is_what_the_recipes_say(tmp_path):
 )
 def test_the_papers_rows_are_found(tmp_path, recipe, sparsity, method, phase, expected):
     own = load_params(edited(tmp_path, recipe=recipe, target_sparsity=sparsity))
-    found = paper.lookup(own, method, phase)
+    found = lookup.lookup(own, method, phase)
     assert found is not None
     assert (found.mean, found.table) == expected
 
@@ -447,7 +453,7 @@ def test_weights_taken_as_they_are_need_a_file_and_are_no_row_of_the_paper(tmp_p
         load_params(edited(tmp_path, recipe="imagenet_resnet50", pretrain__epochs=0))
     official = {"pretrain__epochs": 0, "network__weights": "resnet50.pth"}
     found = load_params(edited(tmp_path, recipe="imagenet_resnet50", **official))
-    assert paper.lookup(found, "imp", 3) is None
+    assert lookup.lookup(found, "imp", 3) is None
 
 
 def test_pruning_while_training_needs_epochs(tmp_path):

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.checkpoint import read_json
 from pipeline.errors import UserError
-from pipeline.interpolate import barrier, between, grid
+from pipeline.soup._interpolate import barrier, between, grid
+from pipeline.storage.checkpoint import read_json
 from tests.test_stages import data as prepared
 from tests.test_stages import pretrain, refused, stage
 

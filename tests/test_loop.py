@@ -22,7 +22,7 @@ from pipeline.models.build import build
 from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches
 from pipeline.train.loop import Hook, Settings, steps_per_epoch, train
-from pipeline.train.memory import keep_freed_memory
+from pipeline.train.malloc import configure_malloc
 from pipeline.train.predict import logits
 
 GOLDEN = Path(__file__).parent / "golden" / "loop.json"
@@ -315,7 +315,7 @@ def test_freed_memory_is_used_again_without_page_faults():
         torch.ones(16_000_000)  # 64 MB: 15,625 pages
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    keep_freed_memory()
+    configure_malloc()
     assert sum(faults() for _ in range(20)) < 15 * 15_625  # at first the heap finds its layout
     assert faults() < 1000
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
-from pipeline import checkpoint
-from pipeline.checkpoint import Checkpoint, load_tensors, read_json
 from pipeline.data.base import Dataset, Split
 from pipeline.errors import UserError
-from pipeline.merge_inputs import MergeInputs
-from pipeline.model_folder import network, read, write
 from pipeline.models.build import build
 from pipeline.soup import build as rules
+from pipeline.stagekit.merge_inputs import MergeInputs
+from pipeline.stagekit.model_folder import network, read, write
+from pipeline.storage import checkpoint
+from pipeline.storage.checkpoint import Checkpoint, load_tensors, read_json
 
 CPU = torch.device("cpu")
 META = {"network": "resnet8", "classes": 3, "channels": 1, "sparsity": 0.0}

@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.evaluate.classification import calibration_error, summary
 from pipeline.evaluate.groups import group_recall
 from pipeline.evaluate.intervals import wilson
-from pipeline.evaluate.metrics import accuracy, ensemble, hits, loss
+from pipeline.evaluate.metrics import accuracy, correct, ensemble, loss
 
 
 def summed_up(logits, labels, groups=None):
@@ -141,7 +141,7 @@ def test_a_diverged_network_is_named(value):
 @pytest.mark.parametrize("labels", [torch.tensor([0]), torch.empty(0, dtype=torch.int64)])
 def test_labels_that_do_not_fit_are_refused(labels):
     with pytest.raises(ValueError, match="do not fit"):
-        hits(torch.zeros(2 * len(labels), 3), labels)
+        correct(torch.zeros(2 * len(labels), 3), labels)
 
 
 @pytest.mark.parametrize("ids", [[0, 1, 2], [0, -1, 1], [0, 1]])

@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.errors import UserError
+from pipeline.models._residual import BasicBlock, ResidualNetwork
+from pipeline.models._weights import load_weights
 from pipeline.models.build import build, names
-from pipeline.models.parts.residual import BasicBlock, ResidualNetwork
-from pipeline.models.parts.weights import load_weights
 from pipeline.models.wrn20 import WideBlock
 
 OURS = ("resnet18", "resnet20", "resnet8", "wrn20")

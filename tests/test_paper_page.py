@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import params
-from pipeline.params import Experiment
+from pipeline.config import experiment
+from pipeline.config.experiment import Experiment
 from pipeline.plan.build import build
-from pipeline.plan.nodes import Plan
-from pipeline.report import paper
-from pipeline.report.paper_studies import l2_distances, published
+from pipeline.plan.plan import Plan
+from pipeline.report.paper import lookup
+from pipeline.report.paper.studies import l2_distances, published
 from tests.project import ROOT
 
 LAID_BESIDE = {16: "more_phases", 17: "swa"}
@@ -30,7 +30,7 @@ def commands() -> list[tuple[int, str]]:
     return found
 
 
-def experiment(command: str, folder: Path) -> Experiment:
+def experiment_with(command: str, folder: Path) -> Experiment:
     """Return what params.yaml is with the values that ``command`` sets."""
     own = yaml.safe_load((ROOT / "params.yaml").read_text())
     for word in shlex.split(command.replace("FILE", "resnet101.pth"))[1::2]:
@@ -42,14 +42,14 @@ def experiment(command: str, folder: Path) -> Experiment:
         assert word.startswith("+") is (last not in place), "as `dvc exp run` has it"
         place[last] = yaml.safe_load(value)
     (folder / "params.yaml").write_text(yaml.safe_dump(own))
-    return params.load(folder / "params.yaml")
+    return experiment.load(folder / "params.yaml")
 
 
 def tables(plan: Plan) -> set[int]:
     """Return the numbers of the paper's tables that have a row of ``plan``."""
     own = plan.params
     looked_up = [
-        paper.lookup(own, row.method, row.phase, ood=ood)
+        lookup.lookup(own, row.method, row.phase, ood=ood)
         for row in plan.rows
         for ood in (False, own.evaluate.corruptions == "all")
     ]
@@ -64,9 +64,9 @@ def test_every_table_has_its_command():
 
 @pytest.mark.parametrize(("table", "command"), commands())
 def test_a_command_has_the_rows_of_its_table_beside_it(table, command, tmp_path):
-    plan = build(experiment(command, tmp_path))
+    plan = build(experiment_with(command, tmp_path))
     assert (table in tables(plan)) is (table not in NOT_LAID_BESIDE)
     if table == 8:
-        assert set(paper.published(plan.params)["n_phases"]) == {1, plan.params.phases}
+        assert set(lookup.published(plan.params)["n_phases"]) == {1, plan.params.phases}
     if table in STUDIES:
         assert STUDIES[table] in plan.params.studies

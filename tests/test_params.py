@@ -6,12 +6,12 @@ from typing import get_args
 import pytest
 import yaml
 
-from pipeline import families
+from pipeline import registry
+from pipeline.config.experiment import RECIPES, load, recipes
+from pipeline.config.schema import Prune, Retrain
 from pipeline.errors import UserError
-from pipeline.params import RECIPES, load, recipes
 from pipeline.plan.choices import choices
 from pipeline.repro import write_plan
-from pipeline.sections import Prune, Retrain
 
 ROOT = Path(__file__).parent.parent
 
@@ -164,16 +164,16 @@ def test_a_missing_file_says_where_to_run(tmp_path):
 
 
 def test_modules_lists_the_files_a_room_offers():
-    assert "digits" in families.names("data")
-    assert "base" not in families.names("data")
-    assert "global" in families.names("prune/allocations")
+    assert "digits" in registry.names("data")
+    assert "base" not in registry.names("data")
+    assert "global" in registry.names("prune/allocations")
     assert RECIPES.is_dir()
 
 
 def test_every_name_that_a_key_takes_is_listed_with_a_line():
     listed = choices()
     for key, room in (("prune.criterion", "criteria"), ("prune.allocation", "allocations")):
-        assert list(listed[key]) == families.names(f"prune/{room}")
+        assert list(listed[key]) == registry.names(f"prune/{room}")
     for key, section in (("prune.structure", Prune), ("retrain.schedule", Retrain)):
         allowed = section.model_fields[key.partition(".")[2]].annotation
         assert set(listed[key]) == set(get_args(allowed))

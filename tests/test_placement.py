@@ -16,22 +16,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pipeline.checkpoint import Checkpoint
 from pipeline.data.base import Dataset, Split
-from pipeline.evaluate.corruptions.arrays import Arrays
 from pipeline.evaluate.corruptions.constants import SEVERITIES
+from pipeline.evaluate.corruptions.npy_set import NpySet
+from pipeline.evaluate.iou import confusion
 from pipeline.evaluate.latency import latencies
-from pipeline.evaluate.overlap import confusion
 from pipeline.evaluate.removal import savings
 from pipeline.evaluate.robustness import robustness
-from pipeline.merge_inputs import MergeInputs
-from pipeline.model_folder import calibrated, write
 from pipeline.models.build import build
 from pipeline.soup import build as rules
-from pipeline.sparsify.base import Goal
+from pipeline.sparsify.base import SparsifyConfig
 from pipeline.sparsify.build import build as sparsifier
 from pipeline.sparsify.build import names as methods
-from pipeline.swa import AverageEpochs
+from pipeline.stagekit.merge_inputs import MergeInputs
+from pipeline.stagekit.model_folder import with_batchnorm_statistics, write
+from pipeline.storage.checkpoint import Checkpoint
 from pipeline.tasks.base import load as load_task
 from pipeline.train import placement
 from pipeline.train.augment import Augmentation
@@ -39,7 +38,8 @@ from pipeline.train.batchnorm import reestimate
 from pipeline.train.criterion import CrossEntropy
 from pipeline.train.loop import Hook, Settings, train
 from pipeline.train.placement import resident
-from pipeline.train.predict import batch_of, batch_on, count_right, logits
+from pipeline.train.predict import batch_on, count_right, eval_batch_size, logits
+from pipeline.train.swa import AverageEpochs
 from tests.fake_card import CARD, MisplacedError, card, misplaced, run_backward
 
 CPU = torch.device("cpu")
@@ -171,7 +171,7 @@ def hooks() -> list[str]:
 def test_every_hook_keeps_its_tensors_on_the_card(name, held):
     with card():
         model = small()
-        goal = Goal(
+        goal = SparsifyConfig(
             0.5,
             epochs=2,
             pruning_steps=1,
@@ -216,7 +216,7 @@ def test_an_epoch_of_more_steps_waits_for_the_card_no_more_often(precision):
 @pytest.mark.parametrize("name", ["gmp", "dst", "str"])
 def test_hooks_that_rank_nothing_in_a_step_do_not_wait_in_it(name):
     def make_hooks() -> list[Hook]:
-        return [sparsifier(name, Goal(0.5, epochs=2, pruning_steps=1, alpha=0.1))]
+        return [sparsifier(name, SparsifyConfig(0.5, epochs=2, pruning_steps=1, alpha=0.1))]
 
     assert waits_of_an_epoch(4, make_hooks) == waits_of_an_epoch(16, make_hooks)
 
@@ -297,9 +297,9 @@ def test_a_network_that_puts_out_infinity_is_right_nowhere():
 def test_a_card_is_given_more_at_once():
     def sizes(height: int, width: int) -> tuple[int, int]:
         images = torch.empty(1, 1, 1, 1, dtype=torch.uint8).expand(1, 1, height, width)
-        assert batch_on(CPU, images) == batch_of(images), "bits on a CPU stay"
-        assert batch_on(CARD, images) % batch_of(images) == 0
-        return batch_of(images), batch_on(CARD, images)
+        assert batch_on(CPU, images) == eval_batch_size(images), "bits on a CPU stay"
+        assert batch_on(CARD, images) % eval_batch_size(images) == 0
+        return eval_batch_size(images), batch_on(CARD, images)
 
     assert sizes(32, 32) == (256, 1024)
     assert sizes(64, 64) == (256, 256)
@@ -319,7 +319,7 @@ def test_a_split_that_fits_stays_on_the_card(monkeypatch):
         model = small().to(CARD)
         before = reads.count.copy()
         count_right(model, CrossEntropy(), placed.val, data.mean, data.std)
-        calibrated(Checkpoint(network().state_dict(), {}, META), placed, CARD)
+        with_batchnorm_statistics(Checkpoint(network().state_dict(), {}, META), placed, CARD)
         assert reads.count["number"] == before["number"]
 
 
@@ -346,14 +346,14 @@ def test_every_merge_rule_judges_its_soups_on_the_card(rule, sent, folders, monk
     monkeypatch.setattr(placement, "memory", lambda _: 2**30)
     dense, parent, *candidates = folders
     used = []
-    measure = calibrated
+    measure = with_batchnorm_statistics
 
     def watched(*given: object) -> tuple[nn.Module, Tensor]:
         model, predictions = measure(*given)
         used.append(misplaced(model))
         return model, predictions
 
-    monkeypatch.setattr("pipeline.merge_inputs.calibrated", watched)
+    monkeypatch.setattr("pipeline.stagekit.merge_inputs.calibrated", watched)
     with card():
         data = resident(dataset(), CARD) if sent else dataset()
         given = MergeInputs(candidates, data, CARD, parent=parent, dense=dense)
@@ -378,16 +378,16 @@ def test_the_slopes_of_a_soup_are_read_once(folders):
 # ---- robustness and latency
 
 
-def corrupted(count: int) -> Arrays:
+def corrupted(count: int) -> NpySet:
     shape = (count * len(SEVERITIES), 8, 8, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     labels = np.random.default_rng(0).integers(0, 3, shape[0])
-    return Arrays({"fog": images}, labels, synthetic=True)
+    return NpySet({"fog": images}, labels, synthetic=True)
 
 
 @pytest.fixture
 def in_pairs(monkeypatch):
-    monkeypatch.setattr("pipeline.evaluate.corruptions.arrays.step_of", lambda *_: 2)
+    monkeypatch.setattr("pipeline.evaluate.corruptions.npy_set.step_of", lambda *_: 2)
 
 
 def test_robustness_reads_one_count_a_cell(in_pairs):

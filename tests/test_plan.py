@@ -10,17 +10,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import families
+from pipeline import registry
+from pipeline.config.experiment import Experiment, load
 from pipeline.errors import UserError
-from pipeline.params import Experiment, load
-from pipeline.plan import graph
+from pipeline.plan import dvc_yaml
 from pipeline.plan.build import build, methods
 from pipeline.plan.declared import declared
-from pipeline.plan.imports import closure
+from pipeline.plan.dependencies import closure
 from pipeline.plan.methods import imp
-from pipeline.plan.nodes import Plan
-from pipeline.plan.work import Work
-from pipeline.report.names import Look, label, looks
+from pipeline.plan.plan import Plan
+from pipeline.plan.work import Planner
+from pipeline.report.labels import Look, label, looks
 
 ROOT = Path(__file__).parent.parent
 ALL = ["imp", "imp_mx", "imp_reprune", "sms"]
@@ -65,7 +65,7 @@ def test_raising_m_keeps_every_stage_of_the_first_phase():
     first = {n for n in three.nodes if "-p1-" in n and "imp_mx" not in n and "sms" not in n}
     assert {"s0-p1-prune", "s0-p1-c0", "s0-p1-c2"} <= first
     for name in first:
-        assert graph.command(three.nodes[name]) == graph.command(five.nodes[name])
+        assert dvc_yaml.command(three.nodes[name]) == dvc_yaml.command(five.nodes[name])
 
 
 def test_seeds_share_the_data_and_nothing_that_is_trained():
@@ -90,7 +90,7 @@ def test_candidates_differ_in_what_varies_and_nothing_else():
     m=st.integers(1, 6),
     phases=st.integers(1, 4),
     methods=st.sets(st.sampled_from(FAMILY), min_size=1),
-    merge=st.sets(st.sampled_from(families.names("soup")), min_size=1),
+    merge=st.sets(st.sampled_from(registry.names("soup")), min_size=1),
     seeds=st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
 )
 def test_laws_of_every_plan(m, phases, methods, merge, seeds):
@@ -100,7 +100,7 @@ def test_laws_of_every_plan(m, phases, methods, merge, seeds):
         assert set(node.inputs) <= seen, "inputs come first, so there is no cycle"
         seen.add(node.name)
         assert set(node.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_")
-    work = {" ".join(graph.command(node)[:-1]) for node in of.nodes.values()}
+    work = {" ".join(dvc_yaml.command(node)[:-1]) for node in of.nodes.values()}
     assert len(work) == len(of.nodes), "no two stages do the same work"
     used = {name for row in of.rows for name in (row.model, row.evaluate, row.compare)}
     assert used - {None} <= seen
@@ -110,17 +110,17 @@ def test_laws_of_every_plan(m, phases, methods, merge, seeds):
 
 
 def test_a_merge_is_told_what_its_rule_asks_for_and_watches_that_rule_only():
-    of = plan(methods=["sms"], merge=families.names("soup"), phases=2, seeds=[0])
+    of = plan(methods=["sms"], merge=registry.names("soup"), phases=2, seeds=[0])
     asked = {"distilled": {"dense", "seed"}, "learned": {"seed"}}
     asked |= {"model_stock": {"parent"}, "wise": {"parent"}}
     own = {"distilled": ["learned"], "greedy": ["uniform"], "model_stock": ["uniform"]}
     own["wise"] = ["uniform"]
-    for rule in families.names("soup"):
+    for rule in registry.names("soup"):
         node = of.nodes[f"s0-sms_{rule}-p2"]
         given = {"data", "candidates", "rule"} | asked.get(rule, set())
         assert node.arguments.keys() == given
         files = {f"pipeline/soup/{name}.py" for name in ["base", "build", rule, *own.get(rule, [])]}
-        assert {f for f in graph.dependencies(node) if f.startswith("pipeline/soup/")} == files
+        assert {f for f in dvc_yaml.dependencies(node) if f.startswith("pipeline/soup/")} == files
     assert of.nodes["s0-sms_wise-p1"].arguments["parent"] == "artifacts/s0-p1-prune"
     assert of.nodes["s0-sms_wise-p2"].arguments["parent"] == "artifacts/s0-sms_wise-p2-prune"
     assert of.nodes["s0-sms_distilled-p2"].arguments["dense"] == "artifacts/s0-dense"
@@ -136,57 +136,61 @@ def test_distillation_is_refused_before_anything_runs_where_no_logits_are_kept()
 def test_the_same_candidates_merged_by_every_rule_need_only_names():
     of = plan(methods=["sms"], merge=["uniform"], phases=1, seeds=[0])
     before = set(of.nodes)
-    work = Work(of, 0)
-    work.start("sms_uniform")
+    work = Planner(of, 0)
+    work.set_method("sms_uniform")
     candidates = [f"s0-p1-c{j}" for j in range(3)]
-    for rule in families.names("soup"):
+    for rule in registry.names("soup"):
         work.merge(candidates, 1, rule, name=f"p1-by_{rule}")
-    others = {f"s0-p1-by_{rule}" for rule in families.names("soup")} - {"s0-p1-by_uniform"}
+    others = {f"s0-p1-by_{rule}" for rule in registry.names("soup")} - {"s0-p1-by_uniform"}
     assert set(of.nodes) - before == others, "the method's own soup is found again"
 
 
 def test_a_rule_that_needs_the_parent_is_refused_where_there_is_none():
     of = plan(methods=["sms"], merge=["uniform"], phases=1, seeds=[0])
     with pytest.raises(UserError, match="wise starts from the candidates' pruned parent"):
-        Work(of, 0).merge(["s0-dense"], 1, "wise")
+        Planner(of, 0).merge(["s0-dense"], 1, "wise")
 
 
 @given(order=st.permutations(ALL))
 def test_the_order_of_methods_moves_nothing(order):
-    assert graph.render(plan(methods=order)) == graph.render(plan(methods=ALL))
+    assert dvc_yaml.render(plan(methods=order)) == dvc_yaml.render(plan(methods=ALL))
 
 
 def test_a_method_alone_has_the_stages_it_has_among_others():
     whole = plan(methods=FAMILY).nodes
     for method in FAMILY:
         for name, node in plan(methods=[method]).nodes.items():
-            assert graph.command(node) == graph.command(whole[name])
+            assert dvc_yaml.command(node) == dvc_yaml.command(whole[name])
 
 
 @pytest.mark.parametrize("path", ["my images/a: b", "a/#b", "1/2", "~", "é/x", "x" * 99 + " y/z"])
 def test_the_graph_quotes_paths_as_yaml_does(path):
     of = plan(methods=["imp"])
     of.nodes["data"].files = (path,)
-    text = graph.render(of)
+    text = dvc_yaml.render(of)
     assert path in yaml.safe_load(text)["stages"]["data"]["deps"]
-    body = {"wdir": "..", "deps": graph.dependencies(of.nodes["data"]), "outs": ["artifacts/data"]}
+    body = {
+        "wdir": "..",
+        "deps": dvc_yaml.dependencies(of.nodes["data"]),
+        "outs": ["artifacts/data"],
+    }
     expected = yaml.safe_dump(body, sort_keys=False).splitlines()
     assert "".join(f"    {line}\n" for line in expected) in text
 
 
 def test_the_graph_is_yaml_that_says_what_the_plan_says():
     of = plan()
-    stages = yaml.safe_load(graph.render(of))["stages"]
+    stages = yaml.safe_load(dvc_yaml.render(of))["stages"]
     assert stages.keys() == of.nodes.keys()
     for name, stage in stages.items():
-        assert stage["cmd"] == " ".join(graph.command(of.nodes[name]))
+        assert stage["cmd"] == " ".join(dvc_yaml.command(of.nodes[name]))
         assert stage["outs"] == [f"artifacts/{name}"]
         assert {f"artifacts/{parent}" for parent in of.nodes[name].inputs} <= set(stage["deps"])
 
 
 def test_the_committed_graph_is_the_one_of_the_committed_params():
     committed = (ROOT / "stages" / "dvc.yaml").read_text()
-    assert committed == graph.render(build(load(ROOT / "params.yaml")))
+    assert committed == dvc_yaml.render(build(load(ROOT / "params.yaml")))
 
 
 SCRIPTS = sorted(
@@ -299,10 +303,10 @@ def test_methods_are_listed_with_a_line_each():
 def test_varied_settings_share_what_they_do_not_change():
     of = plan(methods=["sms", "imp"], merge=["uniform"])
     before = set(of.nodes)
-    same = Work(of, 0).vary("epochs10", {"retrain.epochs": of.params.retrain.epochs})
+    same = Planner(of, 0).with_settings("epochs10", {"retrain.epochs": of.params.retrain.epochs})
     imp.plan(same)
     assert set(of.nodes) == before, "settings that change nothing add nothing"
-    imp.plan(Work(of, 0).vary("epochs5", {"retrain.epochs": 5}))
+    imp.plan(Planner(of, 0).with_settings("epochs5", {"retrain.epochs": 5}))
     added = set(of.nodes) - before
     assert {name for name in added if not name.startswith("s0-epochs5-")} == set()
     assert "s0-epochs5-p1-c0" in added
@@ -355,8 +359,8 @@ def test_what_a_methods_file_declares_is_what_the_report_writes(tmp_path, monkey
     (tmp_path / "mine.py").write_text(text)
     methods_of = import_module("pipeline.plan.methods")
     monkeypatch.setattr(methods_of, "__path__", [*methods_of.__path__, str(tmp_path)])
-    known = families.names
-    monkeypatch.setattr(families, "names", lambda folder: [*known(folder), "mine"])
+    known = registry.names
+    monkeypatch.setattr(registry, "names", lambda folder: [*known(folder), "mine"])
     assert label("mine", 4) == "Mine, 4 times"
     assert looks(["mine"])["mine"] == Look("#56B4E9", "o", "-", 2.0)
     assert declared("mine").baselines == ("imp",)

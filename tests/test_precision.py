@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.data.base import IGNORE, Dataset, Split
-from pipeline.flags import add_training_flags
-from pipeline.flags import settings as settings_of_flags
 from pipeline.models.build import build as network
-from pipeline.plan.graph import command
-from pipeline.sparsify.base import Goal
+from pipeline.plan.dvc_yaml import command
+from pipeline.sparsify.base import SparsifyConfig
 from pipeline.sparsify.build import build, names
-from pipeline.swa import AverageEpochs
+from pipeline.stagekit.training_flags import add_training_flags
+from pipeline.stagekit.training_flags import settings as settings_of_flags
 from pipeline.train.loop import Hook, Settings, train
+from pipeline.train.swa import AverageEpochs
 from tests.test_loop import dataset, random_masks, small
 from tests.test_plan import plan
 
@@ -61,7 +61,10 @@ def test_pruned_weights_stay_positive_zero_and_the_rest_is_kept_in_float32():
 
 @pytest.mark.parametrize("method", names())
 def test_methods_that_prune_while_training_prune_exactly(method):
-    model, goal = small(), Goal(0.5, epochs=3, pruning_steps=2, refresh=2, initial=-3.0, alpha=0.1)
+    model, goal = (
+        small(),
+        SparsifyConfig(0.5, epochs=3, pruning_steps=2, refresh=2, initial=-3.0, alpha=0.1),
+    )
     hook = build(method, goal)
     train(model, dataset(), BF16, [0.05] * 12, seed=0, hooks=[hook])
     for name, mask in hook.masks.items():

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pipeline.process import cpu_name
-from pipeline.report import made_by
+from pipeline.report.tables import made_by
 from pipeline.run.provenance import FILE, provenance
 from tests.toy import SOURCE, Toy, alone
 

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
-from pipeline.checkpoint import Checkpoint
-from pipeline.checkpoint import sparsity as sparsity_of
 from pipeline.errors import UserError
 from pipeline.prune import rules
 from pipeline.prune.apply import prune
-from pipeline.prune.ladder import sparsities
-from pipeline.prune.parameters import prunable
-from pipeline.prune.reprune import AVERAGES, superpose
+from pipeline.prune.prunable import prunable
+from pipeline.prune.reprune import AVERAGES, average_union
+from pipeline.schedules.ladder import sparsities
 from pipeline.soup.uniform import average as uniform
+from pipeline.storage.checkpoint import Checkpoint
+from pipeline.storage.checkpoint import sparsity as sparsity_of
 
 SHAPES = st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple)
 TINY, HUGE = 1e-45, 3e38  # a subnormal, and near overflow
@@ -347,7 +347,7 @@ class TestSuperpose:
     @given(st.integers(0, 99), st.integers(1, 5), fractions.filter(lambda s: s > Decimal("0.1")))
     def test_the_mean_is_pruned_by_a_sort(self, seed: int, m: int, sparsity: Decimal) -> None:
         runs = pruned_runs(seed, m, sparsity)
-        average = superpose(runs, ["w.weight"])
+        average = average_union(runs, ["w.weight"])
         result, metrics = step(average, sparsity)
         stack = np.stack([each.state["w.weight"].numpy() for each in runs])
         mean = stack.mean(axis=0, dtype=np.float64).astype(np.float32).ravel()
@@ -361,13 +361,13 @@ class TestSuperpose:
     @given(st.integers(0, 99), st.integers(1, 5), fractions)
     def test_caa_is_numpys_masked_mean(self, seed: int, m: int, sparsity: Decimal) -> None:
         runs = pruned_runs(seed, m, sparsity)
-        average = superpose(runs, ["w.weight"], "caa")
+        average = average_union(runs, ["w.weight"], "caa")
         weights = np.stack([each.state["w.weight"].double().numpy() for each in runs])
         masks = np.stack([each.masks["w.weight"].numpy() for each in runs])
         expected = np.ma.masked_array(weights, mask=~masks).mean(axis=0).filled(0.0)
         np.testing.assert_array_equal(average.state["w.weight"].numpy(), np.float32(expected))
         np.testing.assert_array_equal(average.masks["w.weight"].numpy(), masks.any(axis=0))
-        assert torch.equal(average.state["w.bias"], superpose(runs, []).state["w.bias"])
+        assert torch.equal(average.state["w.bias"], average_union(runs, []).state["w.bias"])
 
     def test_by_hand(self) -> None:
         """Kept by all, by two, by one and by none of three runs."""
@@ -375,7 +375,7 @@ class TestSuperpose:
         runs = [
             Checkpoint({"w": torch.tensor(w)}, {"w": torch.tensor(w) != 0}, {}) for w in weights
         ]
-        cia, caa = superpose(runs, ["w"]), superpose(runs, ["w"], "caa")
+        cia, caa = average_union(runs, ["w"]), average_union(runs, ["w"], "caa")
         assert cia.state["w"].tolist() == [6.0, 3.0, 2.0, 0.0]
         assert caa.state["w"].tolist() == [6.0, 4.5, 6.0, 0.0]
         assert cia.masks["w"].tolist() == caa.masks["w"].tolist() == [True, True, True, False]
@@ -387,14 +387,14 @@ class TestSuperpose:
     def test_a_run_without_a_mask_keeps_everything(self) -> None:
         dense = Checkpoint({"w": torch.tensor([2.0, 4.0])}, {}, {})
         sparse = Checkpoint({"w": torch.tensor([4.0, 0.0])}, {"w": torch.tensor([True, False])}, {})
-        caa = superpose([dense, sparse], ["w"], "caa")
+        caa = average_union([dense, sparse], ["w"], "caa")
         assert caa.state["w"].tolist() == [3.0, 4.0]
         assert caa.masks["w"].tolist() == [True, True]
 
     def test_a_weight_that_is_kept_as_zero_counts(self) -> None:
         mask = torch.tensor([True])
         runs = [Checkpoint({"w": torch.tensor([w])}, {"w": mask}, {}) for w in (0.0, 4.0)]
-        assert superpose(runs, ["w"], "caa").state["w"].tolist() == [2.0]
+        assert average_union(runs, ["w"], "caa").state["w"].tolist() == [2.0]
 
     @pytest.mark.parametrize("average", AVERAGES)
     def test_equal_masks_are_a_soup(self, average: str) -> None:
@@ -405,7 +405,7 @@ class TestSuperpose:
             )
             for factor in (1.0, 2.0, 6.0)
         ]
-        soup, ours = uniform(runs), superpose(runs, ["w.weight"], average)
+        soup, ours = uniform(runs), average_union(runs, ["w.weight"], average)
         assert torch.equal(ours.masks["w.weight"], parent.masks["w.weight"])
         for name, value in soup.state.items():
             assert torch.equal(ours.state[name], value)
@@ -414,4 +414,4 @@ class TestSuperpose:
         one = Checkpoint({"w.weight": torch.ones(4)}, {}, {})
         other = Checkpoint({"v.weight": torch.ones(4)}, {}, {})
         with pytest.raises(UserError, match=r"differ in the tensor 'w.weight'"):
-            superpose([one, other], ["w.weight"])
+            average_union([one, other], ["w.weight"])

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import families, params
-from pipeline.plan import graph, raw_data
+from pipeline import registry
+from pipeline.config import experiment
+from pipeline.plan import dvc_yaml, raw_data
 from pipeline.plan.build import build
-from pipeline.plan.nodes import Node
+from pipeline.plan.plan import Stage
 
 ROOT = Path(__file__).parent.parent
 # What each recipe watches by a hash; the others need none.
@@ -37,11 +38,11 @@ def put(file: Path, text: str = "") -> None:
     file.write_text(text)
 
 
-def stage(root: Path, recipe: str, more: str = "", name: str = "data") -> Node:
+def stage(root: Path, recipe: str, more: str = "", name: str = "data") -> Stage:
     """Return a stage that the recipe plans in the project ``root``."""
     text = f"recipe: {recipe}\nseed: 0\nm: 2\nmethods: [imp]\nmerge: [uniform]\n{more}"
     put(root / "params.yaml", text)
-    return build(params.load(root / "params.yaml")).nodes[name]
+    return build(experiment.load(root / "params.yaml")).nodes[name]
 
 
 @pytest.mark.parametrize("recipe", WATCHED)
@@ -49,17 +50,17 @@ def test_files_added_to_a_data_set_change_the_command_and_others_do_not(root, re
     assert "listing" not in stage(root, recipe).arguments, "an absent folder is the stage's to name"
     part = root / "data" / WATCHED[recipe]
     put(part / "a" / "1.jpg", "one")
-    before = graph.command(stage(root, recipe))
+    before = dvc_yaml.command(stage(root, recipe))
     put(root / "data" / "other" / "1.jpg", "another data set's")
     put(part / "a" / ".hidden", "nobody reads it")
     os.utime(part / "a" / "1.jpg", (0, 0))
-    assert graph.command(stage(root, recipe)) == before
+    assert dvc_yaml.command(stage(root, recipe)) == before
     seen = {tuple(before)}
     for file, text in (("a/2.jpg", ""), ("b/3.jpg", ""), ("a/1.jpg", "longer")):
         put(part / file, text)
-        seen.add(tuple(graph.command(stage(root, recipe))))
+        seen.add(tuple(dvc_yaml.command(stage(root, recipe))))
     (part / "a" / "2.jpg").rename(part / "a" / "4.jpg")
-    seen.add(tuple(graph.command(stage(root, recipe))))
+    seen.add(tuple(dvc_yaml.command(stage(root, recipe))))
     assert len(seen) == 5
     assert [word.split()[0] for word in before].count("--listing") == 1
 
@@ -78,7 +79,7 @@ def test_what_needs_no_hash_gets_none(root, recipe, more):
     put(root / "data" / "cifar-10-batches-py" / "test_batch")
     node = stage(root, recipe, more)
     assert "listing" not in node.arguments
-    assert ("data" in graph.dependencies(node)) == (recipe == "image_folder")
+    assert ("data" in dvc_yaml.dependencies(node)) == (recipe == "image_folder")
 
 
 def test_a_data_set_that_does_not_say_what_it_reads_is_watched_whole(root, monkeypatch):
@@ -89,7 +90,7 @@ def test_a_data_set_that_does_not_say_what_it_reads_is_watched_whole(root, monke
 
 
 def test_every_data_set_but_two_says_what_it_reads():
-    silent = {name for name in families.names("data") if raw_data._reads(name) is None}
+    silent = {name for name in registry.names("data") if raw_data._reads(name) is None}
     assert silent == {"digits", "image_folder"}, "the one has no files, and DVC hashes the other's"
 
 
@@ -99,7 +100,7 @@ def test_image_files_of_an_official_corrupted_set_are_watched(root):
     more = "evaluate: {corruptions_path: set}\n"
     before = stage(root, "digits", more, "corruptions")
     assert before.script == "list_corruptions"
-    assert graph.command(stage(root, "digits", more, "corruptions")) == graph.command(before)
+    assert dvc_yaml.command(stage(root, "digits", more, "corruptions")) == dvc_yaml.command(before)
     put(root / "set" / "fog" / "1" / "n01" / "b.JPEG")
     after = stage(root, "digits", more, "corruptions")
     assert before.arguments["listing"] != after.arguments["listing"]

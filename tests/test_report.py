@@ -20,22 +20,22 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from pipeline import families
+from pipeline import registry
 from pipeline.channels.products import macs
+from pipeline.config.experiment import RECIPES, Experiment
 from pipeline.evaluate.corruption_error import mean_corruption_error
 from pipeline.evaluate.corruptions.constants import NAMES_15, NAMES_19
 from pipeline.models.build import build as network_of
-from pipeline.params import RECIPES, Experiment
 from pipeline.plan.build import build
-from pipeline.plan.nodes import Plan, Row
-from pipeline.report import paper
+from pipeline.plan.plan import Plan, Result
 from pipeline.report.figures import style
 from pipeline.report.figures.layers import depth
-from pipeline.report.headline import headline
+from pipeline.report.load import read
+from pipeline.report.metrics_json import headline
 from pipeline.report.page import page as page_of
-from pipeline.report.read import read
-from pipeline.report.robustness import FAMILIES
-from pipeline.report.spread import by_seed, difference, spread
+from pipeline.report.paper import lookup
+from pipeline.report.statistics import by_seed, difference, spread
+from pipeline.report.tables.robustness import FAMILIES
 from pipeline.report.write import DRAWN, write
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +54,7 @@ BASE = {
 }
 LAYERS = ["conv1", *(f"stages.{s}.{b}.conv{c}" for s in range(3) for b in (0,) for c in (1, 2)),
           "stages.1.0.shortcut.0", "stages.2.0.shortcut.0", "fc"]  # fmt: skip
-Change = Callable[[Row, str, dict[str, Any]], None]
+Change = Callable[[Result, str, dict[str, Any]], None]
 
 
 def params(recipe: str = "digits", **changes: Any) -> Experiment:
@@ -73,7 +73,7 @@ def params(recipe: str = "digits", **changes: Any) -> Experiment:
     return Experiment.model_validate(merged)
 
 
-def plausible(row: Row, rng: random.Random) -> dict[str, dict[str, Any]]:
+def plausible(row: Result, rng: random.Random) -> dict[str, dict[str, Any]]:
     """Return metrics of the three measuring stages as they could come out."""
     base = BASE.get(row.method, [0.9, 0.88, 0.86])
     place = min(max(row.phase - 1, 0), len(base) - 1)
@@ -172,7 +172,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
     """Three seeds with round accuracies: uniform 95 to 97, IMP m times longer 94, greedy 90."""
     folder = tmp_path_factory.mktemp("three")
 
-    def change(row: Row, stage: str, metrics: dict[str, Any]) -> None:
+    def change(row: Result, stage: str, metrics: dict[str, Any]) -> None:
         if row.phase != 3:
             return
         if stage == "evaluate" and row.method in {"sms_uniform", "imp_mx", "sms_greedy"}:
@@ -395,7 +395,7 @@ def test_nothing_at_all_is_a_report_too(tmp_path: Path):
 )
 def test_paper_row_of_cifar100(method: str, phase: int, role: str, mean: float, std: float):
     """Table 1, CIFAR-100 / WRN-20 at 98 % with m = 3, read from the page."""
-    found = paper.lookup(params("cifar100_wrn20"), method, phase, role)
+    found = lookup.lookup(params("cifar100_wrn20"), method, phase, role)
     assert found is not None
     assert (found.mean, found.std) == (mean, std)
 
@@ -408,14 +408,14 @@ def test_paper_rows_need_the_same_experiment():
         (params(wrn), True, 44.18),
         (params(wrn, target_sparsity=0.9, paper=IMAGENET), True, 38.70),
     ):
-        found = paper.lookup(own, "sms_uniform", 3, ood=ood)
+        found = lookup.lookup(own, "sms_uniform", 3, ood=ood)
         assert found is not None
         assert found.mean == mean
-    dense = paper.lookup(params(wrn, paper=IMAGENET), "dense", 0, ood=True)
+    dense = lookup.lookup(params(wrn, paper=IMAGENET), "dense", 0, ood=True)
     assert dense is not None
     assert (dense.mean, dense.std) == (40.35, 0.30)
-    assert paper.lookup(params("cifar10_resnet18"), "imp", 3) is not None
-    assert paper.lookup(params(wrn, m=4), "imp", 3) is not None
+    assert lookup.lookup(params("cifar10_resnet18"), "imp", 3) is not None
+    assert lookup.lookup(params(wrn, m=4), "imp", 3) is not None
     for other in (
         params(wrn, m=4),
         params(wrn, phases=2),
@@ -428,11 +428,11 @@ def test_paper_rows_need_the_same_experiment():
         params(wrn, network={"name": "resnet20"}),
         params("digits"),
     ):
-        assert paper.lookup(other, "sms_uniform", 3) is None
-    assert paper.departures(params(wrn, pretrain={"epochs": 20})) == [
+        assert lookup.lookup(other, "sms_uniform", 3) is None
+    assert lookup.departures(params(wrn, pretrain={"epochs": 20})) == [
         "pretrain.epochs is 20, not 200"
     ]
-    assert paper.departures(params(wrn, data={"path": "elsewhere"})) == []
+    assert lookup.departures(params(wrn, data={"path": "elsewhere"})) == []
 
 
 @pytest.mark.parametrize(
@@ -448,24 +448,24 @@ def test_paper_rows_need_the_same_experiment():
 )
 def test_a_start_that_the_paper_has_too_is_no_departure(recipe, weights, expected):
     """Pretrained backbones for segmentation (appendix A.1); of T5's weights it says nothing."""
-    assert paper.departures(params(recipe, network={"weights": weights})) == expected
+    assert lookup.departures(params(recipe, network={"weights": weights})) == expected
 
 
 def test_paper_rows_of_filters():
     """Table 11, three phases to 60 %, and Table 12, one shot to 50 %, read from the page."""
     filters = {"structure": "filters"}
     wrn = params("cifar100_wrn20", target_sparsity=0.6, prune=filters)
-    assert paper.departures(wrn) == []
+    assert lookup.departures(wrn) == []
     for method, phase, mean in (("sms_uniform", 3, 75.34), ("imp", 1, 74.96), ("imp_mx", 2, 74.84)):
-        found = paper.lookup(wrn, method, phase)
+        found = lookup.lookup(wrn, method, phase)
         assert found is not None
         assert (found.mean, found.table) == (mean, 11)
     one_shot = params("cifar10_resnet18", target_sparsity=0.5, phases=1, prune=filters)
-    found = paper.lookup(one_shot, "sms_greedy", 1)
+    found = lookup.lookup(one_shot, "sms_greedy", 1)
     assert found is not None
     assert (found.mean, found.table) == (94.70, 12)
-    assert paper.lookup(params("cifar100_wrn20", target_sparsity=0.6), "imp", 1) is None
-    assert paper.lookup(params("cifar100_wrn20", prune=filters), "imp", 1) is None
+    assert lookup.lookup(params("cifar100_wrn20", target_sparsity=0.6), "imp", 1) is None
+    assert lookup.lookup(params("cifar100_wrn20", prune=filters), "imp", 1) is None
 
 
 def test_paper_rows_of_pruning_during_training():
@@ -473,20 +473,20 @@ def test_paper_rows_of_pruning_during_training():
     shared = {"paper": IMAGENET, "target_sparsity": 0.8}
     own = params("cifar100_wrn20", **shared, during={"refresh": 0})
     for method, mean in (("bimp_sms", 75.76), ("gmp", 73.92), ("dpf_sms", 75.85), ("dst", 72.32)):
-        found = paper.lookup(own, method, 3)
+        found = lookup.lookup(own, method, 3)
         assert found is not None
         assert (found.mean, found.table) == (mean, 2)
-        assert paper.lookup(own, method, 2) is None
-        assert paper.lookup(own, method, 3, "best_candidate") is None
-    assert paper.lookup(own, "str", 3) is None  # the paper leaves it out
+        assert lookup.lookup(own, method, 2) is None
+        assert lookup.lookup(own, method, 3, "best_candidate") is None
+    assert lookup.lookup(own, "str", 3) is None  # the paper leaves it out
     for other in ({"target_sparsity": 0.75}, {"prune": {"structure": "filters"}}, {"m": 7}):
-        found = paper.lookup(params("cifar100_wrn20", **shared | other), "gmp_sms", 3)
+        found = lookup.lookup(params("cifar100_wrn20", **shared | other), "gmp_sms", 3)
         assert found is None, other
     short = params("cifar100_wrn20", **shared, during={"epochs": 2, "pruning_steps": 1})
-    assert paper.lookup(short, "gmp", 3) is None
+    assert lookup.lookup(short, "gmp", 3) is None
     refreshed = params("cifar100_wrn20", **shared, during={"refresh": 16})
-    assert paper.lookup(refreshed, "dpf", 3) is paper.lookup(refreshed, "dpf_sms", 3) is None
-    assert paper.lookup(refreshed, "gmp", 3) is not None
+    assert lookup.lookup(refreshed, "dpf", 3) is lookup.lookup(refreshed, "dpf_sms", 3) is None
+    assert lookup.lookup(refreshed, "gmp", 3) is not None
     assert params("imagenet_resnet50").during.refresh == 0
 
 
@@ -539,7 +539,7 @@ def test_recipes_pretrain_as_table_3_says(recipe: str):
     assert own.paper is not None
     row = next(
         row
-        for row in rows(paper.FOLDER / "dense.csv")
+        for row in rows(lookup.FOLDER / "dense.csv")
         if (row["dataset"], row["arch"]) == (own.paper.dataset, own.paper.arch)
     )
     settings_ = own.pretrain
@@ -550,7 +550,7 @@ def test_recipes_pretrain_as_table_3_says(recipe: str):
 
 @pytest.mark.parametrize("synthetic", [True, False])
 def test_page_lays_our_row_beside_the_papers(tmp_path: Path, synthetic: bool):
-    def change(row: Row, stage: str, metrics: dict[str, Any]) -> None:
+    def change(row: Result, stage: str, metrics: dict[str, Any]) -> None:
         if stage == "robustness":
             metrics |= {"synthetic": synthetic, "about": "`data/C`", "images": 10_000}
         if stage == "evaluate" and (row.method, row.phase) == ("sms_uniform", 3):
@@ -561,7 +561,7 @@ def test_page_lays_our_row_beside_the_papers(tmp_path: Path, synthetic: bool):
             metrics["test_examples"] = 10_000
 
     plan = made(tmp_path / "artifacts", params("cifar100_wrn20"), change)
-    page = page_of(read(paper.measured(plan, tmp_path / "artifacts"), tmp_path / "artifacts"))
+    page = page_of(read(lookup.measured(plan, tmp_path / "artifacts"), tmp_path / "artifacts"))
     assert "| SMS uniform | 3 (98 %) | 73.01 | 72.67 ± 0.29 | +0.34 | 1 |" in page
     for chosen, ours in (("by validation", 71.5), ("by test, as in the paper", 72.21)):
         line = f"| SMS uniform, best candidate ({chosen}) | 3 (98 %) | {ours:.2f} | 71.77 ± 0.04 |"
@@ -588,7 +588,7 @@ def test_a_schedule_that_the_paper_does_not_name_is_said(tmp_path: Path):
 
 
 def test_a_set_of_15_types_has_no_mean_over_19(tmp_path: Path):
-    def change(row: Row, stage: str, metrics: dict[str, Any]) -> None:
+    def change(row: Result, stage: str, metrics: dict[str, Any]) -> None:
         if stage == "robustness":
             del metrics["mean_19"]
             kept = {name: metrics["by_corruption"][name] for name in NAMES_15}
@@ -656,7 +656,7 @@ def test_layer_numbers_count(names: list[str]):
     assert sorted(names, key=depth) == expected
 
 
-def crowd(row: Row, stage: str, metrics: dict[str, Any]) -> None:
+def crowd(row: Result, stage: str, metrics: dict[str, Any]) -> None:
     """Long names, many groups and layers, and a method that collapses."""
     if stage != "evaluate":
         return
@@ -690,7 +690,7 @@ def unseen(figure: Figure) -> set[Text]:
     ("changes", "change"),
     [
         ({"phases": 1, "methods": ["sms"], "merge": ["greedy"]}, None),
-        ({"merge": families.names("soup")}, None),
+        ({"merge": registry.names("soup")}, None),
         pytest.param(
             {"phases": 10, "seeds": [0, 1], "target_sparsity": 0.995},
             crowd,

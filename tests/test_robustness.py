@@ -8,9 +8,9 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.evaluate.corruption_error import mean_corruption_error
-from pipeline.evaluate.corruptions.arrays import Arrays, read
 from pipeline.evaluate.corruptions.constants import NAMES_15, NAMES_19, SEVERITIES
-from pipeline.evaluate.corruptions.stored import save_set
+from pipeline.evaluate.corruptions.npy_set import NpySet, read
+from pipeline.evaluate.corruptions.write_npy_set import save_set
 from pipeline.evaluate.robustness import robustness
 
 LABELS = np.array([0, 1, 2, 0])
@@ -180,7 +180,7 @@ def test_accuracies_by_corruption_and_severity(tmp_path):
 
 def test_another_data_set_s_labels_are_refused():
     images = dict.fromkeys(NAMES_19, np.zeros((5, 4, 4, 3), np.uint8))
-    hundred = Arrays(images, np.array([57] * 5), synthetic=False)
+    hundred = NpySet(images, np.array([57] * 5), synthetic=False)
     with pytest.raises(UserError, match="label 57"):
         robustness(lambda batch: torch.zeros(len(batch), 10), hundred)
 

@@ -22,14 +22,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.run.base import Event, Exit, StageError, Task
 from pipeline.run.command import ON_THE_CPU, as_module, uses_gpu
 from pipeline.run.dvc_files import load_stages
 from pipeline.run.gpu_jobs import default_gpu_jobs
-from pipeline.run.local import Local
-from pipeline.run.loop import Loop, turns
+from pipeline.run.interfaces import Event, Exit, StageError, Task
+from pipeline.run.local import LocalEngine
 from pipeline.run.machine import THREADS, default_jobs, gpus, grouped
-from pipeline.run.view import View
+from pipeline.run.progress_view import View
+from pipeline.run.scheduler import Scheduler, turns
 from tests.toy import SOURCE, Toy, alive, alone, until
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # DVC's own
@@ -329,7 +329,7 @@ def test_forked_and_plain_workers_agree(toy: Toy) -> None:
     found = []
     for preload in (("json",), ("no_such_module",), None):
         shutil.rmtree(toy.root / ".dvc" / "cache", ignore_errors=True)
-        engine = Local(toy.root, 2, preload)
+        engine = LocalEngine(toy.root, 2, preload)
         assert toy.execute(engine=engine).ran == ("m",)
         assert engine.log("m").read_text() == "told\n"
         found.append((toy.root / "artifacts" / "m" / "facts").read_text())
@@ -339,7 +339,7 @@ def test_forked_and_plain_workers_agree(toy: Toy) -> None:
 
 def test_exit_status_of_a_forked_worker(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     modules(toy, "4")
-    assert toy.execute(engine=Local(toy.root, 2, ())).failed == ("m",)
+    assert toy.execute(engine=LocalEngine(toy.root, 2, ())).failed == ("m",)
     assert "m failed: exit status 4\n    told\n" in capsys.readouterr().err
 
 
@@ -347,7 +347,7 @@ def test_project_modules_are_imported_afresh(toy: Toy, monkeypatch: pytest.Monke
     """A module of the project that was imported beforehand may be older than what DVC hashed."""
     monkeypatch.setenv("PYTHONPATH", str(SOURCE))  # where there is another package `stages`
     modules(toy)
-    engine = Local(toy.root, 1, ("stages", "pipeline.errors"))
+    engine = LocalEngine(toy.root, 1, ("stages", "pipeline.errors"))
     assert toy.execute(engine=engine).ran == ("m",)
 
 
@@ -362,7 +362,7 @@ def test_death_of_the_fork_server(toy: Toy) -> None:
         "    os.kill(os.getppid(), signal.SIGKILL)\n"
         "    signal.pause()\n"
     )
-    assert toy.execute(engine=Local(toy.root, 2, ())).ran == ("m",)
+    assert toy.execute(engine=LocalEngine(toy.root, 2, ())).ran == ("m",)
     assert (toy.root / "once").exists()
 
 
@@ -455,7 +455,7 @@ def test_stages_on_the_cpu_run_beside_a_full_gpu(toy: Toy, monkeypatch: pytest.M
             "outs": [f"artifacts/{name}"],
         }
     toy.add("after", "a", "b", run="sleep 0.01")
-    toy.execute(engine=Local(toy.root, 2, ()))
+    toy.execute(engine=LocalEngine(toy.root, 2, ()))
     facts = {n: literal_eval((toy.root / "artifacts" / n / "facts").read_text()) for n in "abcd"}
     assert {name: found[2] for name, found in facts.items()} == {
         "a": "6",
@@ -481,7 +481,7 @@ def test_several_stages_share_a_gpu(toy: Toy, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.delenv("SMS_GPU_JOBS", raising=False)
         if asked:
             monkeypatch.setenv("SMS_GPU_JOBS", asked)
-        engine = Local(toy.root, jobs, None, gpu_jobs=default)
+        engine = LocalEngine(toy.root, jobs, None, gpu_jobs=default)
         monkeypatch.setattr(engine, "_launch", lambda _: None)
         started = []
         while engine.free(gpu=True):
@@ -493,7 +493,7 @@ def test_several_stages_share_a_gpu(toy: Toy, monkeypatch: pytest.MonkeyPatch) -
         assert engine.free(gpu=False), "the cores are free"
     monkeypatch.setenv("SMS_GPU_JOBS", "none")
     with pytest.raises(UserError, match="SMS_GPU_JOBS=none"):
-        Local(toy.root, 2)
+        LocalEngine(toy.root, 2)
 
 
 def test_small_networks_share_a_gpu_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -519,7 +519,7 @@ def test_scripts_on_the_cpu_are_those_without_a_device() -> None:
 THREADED = """
 import argparse, os, torch
 from pathlib import Path
-from pipeline.cli import publish, run
+from pipeline.stagekit.cli import publish, run
 from pipeline.run.machine import THREADS
 parser = argparse.ArgumentParser()
 parser.add_argument("--out", type=Path)
@@ -695,7 +695,7 @@ def test_loop_runs_every_graph(
     inputs: dict[str, list[str]], slots: int, cached: set[int], bad: set[int]
 ) -> None:
     memory = Memory(inputs, slots, {f"s{n}" for n in cached}, {f"s{n}" for n in bad - cached})
-    summary = Loop(memory, memory, Notes(), lambda: False).run()
+    summary = Scheduler(memory, memory, Notes(), lambda: False).run()
     expected: dict[str, str] = {}
     for name, reads in inputs.items():
         if any(expected[read] in {"failed", "skipped"} for read in reads):
@@ -739,7 +739,7 @@ def test_a_full_queue_holds_up_only_its_own_kind() -> None:
     inputs: dict[str, list[str]] = {"s1": [], "s4": [], "s0": [], "s5": [], "s6": ["s4"]}
     waiting = Waiting(inputs, 1, set(), set())
     ticks = iter(range(500))
-    Loop(waiting, waiting, Notes(), lambda: next(ticks) > 400).run()
+    Scheduler(waiting, waiting, Notes(), lambda: next(ticks) > 400).run()
     assert waiting.running == ["s4", "s0"]  # s4 first, because s6 waits for it
 
 
@@ -769,7 +769,7 @@ def test_forked_workers_train_to_the_same_bits(toy: Toy) -> None:
     modules(toy)
     (toy.root / "stages" / "toy.py").write_text(TRAINING)
     found = []
-    for engine in (Local(toy.root, 1), Local(toy.root, 1, None)):
+    for engine in (LocalEngine(toy.root, 1), LocalEngine(toy.root, 1, None)):
         shutil.rmtree(toy.root / ".dvc" / "cache", ignore_errors=True)
         assert toy.execute(engine=engine).ran == ("m",)
         found.append((toy.root / "artifacts" / "m" / "facts").read_bytes())
@@ -788,7 +788,7 @@ def test_forked_workers_reach_their_gpu(toy: Toy, monkeypatch: pytest.MonkeyPatc
         "total = torch.ones(3, device='cuda').sum().item()\n"
         "(Path(sys.argv[1]) / 'facts').write_text(str(total))\n"
     )
-    assert toy.execute(engine=Local(toy.root, 1)).ran == ("m",)
+    assert toy.execute(engine=LocalEngine(toy.root, 1)).ran == ("m",)
     assert (toy.root / "artifacts" / "m" / "facts").read_text() == "3.0"
 
 

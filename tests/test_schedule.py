@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.schedule import SCHEDULES, allr_peak, learning_rates, pretrain_rates
+from pipeline.schedules.retrain_lr import SCHEDULES, allr_peak, learning_rates, pretrain_rates
 
 lengths = st.integers(1, 400)
 rates = st.floats(1e-6, 10)

@@ -18,30 +18,30 @@ from sklearn.metrics import confusion_matrix, jaccard_score
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from pipeline.checkpoint import Checkpoint
+from pipeline.config.experiment import RECIPES
 from pipeline.data import camvid, cityscapes
 from pipeline.data.base import IGNORE, Dataset, Split, load, save
 from pipeline.data.build import prepare
 from pipeline.errors import UserError
-from pipeline.evaluate.overlap import confusion, iou, mean_iou
+from pipeline.evaluate.iou import confusion, iou, mean_iou
 from pipeline.evaluate.segmentation import summary
-from pipeline.merge_inputs import MergeInputs
-from pipeline.model_folder import write as write_model
+from pipeline.models._weights import load_weights
 from pipeline.models.build import build
-from pipeline.models.parts.weights import load_weights
-from pipeline.params import RECIPES
-from pipeline.plan.nodes import Plan
-from pipeline.report import paper
+from pipeline.plan.plan import Plan
+from pipeline.report.load import read
 from pipeline.report.metric import Metric
-from pipeline.report.read import read
+from pipeline.report.paper import lookup
 from pipeline.report.write import DRAWN, write
+from pipeline.stagekit.merge_inputs import MergeInputs
+from pipeline.stagekit.model_folder import write as write_model
+from pipeline.storage.checkpoint import Checkpoint
 from pipeline.tasks.base import load as load_task
 from pipeline.track.summary import headline as note
 from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.loop import Settings, train
-from pipeline.train.predict import batch_of, logits
+from pipeline.train.predict import eval_batch_size, logits
 from tests import shared
 from tests.project import Project
 from tests.test_report import made, params
@@ -288,8 +288,8 @@ def test_large_images_make_small_batches():
     sizes = {(8, 8): 256, (128, 128): 256, (512, 1024): 8, (2048, 4096): 2}
     for (height, width), batch in sizes.items():
         images = torch.empty(1, 1, 1, 1, dtype=torch.uint8).expand(1, 1, height, width)
-        assert batch_of(images) == batch
-    assert batch_of(torch.zeros(3, 7, dtype=torch.int64)) == 64, "sentences"
+        assert eval_batch_size(images) == batch
+    assert eval_batch_size(torch.zeros(3, 7, dtype=torch.int64)) == 64, "sentences"
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 64), (45, 61)])
@@ -384,7 +384,7 @@ def test_recipes_are_segmentation(recipe):
 
 
 def test_cityscapes_pretrains_as_table_3_says():
-    from pipeline.rates import pretrain_rates
+    from pipeline.schedules.pretrain_lr import pretrain_rates
 
     own = yaml.safe_load((RECIPES / "cityscapes_pspnet.yaml").read_text())["pretrain"]
     epochs, steps = 300, 223  # 2,678 images in batches of 12
@@ -538,7 +538,7 @@ def test_a_network_of_pixels_is_exported_with_its_softmax(tmp_path):
 )
 def test_rows_of_table_9_stand_beside_the_recipe(method, phase, role, mean):
     own = params("cityscapes_pspnet", network={"weights": "resnet101.pth"})
-    found = paper.lookup(own, method, phase, role)
+    found = lookup.lookup(own, method, phase, role)
     assert found is not None
     assert found.mean == mean
 

@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from pipeline.data.base import IGNORE
 from pipeline.tasks.base import load as load_task
-from pipeline.train.batches import alike
+from pipeline.train.batches import bucket_by_length
 
 
 def cross_entropy_of_all(scores, labels, smoothing):
@@ -43,7 +43,7 @@ def test_sentences_of_like_length_share_a_batch(seed, count, size):
     order = torch.randperm(count, generator=source)
     size = min(size, count)
     whole = count // size * size
-    regrouped = alike(order, lengths, size, source)
+    regrouped = bucket_by_length(order, lengths, size, source)
     assert regrouped.sort()[0].equal(order[:whole].sort()[0]), "who is left out is chance"
 
     def padding(order):
@@ -56,6 +56,10 @@ def test_sentences_of_like_length_share_a_batch(seed, count, size):
 def test_batches_come_in_no_order_of_length():
     lengths = torch.arange(100).repeat(4)
     order = torch.randperm(400, generator=torch.Generator().manual_seed(0))
-    means = lengths[alike(order, lengths, 4, torch.Generator().manual_seed(1))].view(-1, 4).float()
+    means = (
+        lengths[bucket_by_length(order, lengths, 4, torch.Generator().manual_seed(1))]
+        .view(-1, 4)
+        .float()
+    )
     falls = (means.mean(1).diff() < 0).float().mean()
     assert 0.3 < falls < 0.7

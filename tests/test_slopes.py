@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, log_softmax
 
-from pipeline.train.slopes import slopes
+from pipeline.train.coefficient_gradient import slopes
 
 
 def network() -> nn.Module:

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from torch import Tensor
 
-from pipeline import families
-from pipeline.checkpoint import Checkpoint
+from pipeline import registry
 from pipeline.errors import UserError
 from pipeline.soup import build, distilled, greedy, learned, model_stock, uniform, wise
 from pipeline.soup.base import Objective, Soup
+from pipeline.storage.checkpoint import Checkpoint
 
 asks = build.asks
 MASK = torch.tensor([[True, False, True], [False, True, True]])
@@ -81,7 +81,7 @@ def merged(rule: str, candidates: Sequence[Checkpoint], parent: Checkpoint) -> S
 
 
 def test_rules_are_the_files_of_the_folder() -> None:
-    assert build.names() == families.names("soup") == RULES
+    assert build.names() == registry.names("soup") == RULES
     assert all(line.endswith(").") for line in build.about().values()), "each names its source"
     with pytest.raises(UserError, match="merge is 'median': use one of distilled, greedy"):
         build.module_name("median")

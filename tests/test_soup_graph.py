@@ -11,13 +11,13 @@ from contextlib import closing
 import pytest
 import torch
 
-from pipeline import families
-from pipeline.checkpoint import load
+from pipeline import registry
+from pipeline.storage.checkpoint import load
 from tests.project import Project, ran
 
 pytestmark = pytest.mark.slow
 
-RULES = families.names("soup")
+RULES = registry.names("soup")
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.errors import UserError
-from pipeline.prune.ramp import ramp
-from pipeline.sparsify.base import Goal, Sparsifier
+from pipeline.schedules.ramp import ramp
+from pipeline.sparsify._ranking import largest, magnitudes
+from pipeline.sparsify.base import Sparsifier, SparsifyConfig
 from pipeline.sparsify.build import build, names
-from pipeline.sparsify.parts.ranking import largest, magnitudes
 from pipeline.train.augment import Augmentation
 from pipeline.train.loop import Hook, Settings, train
 from pipeline.train.state import TrainingState
@@ -101,7 +101,9 @@ def linear() -> nn.Sequential:
     return model
 
 
-def drive(method: str, goal: Goal, decay: float) -> Iterator[tuple[nn.Sequential, Sparsifier]]:
+def drive(
+    method: str, goal: SparsifyConfig, decay: float
+) -> Iterator[tuple[nn.Sequential, Sparsifier]]:
     """Yield the model and its hook after every step, and after the end of training."""
     model, hook = linear(), build(method, goal)
     hook.on_train_start(model)
@@ -123,7 +125,7 @@ def drive(method: str, goal: Goal, decay: float) -> Iterator[tuple[nn.Sequential
     yield model, hook
 
 
-def follow(method: str, goal: Goal, decay: float, reference: Iterator[Arrays]) -> None:
+def follow(method: str, goal: SparsifyConfig, decay: float, reference: Iterator[Arrays]) -> None:
     """Compare all of the reference's arrays with the network after every step and at the end."""
     pairs = zip(drive(method, goal, decay), reference, strict=True)
     for step, ((model, _), expected) in enumerate(pairs, start=1):
@@ -133,10 +135,10 @@ def follow(method: str, goal: Goal, decay: float, reference: Iterator[Arrays]) -
             np.testing.assert_allclose(values, array, rtol=1e-9, atol=1e-12, err_msg=f"{step}")
 
 
-TASK = Goal(sparsity=0.6, epochs=4, pruning_steps=3, refresh=2, penalty=0.01, alpha=0.02)
+TASK = SparsifyConfig(sparsity=0.6, epochs=4, pruning_steps=3, refresh=2, penalty=0.01, alpha=0.02)
 
 
-GRADUAL = Goal(sparsity=0.7, epochs=6, pruning_steps=2, refresh=3)
+GRADUAL = SparsifyConfig(sparsity=0.7, epochs=6, pruning_steps=2, refresh=3)
 AUGMENTED = Settings(16, 5e-4, clip_norm=2.0, augmentation=Augmentation(1, flip=True))
 
 
@@ -381,7 +383,7 @@ def test_str_learns_a_soft_threshold_for_every_layer(decay):
             yield named(parameters, "s")
         yield {name: soft(parameters[name], parameters[f"{name}.s"]) for name in WEIGHTS}
 
-    follow("str", Goal(initial=-0.5), decay, reference())
+    follow("str", SparsifyConfig(initial=-0.5), decay, reference())
 
 
 def named(parameters: Arrays, threshold: str) -> Arrays:
@@ -422,12 +424,12 @@ class Watch(Hook):
 
 
 SETTINGS = Settings(16, 5e-4, clip_norm=2.0)
-LOOP = Goal(
+LOOP = SparsifyConfig(
     sparsity=0.7, epochs=4, pruning_steps=2, refresh=3, penalty=1e-3, alpha=1e-4, initial=-3.0
 )
 
 
-def trained(method: str, goal: Goal = LOOP) -> tuple[nn.Module, Sparsifier]:
+def trained(method: str, goal: SparsifyConfig = LOOP) -> tuple[nn.Module, Sparsifier]:
     model, hook = small(), build(method, goal)
     watch = Watch(hook)
     hooks = [hook, watch] if method in {"gmp", "dpf", "dnw"} else [hook]
@@ -513,10 +515,10 @@ def test_one_ranking_over_all_layers(seed, sparsity):
     ("method", "goal", "words"),
     [
         ("prune", TASK, "use one of dnw, dpf, dst, gmp, gsm, lc, str"),
-        ("gmp", Goal(0.5, 4, pruning_steps=4), "one less than the 4 epochs"),
-        ("dpf", Goal(0.5, 4, pruning_steps=0), "one less than the 4 epochs"),
-        ("dpf", Goal(0.5, 4, pruning_steps=1, refresh=-1), "during.refresh is -1"),
-        ("lc", Goal(1.0), "the sparsity is 1.0"),
+        ("gmp", SparsifyConfig(0.5, 4, pruning_steps=4), "one less than the 4 epochs"),
+        ("dpf", SparsifyConfig(0.5, 4, pruning_steps=0), "one less than the 4 epochs"),
+        ("dpf", SparsifyConfig(0.5, 4, pruning_steps=1, refresh=-1), "during.refresh is -1"),
+        ("lc", SparsifyConfig(1.0), "the sparsity is 1.0"),
     ],
 )
 def test_refusals(method, goal, words):

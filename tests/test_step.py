@@ -12,10 +12,9 @@ from torch.utils._pytree import tree_leaves
 
 from pipeline.data.base import Dataset
 from pipeline.models.build import build
-from pipeline.sparsify.base import Goal
+from pipeline.sparsify.base import SparsifyConfig
 from pipeline.sparsify.build import build as build_method
 from pipeline.sparsify.build import names
-from pipeline.swa import AverageEpochs
 from pipeline.train import cuda_graph, step
 from pipeline.train.batches import Batches
 from pipeline.train.criterion import CrossEntropy
@@ -23,6 +22,7 @@ from pipeline.train.cuda_graph import Eager, HostNeededError, stepper
 from pipeline.train.hook import Hook
 from pipeline.train.loop import Settings, train
 from pipeline.train.step import Step
+from pipeline.train.swa import AverageEpochs
 from tests.fake_card import CARD, card, misplaced
 from tests.test_loop import (
     AUGMENTED,
@@ -132,7 +132,9 @@ def trained(network, settings, monkeypatch, *, replayed: bool, method: str = "",
     model = network()
     hooks = [AverageEpochs(0.0, 3)]
     if method:
-        hooks = [build_method(method, Goal(0.5, 3, 2, refresh=2, penalty=0.01, alpha=0.1))]
+        hooks = [
+            build_method(method, SparsifyConfig(0.5, 3, 2, refresh=2, penalty=0.01, alpha=0.1))
+        ]
     masks = random_masks(model) if masked and not method else None
     history = train(model, dataset(), settings, RATES, seed=3, masks=masks, hooks=hooks)
     return model, history
@@ -216,7 +218,9 @@ def on_gpu(network=small, settings=SETTINGS, *, seed=3, method="", masked=True, 
     torch.manual_seed(0)
     model, hooks = network(), []
     if method:
-        hooks = [build_method(method, Goal(0.5, 3, 2, refresh=2, penalty=0.01, alpha=0.1))]
+        hooks = [
+            build_method(method, SparsifyConfig(0.5, 3, 2, refresh=2, penalty=0.01, alpha=0.1))
+        ]
     masks = random_masks(model) if masked and not method else None
     kinds = []
     with pytest.MonkeyPatch.context() as patch:

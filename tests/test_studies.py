@@ -11,17 +11,17 @@ import yaml
 from matplotlib.image import imread
 from matplotlib.text import Text
 
+from pipeline.config.experiment import RECIPES, Experiment, load
 from pipeline.errors import UserError
-from pipeline.params import RECIPES, Experiment, load
-from pipeline.plan import graph
+from pipeline.plan import dvc_yaml
 from pipeline.plan.build import build, studies
-from pipeline.plan.nodes import Plan
+from pipeline.plan.plan import Plan
 from pipeline.report.figures import style
+from pipeline.report.load import read as read_rows
 from pipeline.report.page import page
-from pipeline.report.paper_studies import l2_distances, published, reference
-from pipeline.report.read import read as read_rows
+from pipeline.report.paper.studies import l2_distances, published, reference
 from pipeline.report.studies import length, merging, more_phases, pairs, schedule, sparsity
-from pipeline.report.study import best, over_seeds, points_table, read
+from pipeline.report.studies.base import best, over_seeds, points_table, read
 from pipeline.report.write_studies import write_studies
 from tests.project import PARAMS, Project, ran
 from tests.test_report import unseen
@@ -100,7 +100,7 @@ def test_a_study_adds_what_no_method_has_and_nothing_else(study: str, counts: di
     assert after.rows == before.rows
     assert [n for n, node in after.nodes.items() if not node.study] == list(before.nodes)
     for name, node in before.nodes.items():
-        assert graph.command(node) == graph.command(after.nodes[name])
+        assert dvc_yaml.command(node) == dvc_yaml.command(after.nodes[name])
 
 
 def test_varied_settings_that_are_the_experiments_own_add_nothing():
@@ -124,8 +124,8 @@ def test_studies_share_what_they_both_vary():
 
 def test_the_order_of_studies_moves_nothing():
     first, second = (plan(*named).nodes for named in (ALL, ALL[::-1]))
-    assert {name: graph.command(node) for name, node in first.items()} == {
-        name: graph.command(node) for name, node in second.items()
+    assert {name: dvc_yaml.command(node) for name, node in first.items()} == {
+        name: dvc_yaml.command(node) for name, node in second.items()
     }
 
 
@@ -136,7 +136,7 @@ def test_laws_of_every_study():
         assert set(node.inputs) <= seen, "inputs come first"
         seen.add(node.name)
         assert set(node.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_")
-    work = {" ".join(graph.command(node)[:-1]) for node in of.nodes.values()}
+    work = {" ".join(dvc_yaml.command(node)[:-1]) for node in of.nodes.values()}
     assert len(work) == len(of.nodes), "no two stages do the same work"
     reached = {name for node in of.nodes.values() for name in node.inputs}
     measured = {name for point in of.points for name in (point.model, *point.nodes.values())}
@@ -160,7 +160,7 @@ def test_a_longer_grid_keeps_every_stage_of_the_shorter_one():
     }.items():
         before, after = plan(study).nodes, plan(study, study={study: longer}).nodes
         for name, node in before.items():
-            assert graph.command(node) == graph.command(after[name])
+            assert dvc_yaml.command(node) == dvc_yaml.command(after[name])
 
 
 def test_pairs_differ_in_one_thing():

@@ -13,22 +13,22 @@ import torch
 import yaml
 from hypothesis import given
 
+from pipeline.config.experiment import RECIPES, Experiment
 from pipeline.data.base import Dataset, Groups, Split, load, save
 from pipeline.errors import UserError
-from pipeline.evaluate.groups import shift
+from pipeline.evaluate.groups import error_changes
 from pipeline.evaluate.intervals import mean_of, paired, wilson
-from pipeline.evaluate.subgroups import against, by_group, chosen
-from pipeline.params import RECIPES, Experiment
+from pipeline.evaluate.subgroups import by_group, compare_with_dense, select_group_set
 from pipeline.plan.build import build
-from pipeline.report import beside_paper, table_15
-from pipeline.report.by_group import section as by_group_section
-from pipeline.report.headline import headline
-from pipeline.report.paper import FOLDER
-from pipeline.report.read import read as read_rows
+from pipeline.report.load import read as read_rows
+from pipeline.report.metrics_json import headline
+from pipeline.report.paper import comparison, table_15
+from pipeline.report.paper.lookup import FOLDER
 from pipeline.report.results import Results
-from pipeline.report.spread import summary
+from pipeline.report.statistics import summary
 from pipeline.report.studies import subgroups
-from pipeline.report.study import Study, read
+from pipeline.report.studies.base import Study, read
+from pipeline.report.tables.groups import section as by_group_section
 
 NAMES = ("female non-blond", "female blond", "male non-blond", "male blond")
 
@@ -103,7 +103,7 @@ def test_a_shift_by_hand():
     """Group a: lost 2, gained 1, of 4. Group b: nothing changed, of 2. Nobody is in c."""
     before = torch.tensor([1, 1, 0, 0, 1, 0]).bool()
     after = torch.tensor([0, 0, 1, 0, 1, 0]).bool()
-    found = shift(before, after, torch.tensor([0, 0, 0, 0, 1, 1]), ["a", "b", "c"])
+    found = error_changes(before, after, torch.tensor([0, 0, 0, 0, 1, 1]), ["a", "b", "c"])
     assert list(found) == ["a", "b"]
     assert [found["a"][key] for key in ("lost", "gained", "change")] == [2, 1, 0.25]
     assert [found["b"][key] for key in ("lost", "gained", "change")] == [0, 0, 0]
@@ -115,7 +115,7 @@ def test_shifts_weighted_by_size_give_the_change_of_the_error_back(seed):
     rng = np.random.default_rng(seed)
     before, after = (torch.from_numpy(rng.random(60) < 0.7) for _ in range(2))
     ids = torch.from_numpy(rng.integers(0, 3, 60))
-    found = shift(before, after, ids, "abc")
+    found = error_changes(before, after, ids, "abc")
     total = sum(
         int((ids == "abc".index(name)).sum()) * one["change"] for name, one in found.items()
     )
@@ -139,7 +139,7 @@ def answers(*said: int) -> torch.Tensor:
 
 def test_measures_by_group_are_named_with_their_split(data):
     """Right: 2, 1, 2 and 0 of two each; classes 4 of 4 and 1 of 4."""
-    name, groups = chosen(data, None)
+    name, groups = select_group_set(data, None)
     found = by_group("test", answers(0, 0, 1, 0, 0, 0, 0, 0), data.test, data, groups)
     assert name == "Male x Blond_Hair"
     assert found["test_accuracy"] == 5 / 8
@@ -154,7 +154,7 @@ def test_measures_by_group_are_named_with_their_split(data):
 def test_errors_against_the_dense_network(data):
     """Dense has all but one blond man right; the pruned one loses a blond woman and that man."""
     dense, pruned = answers(0, 0, 1, 1, 0, 0, 1, 0), answers(0, 0, 1, 0, 0, 0, 0, 1)
-    found = against(dense, pruned, data.test, "test", chosen(data, None)[1])
+    found = compare_with_dense(dense, pruned, data.test, "test", select_group_set(data, None)[1])
     assert found["test_error_change"] == dict(zip(NAMES, (0, 0.5, 0, 0), strict=True))
     blond = found["test_shift"]["male blond"]
     assert (blond["lost"], blond["gained"]) == (1, 1)
@@ -168,9 +168,9 @@ def test_the_groups_of_training_images_are_stored(data, tmp_path):
 
 
 def test_groups_are_chosen_by_name(data):
-    assert chosen(data, "classes")[0] == "classes"
+    assert select_group_set(data, "classes")[0] == "classes"
     with pytest.raises(UserError, match="'hair', but unnamed has classes, Male x Blond_Hair"):
-        chosen(data, "hair")
+        select_group_set(data, "hair")
 
 
 def experiment(**changes: Any) -> Experiment:
@@ -310,7 +310,7 @@ def test_table_15_stands_beside_the_same_sparsities_only(study):
 
 def test_what_differs_from_table_15_is_said(study):
     assert table_15.different(study.params) == []
-    other = study.params.changed({"retrain.epochs": 3, "network.name": "resnet8"})
+    other = study.params.with_values({"retrain.epochs": 3, "network.name": "resnet8"})
     assert table_15.different(other) == [
         "network.name is resnet8, not torchvision.resnet18",
         "retraining is by ALLR with 3 epochs, not ALLR with 20",
@@ -340,7 +340,7 @@ def test_the_page_says_what_the_paper_s_numbers_look_like(tmp_path):
     of = build(experiment(studies=[]))
     for row in of.rows:
         leave(tmp_path, row.evaluate, test_accuracy=0.95, val_accuracy=0.95)
-    text = beside_paper.section(read_rows(of, tmp_path))
+    text = comparison.section(read_rows(of, tmp_path))
     assert "98.90" in line_of(text, "dense", "-")[3]
     assert "look like those of training images" in text
     assert "the paper's tables have" not in text

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from pipeline.errors import UserError
-from pipeline.rates import settle
-from pipeline.swa import AverageEpochs
+from pipeline.schedules.pretrain_lr import swa_rates
 from pipeline.train.loop import Hook, Settings, steps_per_epoch, train
+from pipeline.train.swa import AverageEpochs
 from tests.test_loop import dataset, random_masks, resnet
 
 SETTINGS = Settings(batch_size=16, weight_decay=5e-4)
@@ -92,7 +92,7 @@ def test_a_start_out_of_range_is_refused(start):
 
 def test_rates_settle_by_half_a_cosine():
     """20 steps, from the tenth on: two on the way from 1.0 down to 0.2, eight at 0.2."""
-    assert settle([1.0] * 20, 10, 0.2) == pytest.approx([1.0] * 11 + [0.6] + [0.2] * 8)
+    assert swa_rates([1.0] * 20, 10, 0.2) == pytest.approx([1.0] * 11 + [0.6] + [0.2] * 8)
 
 
 @given(
@@ -102,7 +102,7 @@ def test_rates_settle_by_half_a_cosine():
 )
 def test_laws_of_settling(rates, where, level):
     start = int(where * len(rates))
-    found = settle(rates, start, level)
+    found = swa_rates(rates, start, level)
     assert len(found) == len(rates)
     assert found[:start] == rates[:start]
     anneal = len(rates) // 10
@@ -116,4 +116,4 @@ def test_laws_of_settling(rates, where, level):
 
 def test_a_level_of_zero_is_refused():
     with pytest.raises(UserError, match=r"swa\.learning_rate"):
-        settle([0.1, 0.1], 1, 0.0)
+        swa_rates([0.1, 0.1], 1, 0.0)

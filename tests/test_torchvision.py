@@ -11,12 +11,12 @@ from torchvision import models
 from torchvision.models.regnet import BlockParams
 
 from pipeline.channels.products import WEIGHTLESS, macs
-from pipeline.checkpoint import Checkpoint, sparsity
 from pipeline.evaluate.cost import cost
 from pipeline.models.build import build
 from pipeline.prune.apply import prune
-from pipeline.prune.parameters import check_network, prunable
+from pipeline.prune.prunable import check_network, prunable
 from pipeline.soup.uniform import average
+from pipeline.storage.checkpoint import Checkpoint, sparsity
 
 pytestmark = pytest.mark.slow
 

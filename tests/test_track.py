@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.checkpoint import Checkpoint, save
 from pipeline.data.base import Dataset, Split
 from pipeline.data.base import save as save_data
-from pipeline.files import write_json
 from pipeline.models.build import build
+from pipeline.storage.atomic_files import write_json
+from pipeline.storage.checkpoint import Checkpoint, save
 from pipeline.track import summary
 from pipeline.track.tracker import Tracker
 

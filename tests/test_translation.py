@@ -11,26 +11,26 @@ import torch
 from mlflow import MlflowClient
 from torch import nn
 
-from pipeline.checkpoint import Checkpoint, read_json
+from pipeline.config.experiment import load as load_params
 from pipeline.data import build as data_sets
 from pipeline.data import multi30k, wmt16
 from pipeline.data.base import IGNORE, Dataset, Split, load, save
-from pipeline.data.formats import pieces, text
+from pipeline.data.formats import text, tokenizer
 from pipeline.errors import UserError
 from pipeline.evaluate.bleu import bleu
 from pipeline.evaluate.cost import cost
 from pipeline.evaluate.translation import summary
-from pipeline.extras import extra
-from pipeline.merge_inputs import MergeInputs
-from pipeline.model_folder import write as write_model
+from pipeline.models._weights import load_weights
 from pipeline.models.build import build
-from pipeline.models.parts.weights import load_weights
-from pipeline.params import load as load_params
+from pipeline.optional_imports import extra
 from pipeline.prune.apply import prune
-from pipeline.prune.parameters import prunable
-from pipeline.report import paper
+from pipeline.prune.prunable import prunable
+from pipeline.report.paper import lookup
+from pipeline.stagekit.merge_inputs import MergeInputs
+from pipeline.stagekit.model_folder import write as write_model
+from pipeline.storage.checkpoint import Checkpoint, read_json
+from pipeline.storage.tensors import save_tensors
 from pipeline.tasks.base import load as load_task
-from pipeline.tensors import save_tensors
 from pipeline.train.loop import Settings, train
 from tests import shared
 from tests.project import Project, trained
@@ -75,16 +75,18 @@ def test_pairs_become_source_and_shifted_target(data):
     assert data.task == "translation"
     source, shifted = data.test.images.unbind(1)
     labels = data.test.labels
-    assert pieces.decode(vocabulary(data), source) == [english for english, _ in PAIRS[50:60]]
+    assert tokenizer.decode(vocabulary(data), source) == [english for english, _ in PAIRS[50:60]]
     assert text.as_lines(data.test.text) == [german for _, german in PAIRS[50:60]]
     for seen, wanted in zip(shifted.tolist(), labels.tolist(), strict=True):
-        length = wanted.index(pieces.END) + 1
+        length = wanted.index(tokenizer.END) + 1
         assert wanted[length:] == [IGNORE] * (len(wanted) - length)
-        assert seen == [pieces.PAD, *wanted[: length - 1]] + [pieces.PAD] * (len(wanted) - length)
+        assert seen == [tokenizer.PAD, *wanted[: length - 1]] + [tokenizer.PAD] * (
+            len(wanted) - length
+        )
 
 
 def test_a_hand_made_target_is_shifted_by_one():
-    target = torch.tensor([[7, 8, pieces.END, pieces.PAD, pieces.PAD]])
+    target = torch.tensor([[7, 8, tokenizer.END, tokenizer.PAD, tokenizer.PAD]])
     split = text._split(target, target, ["seven eight"])
     assert split.images.tolist() == [[[7, 8, 1, 0, 0], [0, 7, 8, 0, 0]]]
     assert split.labels.tolist() == [[7, 8, 1, IGNORE, IGNORE]]
@@ -92,32 +94,32 @@ def test_a_hand_made_target_is_shifted_by_one():
 
 def test_columns_are_as_many_as_the_longest_sentence_has_tokens(root, data):
     assert data.train.labels.shape[1] == data.train.images.shape[2] < 128
-    assert not (data.train.images[:, 0] == pieces.PAD).any(0).all()
+    assert not (data.train.images[:, 0] == tokenizer.PAD).any(0).all()
     short = multi30k.read(root, 8).train
     assert short.labels.shape == (100, 8)
-    assert ((short.images[:, 0] == pieces.END).sum(1) == 1).all(), "what is cut has an end too"
+    assert ((short.images[:, 0] == tokenizer.END).sum(1) == 1).all(), "what is cut has an end too"
 
 
 def test_equal_text_gives_an_equal_vocabulary():
     lines = [german for _, german in PAIRS]
-    first = pieces.train(lines, 60)
-    assert first == pieces.train(lines, 60)
-    assert first != pieces.train(lines[:50], 60)
-    assert pieces.names(first)[:3] == ["<pad>", "</s>", "<unk>"]
+    first = tokenizer.train(lines, 60)
+    assert first == tokenizer.train(lines, 60)
+    assert first != tokenizer.train(lines[:50], 60)
+    assert tokenizer.names(first)[:3] == ["<pad>", "</s>", "<unk>"]
 
 
 def test_what_is_encoded_is_decoded():
     lines = ["Ein Hund mag den Baum.", "Jungen hören, Bäume nicht!", "den den den"]
-    own = pieces.train([*(german for _, german in PAIRS), *lines], 80)
-    ids = pieces.encode(own, lines)
-    assert all(row[-1] == pieces.END and pieces.PAD not in row for row in ids)
-    table = pieces.table(ids, max(map(len, ids)) + 2)
-    assert pieces.decode(own, table) == lines
+    own = tokenizer.train([*(german for _, german in PAIRS), *lines], 80)
+    ids = tokenizer.encode(own, lines)
+    assert all(row[-1] == tokenizer.END and tokenizer.PAD not in row for row in ids)
+    table = tokenizer.table(ids, max(map(len, ids)) + 2)
+    assert tokenizer.decode(own, table) == lines
     behind = table.clone()
     behind[:, -1] = 5
-    assert pieces.decode(own, behind) == lines, "nothing behind the end is read"
+    assert tokenizer.decode(own, behind) == lines, "nothing behind the end is read"
     behind[:, 0] = 10_000
-    pieces.decode(own, behind)
+    tokenizer.decode(own, behind)
 
 
 def test_a_prepared_data_set_keeps_text_and_vocabulary(data, tmp_path):
@@ -170,11 +172,11 @@ def test_wmt16_takes_the_corpora_that_are_there_and_t5s_vocabulary(tmp_path):
     write(folder, "newstest2016", PAIRS[4:9])
     raw = wmt16.read(tmp_path, None)
     assert (len(raw.train), len(raw.val), len(raw.test)) == (100, 4, 5)
-    own = pieces.train([english for english, _ in PAIRS] + ["translate English to German:"], 70)
+    own = tokenizer.train([english for english, _ in PAIRS] + ["translate English to German:"], 70)
     (folder / "spiece.model").write_bytes(own)
     raw = wmt16.read(tmp_path, None)
     assert len(raw.classes) == 256, "70 pieces and 100 sentinels, in whole blocks of 128"
-    said = pieces.decode(own, raw.test.images[:, 0])
+    said = tokenizer.decode(own, raw.test.images[:, 0])
     assert said[0] == f"translate English to German: {PAIRS[4][0]}"
 
 
@@ -389,7 +391,7 @@ def test_recipes_are_whole(name, tmp_path):
 )
 def test_the_rows_of_table_10_are_found(tmp_path, method, phase, expected):
     own = load_params(edited(tmp_path, recipe="wmt16_t5small", target_sparsity=0.7))
-    found = paper.lookup(own, method, phase)
+    found = lookup.lookup(own, method, phase)
     assert found is not None
     assert (found.mean, found.table) == expected
 

@@ -12,12 +12,12 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from pipeline.plan.nodes import Node, Plan
+from pipeline.plan.plan import Plan, Stage
 from pipeline.report import fingerprint
 from pipeline.report.publish import best_soup, write_report
 from pipeline.repro import _said
-from pipeline.run.current import current
 from pipeline.run.driver import execute
+from pipeline.run.up_to_date import current
 from tests.test_report import made, params, put, rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # DVC's own
@@ -132,7 +132,7 @@ def test_every_soup_can_be_registered(tmp_path: Path, method: str):
 def finished(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Plan]:
     """Return a checkout with a report that has been written and logged, and its plan."""
     monkeypatch.setattr(fingerprint, "dependencies", lambda node: [f"{node.name}.py"])
-    nodes = {name: Node(name, name, {}, ()) for name in STAGES}
+    nodes = {name: Stage(name, name, {}, ()) for name in STAGES}
     own = SimpleNamespace(model_dump=lambda **_: {"m": 3})
     plan = Plan(own, nodes)  # type: ignore[arg-type]
     (root / "reports").mkdir()

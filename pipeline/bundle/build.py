@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.bundle import origin, wheels
 from pipeline.errors import UserError
-from pipeline.files import write_json
+from pipeline.storage.atomic_files import write_json
 
 FOLDERS = (".dvc/plots", "benchmarks", "pipeline", "recipes", "stages", "tests")
 FILES = (".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml", "pyproject.toml")

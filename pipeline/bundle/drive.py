@@ -15,7 +15,7 @@ from types import FrameType
 
 from pipeline.bundle.pack import RUN
 from pipeline.errors import UserError
-from pipeline.files import read_json, write_json
+from pipeline.storage.atomic_files import read_json, write_json
 
 GRACE = 40.0  # seconds from ^C until stronger signals; the driver gives its stages 5
 POLL = 0.2
@@ -87,7 +87,7 @@ def _set(project: Path, original: Path, settings: list[str]) -> None:
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]  # noqa: PLC0415
     from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]  # noqa: PLC0415
 
-    from pipeline import params  # noqa: PLC0415
+    from pipeline.config import experiment  # noqa: PLC0415
 
     path = project / "params.yaml"
     shutil.copyfile(original, path)
@@ -96,7 +96,7 @@ def _set(project: Path, original: Path, settings: list[str]) -> None:
     except (DvcException, ValueError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
         raise UserError(f"-S {' '.join(settings)}: {reason}") from error
-    params.load(path)
+    experiment.load(path)
 
 
 def _packing(options: argparse.Namespace) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.errors import UserError
-from pipeline.files import read_json, replacing
+from pipeline.storage.atomic_files import atomic_file, read_json
 
 RUNS, MEASURES = Path("docs/data/runs.csv"), Path("docs/data/card.csv")
 FACTS = ("name", "settings", "commit", "golden", "card", "torch", "date")
@@ -56,13 +56,13 @@ def _results(root: Path, file: Path) -> str:
         for name in reversed(FACTS):
             value = facts[name]
             rows.insert(0, name, " ".join(value) if isinstance(value, list) else value)
-        rows.insert(0, "experiment", experiment(facts["params"]))
+        rows.insert(0, "experiment", experiment_id(facts["params"]))
         added = _append(root / RUNS, rows, KEY)
         note = _track(root, file, folder, facts, table)
     return f"{file.name}: {added} of {len(rows)} rows are new in {RUNS}{note}"
 
 
-def experiment(values: dict[str, Any]) -> str:
+def experiment_id(values: dict[str, Any]) -> str:
     """Return a hash of all settings but the seeds and which methods and measurements there are.
 
     Rows with equal hashes differ in their seed only, and may be pooled.
@@ -91,7 +91,7 @@ def _append(path: Path, rows: pd.DataFrame, key: list[str]) -> int:
     known = set(map(tuple, old.reindex(columns=key, fill_value="").to_numpy().tolist()))
     fresh = new[[tuple(row) not in known for row in new[key].to_numpy().tolist()]]
     whole = pd.concat([old, fresh.drop_duplicates(key)]).fillna("")
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         whole.to_csv(temporary, index=False, lineterminator="\n")
     return len(whole) - len(old)
 

@@ -5,11 +5,11 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline import params
 from pipeline.bundle import origin
-from pipeline.files import read_json, replacing, write_json
+from pipeline.config import experiment
 from pipeline.plan.build import build
-from pipeline.plan.nodes import Plan, artifact
+from pipeline.plan.plan import Plan, artifact
+from pipeline.storage.atomic_files import atomic_file, read_json, write_json
 
 RUN = Path(".dvc/tmp/bundle/run.json")  # what is run, and where; of the project's folder
 REPORT = Path(".dvc/tmp/bundle/report")
@@ -27,14 +27,14 @@ def pack(root: Path, out: Path, name: str, megabytes: float) -> str:
     """
     from pipeline.report.write import write as write_report  # noqa: PLC0415 - slow to import
 
-    plan = build(params.load(root / "params.yaml"))
+    plan = build(experiment.load(root / "params.yaml"))
     facts = read_json(root / RUN)
     if "card" not in facts:
         resolved = plan.params.model_dump(mode="json", exclude_none=True)
         write_json(root / RUN, facts | origin.machine() | {"params": resolved})
     write_report(plan, root / "artifacts", root / REPORT)
     results = out / RESULTS.format(name)
-    with replacing(results) as temporary, tarfile.open(temporary, "w:gz") as archive:
+    with atomic_file(results) as temporary, tarfile.open(temporary, "w:gz") as archive:
         for path, inside in _small(root):
             archive.add(path, inside)
     networks = list(_networks(plan, root))
@@ -82,7 +82,7 @@ def _pack_networks(root: Path, out: Path, name: str, networks: list[Path], room:
         number = 0
         while chosen and (part := file.read(PART)):
             path = out / NETWORKS.format(name, number)
-            with replacing(path) as temporary:
+            with atomic_file(path) as temporary:
                 temporary.write_bytes(part)
             old.discard(path)
             number += 1

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from pipeline.channels.permutation_spec import PermutationSpec
-from pipeline.checkpoint import Checkpoint
+from pipeline.storage.checkpoint import Checkpoint
 
 
 def permuted(

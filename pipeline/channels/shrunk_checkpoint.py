@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.channels.shrink import shrink
 from pipeline.errors import UserError
-from pipeline.tensors import read, save_tensors
+from pipeline.storage.tensors import read, save_tensors
 
 SMALL = "small.safetensors"
 FORMAT = "sparse-model-soups-small"

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.checkpoint import load_tensors, read_json, save_tensors, write_json
-from pipeline.data.formats.compressed import Compressed, Images
-from pipeline.data.formats.packed import pack, unpack
+from pipeline.data.formats.lazy_images import Images, LazyImages
+from pipeline.data.formats.packed_images import pack, unpack
 from pipeline.errors import UserError
+from pipeline.storage.checkpoint import load_tensors, read_json, save_tensors, write_json
 
 PACKED = "-images.safetensors"  # of a split whose images are compressed
 IGNORE = -100  # a label that does not count: what torch.nn.functional.cross_entropy leaves out
@@ -24,7 +24,7 @@ class Split:
     Attributes: images, uint8 [N, C, H, W] in 0..255, or token ids, int64 [N, ...]; labels, int64
     [N] in 0..K-1, or one a pixel [N, H, W] or token [N, L], where `IGNORE` does not count. Maps of
     up to 128 classes may be int8, an eighth of the memory; quantities are floating point. Images
-    that would not fit in memory are `Compressed`, and look like the tensor.
+    that would not fit in memory are `LazyImages`, and look like the tensor.
     """
 
     images: Images
@@ -54,7 +54,7 @@ class Split:
         """Return the examples at ``rows``, int64 [M], in that order."""
         text = None if self.text is None else self.text[rows]
         own = self.images
-        images: Images = own.take(rows) if isinstance(own, Compressed) else own[rows]
+        images: Images = own.take(rows) if isinstance(own, LazyImages) else own[rows]
         return Split(images, self.labels[rows], text)
 
 
@@ -117,13 +117,13 @@ def fixed_size(name: str, size: int | None, own: int) -> None:
 def save(dataset: Dataset, folder: Path) -> None:
     """Write ``dataset`` into ``folder``: safetensors per split and of the groups, and meta.json.
 
-    Compressed images have a file of their own (pipeline/data/formats/packed.py).
+    Compressed images have a file of their own (pipeline/data/formats/packed_images.py).
     """
     folder.mkdir(parents=True, exist_ok=True)
     for part in ("train", "val", "test"):
         split: Split = getattr(dataset, part)
         tensors = {"labels": split.labels}
-        if isinstance(split.images, Compressed):
+        if isinstance(split.images, LazyImages):
             pack(folder / f"{part}{PACKED}", split.images)
         else:
             tensors["images"] = split.images[:]

@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline import families
+from pipeline import registry
 from pipeline.data.base import Dataset, Groups, RawData, Split
 from pipeline.errors import UserError
 
 
 def names() -> list[str]:
     """Return the data sets that there are."""
-    return families.names("data")
+    return registry.names("data")
 
 
 def read(name: str, root: Path | None = None, size: int | None = None) -> RawData:
@@ -32,7 +32,7 @@ def read(name: str, root: Path | None = None, size: int | None = None) -> RawDat
     Raises:
         UserError: there is no such data set, or its files are absent or damaged.
     """
-    raw: RawData = families.load("data", name, "data.name").read(root, size)
+    raw: RawData = registry.load("data", name, "data.name").read(root, size)
     return raw
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from pipeline.data.base import Groups, RawData, Split
-from pipeline.data.formats.compressed import Compressed
+from pipeline.data.formats.image_files import ImageFiles
 from pipeline.data.formats.images import short_side
-from pipeline.data.formats.loose import Loose
+from pipeline.data.formats.lazy_images import LazyImages
 from pipeline.errors import UserError
 
 # the parts of data.path whose change runs `data` again
@@ -93,7 +93,7 @@ def _split(folder: Path, classes: tuple[str, ...], size: int, short: int | None)
             raise UserError(f"{folder / name} holds no .JPEG images: {EXPECTED}")
         paths += own
         labels += [label] * len(own)
-    return Split(Compressed(Loose(paths, short), size), torch.tensor(labels))
+    return Split(LazyImages(ImageFiles(paths, short), size), torch.tensor(labels))
 
 
 def _names(folder: Path, classes: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ Source: Elliott et al. 2016, Multi30K: Multilingual English-German Image Descrip
 from pathlib import Path
 
 from pipeline.data.base import RawData
-from pipeline.data.formats import pieces, text
+from pipeline.data.formats import text, tokenizer
 
 READS = ("multi30k",)  # the parts of data.path whose change runs `data` again
 FILES = {"train": "train", "val": "val", "test": "test_2016_flickr"}
@@ -35,4 +35,4 @@ def read(root: Path | None, size: int | None) -> RawData:
         part: text.read_pairs(folder / stem, ("en", "de"), EXPECTED) for part, stem in FILES.items()
     }
     source, target = parts["train"]
-    return text.prepare(parts, size or LENGTH, pieces.train([*source, *target], PIECES))
+    return text.prepare(parts, size or LENGTH, tokenizer.train([*source, *target], PIECES))

@@ -17,7 +17,7 @@ Source: Bojar et al. 2016, Findings of the 2016 Conference on Machine Translatio
 from pathlib import Path
 
 from pipeline.data.base import RawData
-from pipeline.data.formats import pieces, text
+from pipeline.data.formats import text, tokenizer
 from pipeline.errors import UserError
 
 READS = ("wmt16",)  # the parts of data.path whose change runs `data` again
@@ -55,7 +55,7 @@ def read(root: Path | None, size: int | None) -> RawData:
     parts["train"] = source, target
     own = folder / "spiece.model"
     if not own.exists():
-        return text.prepare(parts, size or LENGTH, pieces.train([*source, *target], PIECES))
+        return text.prepare(parts, size or LENGTH, tokenizer.train([*source, *target], PIECES))
     vocabulary = own.read_bytes()
-    rows = -(-(len(pieces.names(vocabulary)) + SENTINELS) // MULTIPLE) * MULTIPLE
+    rows = -(-(len(tokenizer.names(vocabulary)) + SENTINELS) // MULTIPLE) * MULTIPLE
     return text.prepare(parts, size or LENGTH, vocabulary, padded=rows, ask=ASK)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pipeline.data.base import Dataset, Split
-from pipeline.data.formats import pieces, text
-from pipeline.extras import extra
+from pipeline.data.formats import text, tokenizer
+from pipeline.optional_imports import extra
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def of_split(translations: Tensor, split: Split, data: Dataset) -> Bleu:
     """
     vocabulary = bytes(data.extras["vocabulary"].numpy())
     if split.text is None:
-        references = pieces.decode(vocabulary, split.labels.clamp(min=pieces.PAD))
+        references = tokenizer.decode(vocabulary, split.labels.clamp(min=tokenizer.PAD))
     else:
         references = text.as_lines(split.text)
-    return bleu(pieces.decode(vocabulary, translations.long()), references)
+    return bleu(tokenizer.decode(vocabulary, translations.long()), references)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.data.base import Dataset, Split
 from pipeline.evaluate.groups import group_recall
-from pipeline.evaluate.metrics import accuracy, hits, loss
+from pipeline.evaluate.metrics import accuracy, correct, loss
 
 BINS = 15
 
@@ -31,7 +31,7 @@ def summary(
         calibration_error, worst_class (a recall), worst_class_name, and groups
         {group set: group_recall}.
     """
-    right = hits(predictions, split.labels)
+    right = correct(predictions, split.labels)
     readable = data.groups.get("classes")
     names = readable.names if readable else data.classes
     by_set = {"class": group_recall(right, split.labels, names)}
@@ -58,7 +58,7 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float
 
     Source: Guo et al. 2017, On Calibration of Modern Neural Networks, Eq. 3.
     """
-    right = hits(logits, labels).double()
+    right = correct(logits, labels).double()
     confidence = logits.double().softmax(1).amax(1)
     index = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
     gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, index, right - confidence)

@@ -42,7 +42,7 @@ def group_recall(right: Tensor, groups: Tensor, names: Sequence[str]) -> dict[st
     }
 
 
-def shift(
+def error_changes(
     before: Tensor, after: Tensor, groups: Tensor, names: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     """Return what changed in each group from one network to another, on the same examples.

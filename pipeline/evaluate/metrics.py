@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from pipeline.errors import UserError
 
 
-def hits(logits: Tensor, labels: Tensor) -> Tensor:
+def correct(logits: Tensor, labels: Tensor) -> Tensor:
     """Return bool [N]: the largest logit is the label's (the first of equal ones is taken).
 
     Args:
@@ -44,7 +44,7 @@ def refuse_diverged(*, finite: bool) -> None:
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
     """Return the micro-averaged top-1 accuracy, (1/N) sum_i [argmax_k logits_ik = y_i]."""
-    return int(hits(logits, labels).sum()) / len(labels)
+    return int(correct(logits, labels).sum()) / len(labels)
 
 
 def loss(logits: Tensor, labels: Tensor) -> float:

@@ -11,15 +11,15 @@ from pipeline.errors import UserError
 from pipeline.evaluate.corruptions.base import CorruptedSet
 from pipeline.evaluate.corruptions.constants import NAMES_15, NAMES_19, SEVERITIES
 from pipeline.evaluate.metrics import refuse_diverged
-from pipeline.evaluate.resume import Cells
-from pipeline.progress import emit
+from pipeline.evaluate.partial_results import PartialResults
+from pipeline.events import emit
 from pipeline.train.placement import sent
 
 Predict = Callable[[Tensor], Tensor]
 
 
 def robustness(
-    predict: Predict, corrupted: CorruptedSet, cells: Cells | None = None
+    predict: Predict, corrupted: CorruptedSet, cells: PartialResults | None = None
 ) -> dict[str, Any]:
     """Return a network's accuracy on each corruption and severity, and the means.
 
@@ -39,7 +39,7 @@ def robustness(
 
     Source: paper, Appendix B.2.3, Figures 7 and 8, Tables 13 and 14; Hendrycks & Dietterich 2019.
     """
-    cells = cells or Cells()
+    cells = cells or PartialResults()
     every = [(name, severity) for name in corrupted.names for severity in SEVERITIES]
     for done, cell in enumerate(every, start=1):
         if cell not in cells:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.base import Dataset, Split
-from pipeline.evaluate.overlap import iou, mean_iou
+from pipeline.evaluate.iou import iou, mean_iou
 
 RESAMPLES = 1000
 

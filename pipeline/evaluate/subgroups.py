@@ -6,11 +6,11 @@ from torch import Tensor
 
 from pipeline.data.base import Dataset, Groups, Split
 from pipeline.errors import UserError
-from pipeline.evaluate.groups import group_recall, shift
-from pipeline.evaluate.metrics import accuracy, hits
+from pipeline.evaluate.groups import error_changes, group_recall
+from pipeline.evaluate.metrics import accuracy, correct
 
 
-def chosen(data: Dataset, name: str | None) -> tuple[str, Groups]:
+def select_group_set(data: Dataset, name: str | None) -> tuple[str, Groups]:
     """Return the group set ``name``; without one the data's first own, else its classes.
 
     Raises:
@@ -43,7 +43,7 @@ def by_group(
         {part}_group_mean (the mean over groups), {part}_worst_group, {part}_recall by group, and
         {part}: groups and classes as of `group_recall`.
     """
-    right = hits(scores, split.labels)
+    right = correct(scores, split.labels)
     classes = group_recall(right, split.labels, data.classes)
     found = group_recall(right, groups.ids, groups.names)
     return {
@@ -56,7 +56,7 @@ def by_group(
     }
 
 
-def against(
+def compare_with_dense(
     dense: Tensor, scores: Tensor, split: Split, part: str, groups: Groups
 ) -> dict[str, Any]:
     """Return {part}_error_change by group, and {part}_shift as of `pipeline.evaluate.groups`.
@@ -68,7 +68,7 @@ def against(
         part: as of `by_group`.
         groups: as of `by_group`.
     """
-    before, after = (hits(one, split.labels) for one in (dense, scores))
-    found = shift(before, after, groups.ids, groups.names)
+    before, after = (correct(one, split.labels) for one in (dense, scores))
+    found = error_changes(before, after, groups.ids, groups.names)
     changes = {name: own["change"] for name, own in found.items()}
     return {f"{part}_error_change": changes, f"{part}_shift": found}

@@ -9,7 +9,7 @@ import importlib
 
 from torch import nn
 
-from pipeline import families
+from pipeline import registry
 from pipeline.errors import UserError
 
 # These two return a second, auxiliary output unless told otherwise.
@@ -21,7 +21,7 @@ TORCHVISION_OPTIONS = {
 
 def names() -> list[str]:
     """Return our own networks."""
-    return families.names("models")
+    return registry.names("models")
 
 
 def build(name: str, classes: int, channels: int = 3) -> nn.Module:

@@ -10,7 +10,7 @@ left out here, and so is its loss. With ResNet-50 it would have 46.6 M.
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.models.parts.pyramid import PyramidNetwork, dilate
+from pipeline.models._pyramid import PyramidNetwork, dilate
 
 
 class Backbone(nn.Module):

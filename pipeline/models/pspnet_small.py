@@ -7,9 +7,9 @@ channels, and ends at an eighth of the image's size as the large one does, witho
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.models.parts.init import he_initialise
-from pipeline.models.parts.pyramid import PyramidNetwork
-from pipeline.models.parts.residual import BasicBlock
+from pipeline.models._init import he_initialise
+from pipeline.models._pyramid import PyramidNetwork
+from pipeline.models._residual import BasicBlock
 
 WIDTHS, BLOCKS = (32, 64, 128), 2
 

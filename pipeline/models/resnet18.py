@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from pipeline.models.parts.residual import ResidualNetwork
+from pipeline.models._residual import ResidualNetwork
 
 
 def build(classes: int, channels: int) -> nn.Module:

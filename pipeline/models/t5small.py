@@ -8,11 +8,9 @@ Source: Raffel et al. 2020; paper, Table 3.
 
 from torch import nn
 
-from pipeline.models.parts import translator
+from pipeline.models import _t5
 
 
 def build(classes: int, channels: int) -> nn.Module:
     """Return the network with random weights from torch's generator."""
-    return translator.build(
-        channels, classes=classes, width=512, head=64, heads=8, wide=2048, deep=6
-    )
+    return _t5.build(channels, classes=classes, width=512, head=64, heads=8, wide=2048, deep=6)

@@ -2,11 +2,9 @@
 
 from torch import nn
 
-from pipeline.models.parts import translator
+from pipeline.models import _t5
 
 
 def build(classes: int, channels: int) -> nn.Module:
     """Return the network with random weights from torch's generator."""
-    return translator.build(
-        channels, classes=classes, width=128, head=32, heads=4, wide=512, deep=2
-    )
+    return _t5.build(channels, classes=classes, width=128, head=32, heads=4, wide=512, deep=2)

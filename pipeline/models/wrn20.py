@@ -8,7 +8,7 @@ paper trained, every convolution has a bias, a block's stride sits in its second
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.models.parts.init import he_initialise
+from pipeline.models._init import he_initialise
 
 DEPTH, WIDEN, DROPOUT = 22, 10, 0.3
 BLOCKS = (DEPTH - 4) // 6

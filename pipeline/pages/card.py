@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.report.markdown import number, signed, table
-from pipeline.report.spread import Difference, difference, spread
+from pipeline.report.statistics import Difference, difference, spread
+from pipeline.report.tables.markdown import number, signed, table
 
 RUNS, MEASURES = Path("docs/data/runs.csv"), Path("docs/data/card.csv")
 PAPER = Path("pipeline/report/paper")

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.files import replacing
 from pipeline.pages import card, stored
+from pipeline.storage.atomic_files import atomic_file
 
 TABLES = stored.TABLES | card.TABLES
 REGION = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -42,7 +42,7 @@ def update(root: Path) -> list[str]:
     for page in pages(root):
         new = rendered(root, page)
         if new != page.read_text(encoding="utf-8"):
-            with replacing(page) as temporary:
+            with atomic_file(page) as temporary:
                 temporary.write_text(new, encoding="utf-8")
             changed.append(page.relative_to(root).as_posix())
     card.figure(root)

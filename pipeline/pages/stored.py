@@ -10,7 +10,7 @@ from pathlib import Path
 from scipy import special
 
 from pipeline.pages import card
-from pipeline.report.markdown import table
+from pipeline.report.tables.markdown import table
 
 DATA = Path("docs/data")
 Row = dict[str, str]

@@ -1,11 +1,11 @@
 """BIMP's budget: dense training and all phases together take the epochs of one training."""
 
 from pipeline.errors import UserError
-from pipeline.plan.work import Work
-from pipeline.rounding import share
+from pipeline.plan.work import Planner
+from pipeline.rounding import round_fraction
 
 
-def bimp(work: Work) -> Work:
+def bimp(work: Planner) -> Planner:
     """Return the vocabulary in which dense training and all phases together take the budget.
 
     Every phase has as many epochs; what does not divide is the dense network's.
@@ -17,7 +17,7 @@ def bimp(work: Work) -> Work:
     """
     during = work.settings.during
     total, cycles = during.epochs or work.settings.pretrain.epochs, len(work.phases)
-    epochs = (total - max(1, share(during.dense_share, total))) // cycles
+    epochs = (total - max(1, round_fraction(during.dense_share, total))) // cycles
     if epochs < 1:
         raise UserError(
             f"during.dense_share leaves no epoch of {total} for each of {cycles} phases: lower it, "
@@ -25,4 +25,4 @@ def bimp(work: Work) -> Work:
         )
     dense = total - cycles * epochs
     values = {"pretrain.epochs": dense, "retrain.epochs": epochs, "retrain.schedule": "ALLR"}
-    return work.vary(f"bimp{dense}", values)
+    return work.with_settings(f"bimp{dense}", values)

@@ -3,11 +3,11 @@
 from importlib import import_module
 from types import ModuleType
 
-from pipeline import families
-from pipeline.params import Experiment
-from pipeline.plan.nodes import Plan
+from pipeline import registry
+from pipeline.config.experiment import Experiment
+from pipeline.plan.plan import Plan
 from pipeline.plan.studies.base import Study
-from pipeline.plan.work import Work
+from pipeline.plan.work import Planner
 
 
 def build(params: Experiment) -> Plan:
@@ -19,7 +19,7 @@ def build(params: Experiment) -> Plan:
     """
     plan = Plan(params)
     for seed in params.seeds:
-        work = Work(plan, seed)
+        work = Planner(plan, seed)
         work.report(0, work.pretrain())
         plan.sections[""] = "the data, the dense network, and the phase 1 that all methods share"
         for method in sorted(params.methods):
@@ -55,12 +55,12 @@ def _study(plan: Plan, name: str) -> None:
 
 def methods() -> dict[str, str]:
     """Return the first line of what each method is, by name."""
-    return {name: _about(_module("methods", name)) for name in families.names("plan/methods")}
+    return {name: _about(_module("methods", name)) for name in registry.names("plan/methods")}
 
 
 def studies() -> dict[str, str]:
     """Return the first line of what each study is, by name."""
-    return {name: _about(_module("studies", name)) for name in families.names("plan/studies")}
+    return {name: _about(_module("studies", name)) for name in registry.names("plan/studies")}
 
 
 def _module(room: str, name: str) -> ModuleType:

@@ -4,7 +4,8 @@ import ast
 import inspect
 import re
 
-from pipeline import families, schedule
+from pipeline import registry
+from pipeline.schedules import retrain_lr
 from pipeline.soup import build as rules
 
 WEIGHTS = "Single weights, ranked by prune.criterion and spread over layers by prune.allocation."
@@ -22,7 +23,7 @@ def choices() -> dict[str, dict[str, str]]:
 
 
 def _members(room: str) -> dict[str, str]:
-    files = (families.ROOT / "prune" / room).glob("[!_]*.py")
+    files = (registry.ROOT / "prune" / room).glob("[!_]*.py")
     return {
         file.stem.removesuffix("_"): _line(f"prune/{room}/{file.name}") for file in sorted(files)
     }
@@ -30,12 +31,12 @@ def _members(room: str) -> dict[str, str]:
 
 def _line(file: str) -> str:
     """Return the first line of a file's docstring, without importing it: torch takes seconds."""
-    text = ast.get_docstring(ast.parse((families.ROOT / file).read_bytes())) or ""
+    text = ast.get_docstring(ast.parse((registry.ROOT / file).read_bytes())) or ""
     return text.partition("\n")[0]
 
 
 def _schedules() -> dict[str, str]:
-    """Return the table in the docstring of `pipeline.schedule.learning_rates`."""
-    text = inspect.getdoc(schedule.learning_rates) or ""
+    """Return the table in the docstring of `pipeline.schedules.retrain_lr.learning_rates`."""
+    text = inspect.getdoc(retrain_lr.learning_rates) or ""
     table = re.findall(r"^ {4}([A-Z]+) {2,}(\S.*?) {2,}(\S.*)$", text, flags=re.MULTILINE)
     return {name: f"{about} ({source})" for name, about, source in table}

@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING
 
 from pipeline.evaluate.corruptions.constants import ARCHIVES, NAMES_19
-from pipeline.plan.nodes import artifact
+from pipeline.plan.plan import artifact
 from pipeline.plan.raw_data import checkouts, fingerprint
 
 if TYPE_CHECKING:
-    from pipeline.plan.work import Work
+    from pipeline.plan.work import Planner
 
 
-def corrupted(work: "Work") -> tuple[str, tuple[str, ...]]:
+def corrupted(work: "Planner") -> tuple[str, tuple[str, ...]]:
     """Return the folder of the corrupted set, and what of it lies outside the graph.
 
     Arrays, a few large files, are a dependency of every evaluation. Image files, which are

@@ -14,7 +14,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from pipeline import families
+from pipeline import registry
 
 
 class Declared(NamedTuple):
@@ -29,7 +29,7 @@ class Declared(NamedTuple):
 @cache
 def declared(method: str) -> Declared:
     """Return what the file behind ``method`` declares; nothing where there is no such file."""
-    for name in reversed(families.names("plan/methods")):
+    for name in reversed(registry.names("plan/methods")):
         if f"{method}_".startswith(f"{name}_"):
             module = import_module(f"pipeline.plan.methods.{name}")
             label, variant = getattr(module, "LABEL", None), method[len(name) + 1 :]

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from pipeline.errors import UserError
-from pipeline.plan.ledger import joined
-from pipeline.plan.nodes import artifact
-from pipeline.plan.work import Work
+from pipeline.plan.ledger import join_name
+from pipeline.plan.plan import artifact
+from pipeline.plan.work import Planner
 
 
-def interpolate(work: Work, models: Sequence[str], phase: int, points: int = 11) -> str:
+def interpolate(work: Planner, models: Sequence[str], phase: int, points: int = 11) -> str:
     """Return the losses and barriers at ``points`` of the ways between all pairs of ``models``.
 
     Raises:
@@ -21,5 +21,5 @@ def interpolate(work: Work, models: Sequence[str], phase: int, points: int = 11)
         "models": [artifact(name) for name in models],
         "points": points,
     }
-    name = joined(work.method, f"p{phase}", "interpolate")
+    name = join_name(work.method, f"p{phase}", "interpolate")
     return work.add(name, "interpolate", flags, modules=work.learning_modules(), phase=phase)

@@ -12,8 +12,8 @@ when m or the list of methods changes:
 
 from typing import Any
 
-from pipeline.params import Experiment
-from pipeline.plan.nodes import Node, Plan
+from pipeline.config.experiment import Experiment
+from pipeline.plan.plan import Plan, Stage
 
 
 class Ledger:
@@ -31,15 +31,15 @@ class Ledger:
     ) -> None:
         self.plan, self.seed, self.variant = plan, seed, variant
         self.settings = params or plan.params
-        self.start("dense")
+        self.set_method("dense")
 
-    def start(self, method: str, lineage: str | None = None) -> None:
+    def set_method(self, method: str, lineage: str | None = None) -> None:
         """Plan ``method`` from here on; ``lineage``, by default itself, names its networks."""
         self.method, self.lineage = method, lineage or method
 
     def name(self, *parts: str, shared: bool = False) -> str:
         """Return the name of a stage: the seed, unless all ``shared`` it, and what is not empty."""
-        return joined(*parts) if shared else joined(f"s{self.seed}", self.variant, *parts)
+        return join_name(*parts) if shared else join_name(f"s{self.seed}", self.variant, *parts)
 
     def add(
         self,
@@ -80,13 +80,13 @@ class Ledger:
                 (n for n in (self.method, self.lineage) if short.startswith(f"{n}-p")), ""
             )
             inputs = self.plan.inputs(arguments)
-            node = Node(name, script, arguments, inputs, files, modules, labels, lineage)
+            node = Stage(name, script, arguments, inputs, files, modules, labels, lineage)
             self.plan.add(node)
         users = dict.fromkeys([*filter(None, node.labels.get("methods", "").split(","))])
         node.labels["methods"] = ",".join([*users, *({self.method} - users.keys())])
         return node.name
 
 
-def joined(*parts: str) -> str:
+def join_name(*parts: str) -> str:
     """Return the name that consists of all ``parts`` which are not empty."""
     return "-".join(part for part in parts if part)

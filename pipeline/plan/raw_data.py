@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import families
+from pipeline import registry
 from pipeline.errors import UserError
-from pipeline.files import replacing
-from pipeline.plan.imports import ROOT
+from pipeline.plan.dependencies import ROOT
+from pipeline.storage.atomic_files import atomic_file
 
 CACHE = ".dvc/tmp/sms/raw_data"
 SMALL = 20_000  # so many files are read each time: a rewritten file moves no folder's change time
@@ -70,8 +70,8 @@ def fingerprint(path: str, reads: tuple[str, ...] | None = None) -> str | None:
 
 def _reads(name: str) -> tuple[str, ...] | None:
     """Return the literal ``READS`` of a data set's module, which would import torch."""
-    module = families.module_name("data", name, "data.name")
-    file = families.ROOT.parent.joinpath(*module.split(".")).with_suffix(".py")
+    module = registry.module_name("data", name, "data.name")
+    file = registry.ROOT.parent.joinpath(*module.split(".")).with_suffix(".py")
     for node in ast.parse(file.read_bytes()).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "READS":
             return tuple(ast.literal_eval(node.value))
@@ -85,7 +85,7 @@ def _of_folder(root: Path) -> str:
     except OSError as error:
         raise UserError(f"{root} cannot be read ({error}): correct its permissions") from error
     if sum(folder.size for folder in found.values()) > SMALL:
-        with replacing(cache) as temporary:
+        with atomic_file(cache) as temporary:
             temporary.write_text(json.dumps(found), encoding="utf-8")
     else:
         cache.unlink(missing_ok=True)

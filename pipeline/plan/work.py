@@ -8,27 +8,27 @@ from collections.abc import Sequence
 from copy import copy
 from typing import Any, Self
 
+from pipeline.config.schema import Prune
 from pipeline.errors import UserError
 from pipeline.plan import raw_data
 from pipeline.plan.corruptions import corrupted
-from pipeline.plan.ledger import Ledger, joined
-from pipeline.plan.nodes import Row, artifact
-from pipeline.prune.ladder import sparsities
+from pipeline.plan.ledger import Ledger, join_name
+from pipeline.plan.plan import Result, artifact
 from pipeline.prune.rules import SEEDED, module_name
-from pipeline.sections import Prune
+from pipeline.schedules.ladder import sparsities
 from pipeline.seeds import derive
 from pipeline.soup import build as rules
 
 
-class Work(Ledger):
+class Planner(Ledger):
     """One seed's share of a growing plan, written phase by phase."""
 
-    def vary(self, variant: str, values: dict[str, Any]) -> Self:
+    def with_settings(self, variant: str, values: dict[str, Any]) -> Self:
         """Return a vocabulary for other settings; ``variant`` marks the stages they change."""
         other = copy(self)
-        other.settings = self.settings.changed(values)
+        other.settings = self.settings.with_values(values)
         other.variant = self.variant if other.settings == self.settings else variant
-        other.start("dense")
+        other.set_method("dense")
         return other
 
     @property
@@ -92,7 +92,7 @@ class Work(Ledger):
         lineage = "" if parent == self.pretrain() else self.lineage
         branch = f"c{run}" if lineage and run is not None else ""
         flags["seed"] = self._pruning_seed(phase, run if branch else None)
-        name = joined(lineage, f"p{phase}", branch, "prune")
+        name = join_name(lineage, f"p{phase}", branch, "prune")
         return self.add(name, "prune", flags, modules=modules, phase=phase)
 
     def retrain(
@@ -117,7 +117,7 @@ class Work(Ledger):
             **more,
         }
         shared = times == 1 and not more and self.plan.nodes[pruned].inputs == (self.pretrain(),)
-        name = joined("" if shared else self.lineage, f"p{phase}", f"c{candidate}")
+        name = join_name("" if shared else self.lineage, f"p{phase}", f"c{candidate}")
         modules = self.learning_modules()
         return self.add(name, "retrain", flags, modules=modules, phase=phase, candidate=candidate)
 
@@ -142,7 +142,7 @@ class Work(Ledger):
             "seed": derive(self.seed, "merge", phase) if learns else None,
         }
         modules = (rules.module_name(rule), *self.learning_modules())
-        name = name or joined(self.method, f"p{phase}")
+        name = name or join_name(self.method, f"p{phase}")
         return self.add(name, "merge", flags, modules=modules, phase=phase)
 
     def can_merge(self, rule: str) -> bool:
@@ -171,7 +171,7 @@ class Work(Ledger):
             "unaligned": [artifact(name) for name in unaligned],
         }
         modules = (*_pruning(own), *self.learning_modules())
-        name = joined(self.method, f"p{phase}")
+        name = join_name(self.method, f"p{phase}")
         return self.add(name, "reprune", flags, modules=modules, phase=phase)
 
     def report(self, phase: int, model: str, candidates: Sequence[str] = ()) -> None:
@@ -182,7 +182,7 @@ class Work(Ledger):
         modules = (*self.learning_modules(), summary)
         evaluate = self.add(f"{short}-eval", "evaluate", flags, modules=modules, phase=phase)
         self.plan.rows.append(
-            Row(
+            Result(
                 method=self.method,
                 phase=phase,
                 seed=self.seed,

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.checkpoint import Checkpoint
 from pipeline.errors import UserError
 from pipeline.prune import rules
+from pipeline.storage.checkpoint import Checkpoint
 
 
 def prune(
@@ -28,7 +28,7 @@ def prune(
 
     Args:
         checkpoint: the parent; it is not changed.
-        names: the prunable weights in model order (pipeline.prune.parameters.prunable).
+        names: the prunable weights in model order (pipeline.prune.prunable.prunable).
         sparsity: s, fraction of the prunable weights pruned afterwards, in [0, 1).
         criterion: a name in pipeline/prune/criteria.
         allocation: a name in pipeline/prune/allocations, or the function (rules.allocation).

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from pipeline.channels.classifier import classifier
 from pipeline.channels.operations import CONVOLUTIONS, trace
 from pipeline.channels.zero_channels import FILTERS_NEED_GRAPH, dead_parameter_masks
-from pipeline.checkpoint import Checkpoint
 from pipeline.errors import UserError
 from pipeline.prune.apply import describe, norm_drop
-from pipeline.prune.parameters import prunable
-from pipeline.prune.select import keep_largest
+from pipeline.prune.prunable import prunable
+from pipeline.prune.topk import keep_largest
+from pipeline.storage.checkpoint import Checkpoint
 
 
 def prune_filters(

@@ -19,13 +19,15 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from pipeline.average import check, mean
-from pipeline.checkpoint import Checkpoint
+from pipeline.averaging import check, mean
+from pipeline.storage.checkpoint import Checkpoint
 
 AVERAGES = ("cia", "caa")
 
 
-def superpose(runs: Sequence[Checkpoint], names: Sequence[str], average: str = "cia") -> Checkpoint:
+def average_union(
+    runs: Sequence[Checkpoint], names: Sequence[str], average: str = "cia"
+) -> Checkpoint:
     """Return the average of models whose masks differ, with the union of their masks.
 
         cia: w = (w_1 + ... + w_m) / m        caa: w = (w_1 + ... + w_m) / |{i : mask_i keeps w}|
@@ -35,7 +37,7 @@ def superpose(runs: Sequence[Checkpoint], names: Sequence[str], average: str = "
 
     Args:
         runs: pruned models; they are not changed.
-        names: the prunable weights in model order (pipeline.prune.parameters.prunable).
+        names: the prunable weights in model order (pipeline.prune.prunable.prunable).
         average: one of `AVERAGES`.
 
     Raises:

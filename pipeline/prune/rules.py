@@ -13,7 +13,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from pipeline import families
+from pipeline import registry
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:  # the planner reads this file too, and has no other use for torch
@@ -30,7 +30,7 @@ SEEDED = ("random",)
 
 def names(room: str) -> list[str]:
     """Return the names in ``room`` ("criteria" or "allocations"), sorted."""
-    return families.names(f"prune/{room}")
+    return registry.names(f"prune/{room}")
 
 
 def module_name(room: str, name: str) -> str:
@@ -39,7 +39,7 @@ def module_name(room: str, name: str) -> str:
     Raises:
         UserError: no such file in the room.
     """
-    return families.module_name(f"prune/{room}", name, f"prune.{SINGULAR[room]}")
+    return registry.module_name(f"prune/{room}", name, f"prune.{SINGULAR[room]}")
 
 
 def load(room: str, name: str) -> ModuleType:

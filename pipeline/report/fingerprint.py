@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.files import write_json
-from pipeline.plan.graph import dependencies
-from pipeline.plan.nodes import Plan
-from pipeline.run.seals import seals
+from pipeline.plan.dvc_yaml import dependencies
+from pipeline.plan.plan import Plan
+from pipeline.run.file_stamps import file_stamps
+from pipeline.storage.atomic_files import write_json
 
 SOURCE = Path(__file__).parents[2]
 STORE = Path(".dvc/tmp/sms/finished.json")
@@ -83,7 +83,7 @@ def _made(root: Path) -> Iterator[tuple[str, Path]]:
 def _times(root: Path, used: Iterable[str]) -> Iterator[object]:
     """Yield time, size and inode of all files in ``used``, and those of the cache's folders."""
     for path in used:
-        yield seals(str(root / path)) if (root / path).exists() else path
+        yield file_stamps(str(root / path)) if (root / path).exists() else path
     yield [(folder.name, folder.stat().st_mtime_ns) for folder in sorted((root / CACHE).glob("*"))]
 
 

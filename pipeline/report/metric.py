@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.plan.nodes import Plan
+from pipeline.plan.plan import Plan
 from pipeline.report.source import Source
 
 SPLITS = ("train", "val", "test")

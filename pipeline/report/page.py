@@ -1,12 +1,14 @@
 """results.md: what came out, on one page."""
 
+from pipeline.config.schema import Prune
 from pipeline.plan.build import studies
-from pipeline.report import beside_paper, by_group, made_by, removal, sections, verdict
-from pipeline.report.markdown import not_run
+from pipeline.report import soup_comparison
+from pipeline.report.labels import epochs, sparsity
 from pipeline.report.metric import Metric, capital
-from pipeline.report.names import epochs, sparsity
+from pipeline.report.paper import comparison
 from pipeline.report.results import Results
-from pipeline.sections import Prune
+from pipeline.report.tables import groups, made_by, removal, sections
+from pipeline.report.tables.markdown import not_run
 
 FIGURES = {
     "accuracy": "Test {score} against sparsity",
@@ -30,14 +32,14 @@ def page(results: Results) -> str:
     metric = results.metric
     parts = {
         f"Test {metric.label}": sections.scores(results) + _image("accuracy", metric),
-        "Is the soup better?": verdict.section(results),
+        "Is the soup better?": soup_comparison.section(results),
         "Soups and their candidates": sections.candidates(results) + _image("candidates", metric),
-        "Beside the paper": beside_paper.section(results),
+        "Beside the paper": comparison.section(results),
         "The last phase": sections.last(results)
         + removal.section(results)
         + _image("layers", metric),
         "Corrupted images": sections.corruptions(results) + _image("corruptions", metric),
-        "Groups": by_group.section(results) + _image("groups", metric),
+        "Groups": groups.section(results) + _image("groups", metric),
         "Studies": _studies(results),
         "Missing": _missing(results),
         "Files": FILES.format(

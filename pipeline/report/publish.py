@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.files import read_json
-from pipeline.plan.nodes import Plan, Row, artifact
+from pipeline.plan.plan import Plan, Result, artifact
 from pipeline.report import metric
 from pipeline.report.write import write
+from pipeline.storage.atomic_files import read_json
 from pipeline.track.tracker import Tracker
 
 ARTIFACTS, REPORTS = "artifacts", "reports"
@@ -42,7 +42,7 @@ def log_report(plan: Plan, root: Path, current: Mapping[str, str], tracker: Trac
 
 def best_soup(
     plan: Plan, root: Path, current: Mapping[str, str]
-) -> tuple[Row, dict[str, Any]] | None:
+) -> tuple[Result, dict[str, Any]] | None:
     """Return the last phase's soup with the best validation score, of the first seed.
 
     It comes as its row of the report and what is to be written beside the registered model.

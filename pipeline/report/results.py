@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.params import Experiment
+from pipeline.config.experiment import Experiment
 from pipeline.report.metric import Metric
 
 KEY = ["method", "phase", "seed"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.plan.nodes import Plan
+from pipeline.plan.plan import Plan
 
 Records = list[dict[str, Any]]
 

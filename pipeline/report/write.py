@@ -6,18 +6,18 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.files import write_json
-from pipeline.plan.nodes import Plan
-from pipeline.report import paper
+from pipeline.plan.plan import Plan
 from pipeline.report.figures import accuracy, candidates, corruptions, groups, layers, style
-from pipeline.report.headline import headline
-from pipeline.report.made_by import with_makers
+from pipeline.report.load import read
+from pipeline.report.metrics_json import headline
 from pipeline.report.page import page
-from pipeline.report.read import read
+from pipeline.report.paper import lookup
 from pipeline.report.results import KEY, TABLES, Results
-from pipeline.report.spread import summary
+from pipeline.report.statistics import summary
+from pipeline.report.tables.made_by import with_makers
 from pipeline.report.write_studies import write_studies
 from pipeline.run.provenance import provenance
+from pipeline.storage.atomic_files import write_json
 
 DRAWN = {
     "accuracy": accuracy.draw,
@@ -39,7 +39,7 @@ def write(
     missing, the nodes in ``without`` (those that failed or were skipped) included. Every file is
     written whatever is missing, and equal artifacts give equal bytes.
     """
-    plan = paper.measured(plan, artifacts, without)
+    plan = lookup.measured(plan, artifacts, without)
     results = read(plan, artifacts, without)
     results.rows = with_makers(results.rows, provenance(artifacts.parent))
     (folder / "figures").mkdir(parents=True, exist_ok=True)

@@ -10,11 +10,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline.plan.build import studies
-from pipeline.plan.nodes import Plan
+from pipeline.plan.plan import Plan
 from pipeline.report.figures import style
-from pipeline.report.markdown import not_run
 from pipeline.report.metric import capital
-from pipeline.report.study import Study, read
+from pipeline.report.studies.base import Study, read
+from pipeline.report.tables.markdown import not_run
 
 
 class Pages(Protocol):

@@ -13,12 +13,12 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.process import die_with_parent
-from pipeline.run.base import Engine, Listener, Outcome, Summary
 from pipeline.run.dvc_graph import DvcGraph
-from pipeline.run.local import Local
-from pipeline.run.loop import Loop
+from pipeline.run.interfaces import Engine, Listener, Outcome, Summary
+from pipeline.run.local import LocalEngine
 from pipeline.run.machine import default_jobs
 from pipeline.run.provenance import Provenance
+from pipeline.run.scheduler import Scheduler
 
 TAIL = 15  # lines of a failed stage's log that are shown
 INTERRUPTED = 130  # what shells say of a command that ^C ended
@@ -52,16 +52,16 @@ def execute(
     root = root.resolve()
     # DVC resolves some of its paths against the working directory
     with chdir(root), _alone(root), _signals() as signals, closing(DvcGraph(root)) as graph:
-        engine = engine or Local(root, jobs or default_jobs(), gpu_jobs=gpu_jobs)
+        engine = engine or LocalEngine(root, jobs or default_jobs(), gpu_jobs=gpu_jobs)
         provenance = Provenance(root, graph)
-        tell = Audience([*listeners, provenance])
-        loop = Loop(graph, engine, tell, lambda: bool(signals))
+        tell = Listeners([*listeners, provenance])
+        loop = Scheduler(graph, engine, tell, lambda: bool(signals))
         try:
             summary = loop.run()
         except KeyboardInterrupt:  # a second ^C: what had ended comes out of the run cache
             sys.exit(INTERRUPTED)
         for name in summary.failed:
-            sys.stderr.write(_obituary(name, loop.reasons[name], engine.log(name), root))
+            sys.stderr.write(_failure_report(name, loop.reasons[name], engine.log(name), root))
         with suppress(OSError) if loop.full else nullcontext():
             provenance.write()
         done = len(summary.ran) + len(summary.cached)
@@ -76,7 +76,7 @@ def execute(
     return summary
 
 
-class Audience:
+class Listeners:
     """All listeners as one; one that fails is dropped, for a run must not die of its audience."""
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
@@ -150,7 +150,7 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _obituary(name: str, reason: str, log: Path, root: Path) -> str:
+def _failure_report(name: str, reason: str, log: Path, root: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()[-TAIL:] if log.exists() else []
     text = "".join(f"    {line}\n" for line in lines)
     return f"\n{name} failed: {reason}\n{text}    ({os.path.relpath(log, root)})\n"

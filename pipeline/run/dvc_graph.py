@@ -30,18 +30,18 @@ from dvc.stage.cache import RunCacheNotFoundError  # type: ignore[import-untyped
 from dvc.stage.serialize import to_lockfile  # type: ignore[import-untyped]
 from dvc.utils.serialize import dumps_yaml, load_yaml  # type: ignore[import-untyped]
 
-from pipeline import disk
 from pipeline.errors import UserError
-from pipeline.files import replacing
-from pipeline.run.base import DiskFullError, StageError, Task
 from pipeline.run.command import uses_gpu
 from pipeline.run.dvc_files import load_stages, no_collection
+from pipeline.run.file_stamps import file_stamps
+from pipeline.run.interfaces import DiskFullError, StageError, Task
 from pipeline.run.lock_file import HEADER, entries
-from pipeline.run.seals import seals
+from pipeline.storage import disk_space
+from pipeline.storage.atomic_files import atomic_file
 
 
 class DvcGraph:
-    """The stages of one dvc.yaml, as a `pipeline.run.base.Graph`."""
+    """The stages of one dvc.yaml, as a `pipeline.run.interfaces.Graph`."""
 
     def __init__(self, root: Path, file: str = "stages/dvc.yaml") -> None:
         for name in ("dvc", "dvc_data", "dvc_objects"):  # from this level on: no progress bars
@@ -183,7 +183,7 @@ class DvcGraph:
         if not after:
             self.lockfile.unlink()
             return
-        with _stage_errors(), replacing(self.lockfile) as new:
+        with _stage_errors(), atomic_file(self.lockfile) as new:
             new.write_text(HEADER + "".join(after.values()), encoding="utf-8")
         with self.repo.scm_context(quiet=True) as context:
             context.track_file(os.path.relpath(self.lockfile))
@@ -214,13 +214,13 @@ class DvcGraph:
         if seal is None or not dep.hash_info or built[2].hash_info != dep.hash_info:
             return False
         try:
-            return bool(seals(dep.fs_path) == seal)
+            return bool(file_stamps(dep.fs_path) == seal)
         except OSError:
             return False
 
     def _build(self, build: Any, odb: Any, path: str, *rest: Any, **options: Any) -> Any:
         """Hash an input as ``build`` does, unless it is unchanged since the last time."""
-        seal = seals(path)
+        seal = file_stamps(path)
         if path not in self._seen or self._seen[path][0] != seal:
             self._seen[path] = seal, build(odb, path, *rest, **options)
         return self._seen[path][1]
@@ -241,7 +241,7 @@ def _stage_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if sentence := disk.shortage(error):  # also where DVC's own databases find it
+        if sentence := disk_space.shortage(error):  # also where DVC's own databases find it
             raise DiskFullError(sentence) from error
         if isinstance(error, DvcException | OSError):
             raise StageError(_sentence(error)) from error

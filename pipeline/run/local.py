@@ -29,17 +29,17 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.process import gpus_per_stage, positive
-from pipeline.run.base import Event, Exit, Task
-from pipeline.run.client import Server
 from pipeline.run.command import as_module, in_shell
+from pipeline.run.fork_server_client import Server
+from pipeline.run.interfaces import Event, Exit, Task
 from pipeline.run.machine import gpus, grouped, shared_environment
 
 PRELOAD = ("torch", "numpy", "safetensors.torch")  # third-party modules that are slow to import
 MISSING = -signal.SIGKILL  # the status of a worker that disappeared without one
 
 
-class Local:
-    """The processes of one machine, as a `pipeline.run.base.Engine`.
+class LocalEngine:
+    """The processes of one machine, as a `pipeline.run.interfaces.Engine`.
 
     A command ``stages/run NAME ...`` is forked from a server that has imported ``preload``
     already; everything else, and everything after that server's death, goes through a shell.
@@ -98,7 +98,7 @@ class Local:
                     else:
                         exits.append(Exit(reply["name"], reply["status"]))
                 if not alive:
-                    exits += self._bury(one, {end.name for end in exits})
+                    exits += self._restart_orphans(one, {end.name for end in exits})
         events = [Event(w.name, fields) for w in self.tasks.values() for fields in w.events()]
         for end in exits:
             del self.tasks[end.name]
@@ -151,7 +151,7 @@ class Local:
             **(what or {"argv": in_shell(worker.task.commands)}),
         )
 
-    def _bury(self, dead: "Server", ended: set[str]) -> list[Exit]:
+    def _restart_orphans(self, dead: "Server", ended: set[str]) -> list[Exit]:
         """Begin the workers of a dead server once more, through a shell; they died with it."""
         if dead is self.warm:
             self.warm, self.preload = None, None

@@ -1,10 +1,10 @@
 """The PyTorch and hardware that made each result, recorded beside the lock file.
 
 A stage reports ``torch``, ``device``, ``threads`` and, where it trains, ``gpus``, as an event
-(pipeline/cli.py, pipeline/train/launch.py). A record goes by the hash of the stage's output. DVC's
-cache folder has those of all results that were ever made, in ``provenance/``, and
-stages/provenance.json, which is committed, those of the results in the lock file. No artifact has
-any of it, so that equal bits stay equal; and no stage is run again for it.
+(pipeline/stagekit/cli.py, pipeline/train/launch.py). Records are keyed by the hash of the stage's
+output. ``provenance/`` in DVC's cache folder has the records of all results ever made;
+stages/provenance.json, which is committed, has those of the results in the lock file. Artifacts
+hold none of it, so equal seeds give equal bits on any machine, and no stage runs again for it.
 """
 
 import json
@@ -18,11 +18,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.files import replacing
 from pipeline.process import cpu_name, gpus_per_stage, threads
-from pipeline.run.base import Graph, Outcome
+from pipeline.run.interfaces import Graph, Outcome
 from pipeline.run.lock_file import outputs
 from pipeline.run.machine import gpus
+from pipeline.storage.atomic_files import atomic_file
 
 FILE = "stages/provenance.json"
 FIELDS = ("torch", "device", "threads", "gpus")
@@ -77,7 +77,7 @@ class Provenance:
         if outcome == "ran" and self.reported[name]:
             record = {OUTPUT: self.graph.output(name), **self.reported[name]}
             self.records[name] = record
-            with replacing(self._stored(record[OUTPUT])) as file:
+            with atomic_file(self._stored(record[OUTPUT])) as file:
                 file.write_text(_text(record), encoding="utf-8")
         elif outcome == "cached":
             self.cached.append(name)
@@ -91,7 +91,7 @@ class Provenance:
         old = {name: record for name, record in self.before.items() if name in self.graph.inputs}
         records = old | self.records
         if records != self.before:
-            with replacing(self.file) as file:
+            with atomic_file(self.file) as file:
                 file.write_text(_text(records), encoding="utf-8")
 
     def warning(self) -> str | None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.average import combine
-from pipeline.checkpoint import Checkpoint
+from pipeline.averaging import weighted_sum
+from pipeline.storage.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -59,5 +59,5 @@ class Objective:
 def mixture(candidates: Sequence[Checkpoint], weights: Sequence[float]) -> Checkpoint:
     """Return sum_i weights_i theta_i under the candidates' common mask."""
     first = candidates[0]
-    state = combine([each.state for each in candidates], weights)
+    state = weighted_sum([each.state for each in candidates], weights)
     return Checkpoint(state, first.masks, first.meta)

@@ -4,20 +4,20 @@ To add a rule, write one file with a function
 
     merge(candidates, *, ...) -> Soup
 
-whose keyword arguments name what it needs beside the candidates. pipeline/merge_inputs.py says what
-there is; nothing is read or computed that no rule asks for.
+whose keyword arguments name what it needs beside the candidates. pipeline/stagekit/merge_inputs.py
+says what there is; nothing is read or computed that no rule asks for.
 """
 
 import ast
 import importlib
 from types import ModuleType
 
-from pipeline import families
+from pipeline import registry
 
 
 def names() -> list[str]:
     """Return the names of all rules, sorted."""
-    return families.names("soup")
+    return registry.names("soup")
 
 
 def module_name(name: str) -> str:
@@ -26,7 +26,7 @@ def module_name(name: str) -> str:
     Raises:
         UserError: there is no such rule.
     """
-    return families.module_name("soup", name, "merge")
+    return registry.module_name("soup", name, "merge")
 
 
 def asks(name: str) -> list[str]:
@@ -48,5 +48,5 @@ def load(name: str) -> ModuleType:
 
 
 def _parsed(name: str) -> ast.Module:
-    file = families.ROOT / "soup" / f"{module_name(name).rpartition('.')[2]}.py"
+    file = registry.ROOT / "soup" / f"{module_name(name).rpartition('.')[2]}.py"
     return ast.parse(file.read_text(encoding="utf-8"))

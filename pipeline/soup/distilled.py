@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from pipeline.checkpoint import Checkpoint
 from pipeline.soup.base import Objective, Soup
 from pipeline.soup.learned import minimise
+from pipeline.storage.checkpoint import Checkpoint
 
 
 def merge(candidates: Sequence[Checkpoint], *, distillation: Objective) -> Soup:

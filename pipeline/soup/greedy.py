@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from pipeline.average import check
-from pipeline.checkpoint import Checkpoint
+from pipeline.averaging import check
 from pipeline.soup.base import Soup
 from pipeline.soup.uniform import average
+from pipeline.storage.checkpoint import Checkpoint
 
 
 def merge(

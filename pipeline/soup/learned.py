@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from pipeline.average import check
-from pipeline.checkpoint import Checkpoint
+from pipeline.averaging import check
 from pipeline.soup.base import Objective, Soup, mixture
+from pipeline.storage.checkpoint import Checkpoint
 
 STEPS = 50
 RATE = 0.2

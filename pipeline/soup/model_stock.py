@@ -6,10 +6,10 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from pipeline.average import check, check_parent
-from pipeline.checkpoint import Checkpoint
+from pipeline.averaging import check, check_parent
 from pipeline.soup.base import Soup, mixture
 from pipeline.soup.uniform import average
+from pipeline.storage.checkpoint import Checkpoint
 
 SMALL = 2**16  # weights; a tensor of no more is taken as a whole
 

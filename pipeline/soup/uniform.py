@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from pipeline.average import check, mean
-from pipeline.checkpoint import Checkpoint
+from pipeline.averaging import check, mean
 from pipeline.soup.base import Soup
+from pipeline.storage.checkpoint import Checkpoint
 
 
 def merge(candidates: Sequence[Checkpoint]) -> Soup:

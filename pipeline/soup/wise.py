@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from pipeline.average import check, check_parent
-from pipeline.checkpoint import Checkpoint
+from pipeline.averaging import check, check_parent
 from pipeline.soup.base import Soup, mixture
 from pipeline.soup.uniform import average
+from pipeline.storage.checkpoint import Checkpoint
 
 GRID = tuple(tenths / 10 for tenths in range(10, -1, -1))
 

@@ -7,19 +7,19 @@ where pruned, and says by ``masks`` where that is.
 import torch
 from torch import Tensor, nn
 
-from pipeline.prune.parameters import prunable
-from pipeline.prune.ramp import ramp
-from pipeline.sparsify.goal import Goal
-from pipeline.sparsify.parts.ranking import largest, magnitudes
+from pipeline.prune.prunable import prunable
+from pipeline.schedules.ramp import ramp
+from pipeline.sparsify._ranking import largest, magnitudes
+from pipeline.sparsify.config import SparsifyConfig
 from pipeline.train.hook import Hook
 
-__all__ = ["Goal", "Gradual", "Sparsifier"]
+__all__ = ["Gradual", "Sparsifier", "SparsifyConfig"]
 
 
 class Sparsifier(Hook):
     """A hook that prunes: ``masks`` by name (bool, True = kept) and ``dense`` weights if any."""
 
-    def __init__(self, goal: Goal) -> None:
+    def __init__(self, goal: SparsifyConfig) -> None:
         self.goal = goal
         self.masks: dict[str, Tensor] = {}
         self.dense: dict[str, Tensor] = {}
@@ -55,7 +55,7 @@ class Gradual(Sparsifier):
     is taken when the copies of the part have been averaged.
     """
 
-    def __init__(self, goal: Goal) -> None:
+    def __init__(self, goal: SparsifyConfig) -> None:
         super().__init__(goal)
         whole = ramp(goal.sparsity, goal.epochs, goal.pruning_steps)
         end = goal.epochs if goal.end is None else goal.end

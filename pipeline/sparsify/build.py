@@ -5,17 +5,17 @@ To add one, write one file with ``build(goal) -> Sparsifier``, and its test.
 
 from typing import cast
 
-from pipeline import families
+from pipeline import registry
 from pipeline.errors import UserError
-from pipeline.sparsify.base import Goal, Sparsifier
+from pipeline.sparsify.base import Sparsifier, SparsifyConfig
 
 
 def names() -> list[str]:
     """Return the methods of this room, sorted."""
-    return families.names("sparsify")
+    return registry.names("sparsify")
 
 
-def build(method: str, goal: Goal) -> Sparsifier:
+def build(method: str, goal: SparsifyConfig) -> Sparsifier:
     """Return the hook of ``method`` for ``goal``.
 
     Raises:
@@ -23,5 +23,5 @@ def build(method: str, goal: Goal) -> Sparsifier:
     """
     if not 0 <= goal.sparsity < 1:
         raise UserError(f"the sparsity is {goal.sparsity}: give a fraction from 0 up to 1.")
-    module = families.load("sparsify", method, "the method")
+    module = registry.load("sparsify", method, "the method")
     return cast("Sparsifier", module.build(goal))

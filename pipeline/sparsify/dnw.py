@@ -11,9 +11,9 @@ layers, as for every other method here.
 
 from torch import nn
 
-from pipeline.sparsify.base import Goal
-from pipeline.sparsify.parts.ranking import largest, magnitudes
-from pipeline.sparsify.parts.straight_through import StraightThrough
+from pipeline.sparsify._ranking import largest, magnitudes
+from pipeline.sparsify._straight_through import StraightThrough
+from pipeline.sparsify.base import SparsifyConfig
 
 
 class DNW(StraightThrough):
@@ -30,6 +30,6 @@ class DNW(StraightThrough):
         self.masks = largest(magnitudes(self.dense), self.goal.sparsity)
 
 
-def build(goal: Goal) -> DNW:
+def build(goal: SparsifyConfig) -> DNW:
     """Return DNW at ``goal.sparsity``."""
     return DNW(goal)

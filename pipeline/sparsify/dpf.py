@@ -14,15 +14,15 @@ Source: Lin et al. 2020, Algorithm 1; Sparse Model Soups, section 3.3.
 from torch import nn
 
 from pipeline.errors import UserError
-from pipeline.sparsify.base import Goal, Gradual
-from pipeline.sparsify.parts.ranking import largest, magnitudes
-from pipeline.sparsify.parts.straight_through import StraightThrough
+from pipeline.sparsify._ranking import largest, magnitudes
+from pipeline.sparsify._straight_through import StraightThrough
+from pipeline.sparsify.base import Gradual, SparsifyConfig
 
 
 class DPF(StraightThrough, Gradual):
     """Refresh the mask from the dense weights, at the sparsity that the ramp has reached."""
 
-    def __init__(self, goal: Goal) -> None:
+    def __init__(self, goal: SparsifyConfig) -> None:
         super().__init__(goal)
         if goal.refresh < 0:
             raise UserError(f"during.refresh is {goal.refresh}: give 0 iterations or more.")
@@ -42,6 +42,6 @@ class DPF(StraightThrough, Gradual):
             self.apply()
 
 
-def build(goal: Goal) -> DPF:
+def build(goal: SparsifyConfig) -> DPF:
     """Return DPF with ``goal.pruning_steps`` and a mask ``goal.refresh`` iterations old at most."""
     return DPF(goal)

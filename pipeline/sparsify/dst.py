@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.sparsify.base import Goal
-from pipeline.sparsify.parts.reparametrised import Reparametrised
+from pipeline.sparsify._reparametrised import Reparametrised
+from pipeline.sparsify.base import SparsifyConfig
 
 LEAST = 0.01  # of a layer's weights
 
@@ -75,6 +75,6 @@ class DST(Reparametrised):
             threshold.masked_fill_(kept < LEAST, 0)  # no number is read: the host goes on
 
 
-def build(goal: Goal) -> DST:
+def build(goal: SparsifyConfig) -> DST:
     """Return DST with the regulariser's weight ``goal.alpha``."""
     return DST(goal, Threshold)

@@ -11,8 +11,8 @@ Source: Zhu & Gupta 2017, section 3; Gale et al. 2019; Sparse Model Soups, secti
 import torch
 from torch import nn
 
-from pipeline.sparsify.base import Goal, Gradual
-from pipeline.sparsify.parts.ranking import largest, magnitudes
+from pipeline.sparsify._ranking import largest, magnitudes
+from pipeline.sparsify.base import Gradual, SparsifyConfig
 
 
 class GMP(Gradual):
@@ -41,6 +41,6 @@ class GMP(Gradual):
             self.zero_pruned()
 
 
-def build(goal: Goal) -> GMP:
+def build(goal: SparsifyConfig) -> GMP:
     """Return GMP with ``goal.pruning_steps`` on the ramp."""
     return GMP(goal)

@@ -12,8 +12,8 @@ Source: Ding et al. 2019, equations 8 to 10, with one ranking over all layers.
 import torch
 from torch import Tensor, nn
 
-from pipeline.sparsify.base import Goal, Sparsifier
-from pipeline.sparsify.parts.ranking import largest
+from pipeline.sparsify._ranking import largest
+from pipeline.sparsify.base import Sparsifier, SparsifyConfig
 
 
 class GSM(Sparsifier):
@@ -34,6 +34,6 @@ class GSM(Sparsifier):
         self.prune_hard()
 
 
-def build(goal: Goal) -> GSM:
+def build(goal: SparsifyConfig) -> GSM:
     """Return GSM that learns as many weights at a time as ``goal.sparsity`` leaves."""
     return GSM(goal)

@@ -12,8 +12,8 @@ Source: Carreira-Perpinan & Idelbayev 2018, section 3 (quadratic penalty, l0 con
 import torch
 from torch import nn
 
-from pipeline.sparsify.base import Goal, Sparsifier
-from pipeline.sparsify.parts.ranking import largest, magnitudes
+from pipeline.sparsify._ranking import largest, magnitudes
+from pipeline.sparsify.base import Sparsifier, SparsifyConfig
 
 GROWTH = 1000.0  # from the first epoch to the last
 
@@ -21,7 +21,7 @@ GROWTH = 1000.0  # from the first epoch to the last
 class LC(Sparsifier):
     """Add the penalty's gradient in every step, and prune hard at the end."""
 
-    def __init__(self, goal: Goal) -> None:
+    def __init__(self, goal: SparsifyConfig) -> None:
         super().__init__(goal)
         self.epoch = 1
 
@@ -49,6 +49,6 @@ class LC(Sparsifier):
         self.prune_hard()
 
 
-def build(goal: Goal) -> LC:
+def build(goal: SparsifyConfig) -> LC:
     """Return LC with mu_0 = ``goal.penalty``."""
     return LC(goal)

@@ -11,8 +11,8 @@ Source: Kusupati et al. 2020, equations 3 to 5.
 import torch
 from torch import Tensor, nn
 
-from pipeline.sparsify.base import Goal
-from pipeline.sparsify.parts.reparametrised import Reparametrised
+from pipeline.sparsify._reparametrised import Reparametrised
+from pipeline.sparsify.base import SparsifyConfig
 
 
 class SoftThreshold(nn.Module):
@@ -31,6 +31,6 @@ class STR(Reparametrised):
     """Soft thresholds as parameters; the optimiser does the rest."""
 
 
-def build(goal: Goal) -> STR:
+def build(goal: SparsifyConfig) -> STR:
     """Return STR with s = ``goal.initial`` at first."""
     return STR(goal, lambda weight: SoftThreshold(weight, goal.initial))

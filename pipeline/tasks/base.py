@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor, nn
 
-from pipeline import families
+from pipeline import registry
 from pipeline.train.criterion import Criterion
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Task(Criterion, Protocol):
 
 def load(name: str) -> Task:
     """Return the task ``name``, a file of this folder."""
-    task: Task = families.load("tasks", name, "task").TASK
+    task: Task = registry.load("tasks", name, "task").TASK
     return task
 
 

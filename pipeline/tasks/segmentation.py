@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from pipeline.data.base import Dataset, Split
 from pipeline.errors import UserError
-from pipeline.evaluate.overlap import confusion, mean_iou
+from pipeline.evaluate.iou import confusion, mean_iou
 from pipeline.tasks.base import Task
 from pipeline.train.predict import evaluating, outputs
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.data.base import IGNORE, Dataset, Split
 from pipeline.errors import UserError
 from pipeline.evaluate.bleu import of_split
-from pipeline.models.parts.translator import Translator
+from pipeline.models._t5 import Translator
 from pipeline.tasks.base import Task
 from pipeline.train.placement import sent
 from pipeline.train.predict import batch_on, evaluating

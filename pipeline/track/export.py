@@ -9,14 +9,14 @@ from mlflow.models import infer_signature
 from torch import Tensor, nn
 
 from pipeline.channels import shrunk_checkpoint
-from pipeline.checkpoint import load
 from pipeline.data.base import load as load_data
-from pipeline.files import read_json
 from pipeline.models.build import build
+from pipeline.storage.atomic_files import read_json
+from pipeline.storage.checkpoint import load
 from pipeline.tasks.base import Task
 from pipeline.tasks.base import load as load_task
 
-SERVED = Path(__file__).with_name("served.py")
+SERVED = Path(__file__).with_name("pyfunc_model.py")
 
 
 class Served(nn.Module):

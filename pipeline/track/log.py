@@ -13,7 +13,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
-from pipeline.track import views
+from pipeline.track import ui_views
 from pipeline.track.summary import Point, averages, curves, points
 
 EXPERIMENT = "sparse-model-soups"
@@ -130,7 +130,7 @@ class Log:
         metrics = self._metrics(averages(rows))
         self._write(self.parent, metrics, tags={"mlflow.note.content": note})
         self.client.log_artifacts(self.parent, folder, "report")
-        for key, value in views.tags().items():  # an older experiment has older views
+        for key, value in ui_views.tags().items():  # an older experiment has older views
             self.client.set_experiment_tag(self.experiment, key, value)
 
     def register(
@@ -165,7 +165,7 @@ class Log:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        return str(self.client.create_experiment(name, artifacts, tags=views.tags()))
+        return str(self.client.create_experiment(name, artifacts, tags=ui_views.tags()))
 
     def _open_node(self, node: Mapping[str, Any], *, cached: bool) -> None:
         tags = {**node["labels"], "cached": _bool(cached)}

@@ -15,7 +15,7 @@ class Augmentation:
     of the images are mirrored; rotation, the largest angle in degrees, either way (nearest pixel,
     black outside). All three move pixels without changing them, so one gather does them together.
     resized_crop, the smallest share of a compressed image that is cut out and resized, is done
-    where images are decoded (pipeline/train/crops.py).
+    where images are decoded (pipeline/train/random_resized_crop.py).
     Source: the data augmentation of the paper, Appendix A; torchvision's PIL transforms.
     """
 

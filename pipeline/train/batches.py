@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from pipeline.data.base import IGNORE
-from pipeline.data.formats.compressed import Compressed
+from pipeline.data.formats.lazy_images import LazyImages
 from pipeline.errors import UserError
 from pipeline.seeds import derive
-from pipeline.train import crops
+from pipeline.train import random_resized_crop
 from pipeline.train.augment import Augmentation
-from pipeline.train.distributed import own, world
+from pipeline.train.distributed import local_shard, world
 from pipeline.train.normalise import normaliser
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
     return max(1, examples // batch_size)
 
 
-def alike(order: Tensor, lengths: Tensor, size: int, generator: torch.Generator) -> Tensor:
+def bucket_by_length(
+    order: Tensor, lengths: Tensor, size: int, generator: torch.Generator
+) -> Tensor:
     """Return the whole batches of ``order`` regrouped into batches of sentences of like length.
 
     As a batch is computed as wide as its longest sentence, that saves the padding. Sentences are
@@ -68,14 +70,14 @@ class Batches:
                 f"a batch has {self.size} examples, too few for {world()} processes: raise "
                 "pretrain.batch_size or lower SMS_GPUS_PER_STAGE"
             )
-        self.own = own(self.size)
+        self.own = local_shard(self.size)
         sentences = self.labels.ndim == 2 and not len(data.mean)
         self.lengths = (self.labels >= 0).sum(1).cpu() if sentences else None
         self.smallest = augmentation.resized_crop
         self.flipped = augmentation.flip
         if self.smallest is not None:  # mirrors what it cuts out
             augmentation = replace(augmentation, resized_crop=None, flip=False)
-            if not isinstance(self.images, Compressed):
+            if not isinstance(self.images, LazyImages):
                 raise UserError(
                     f"augmentation.resized_crop is {self.smallest}, but the images of {data.name} "
                     "are stored as squares: leave it null, and set crop_padding"
@@ -97,7 +99,7 @@ class Batches:
     @property
     def resident(self) -> bool:
         """Whether the device alone can make every batch, and all in one shape."""
-        return self.lengths is None and not isinstance(self.images, Compressed)
+        return self.lengths is None and not isinstance(self.images, LazyImages)
 
     def shuffle(self) -> Tensor:
         """Draw an epoch's order and augmentation, bring them to the device, and return the order.
@@ -108,7 +110,7 @@ class Batches:
         count, used = len(self.labels), len(self) * self.size
         order = torch.randperm(count, generator=self.order)
         if self.lengths is not None:
-            order = alike(order, self.lengths, self.size, self.order)
+            order = bucket_by_length(order, self.lengths, self.size, self.order)
         self.rows.copy_(order[:used].view_as(self.rows))
         draws = self.augmentation.draw(count, self.draws)
         self.moves.copy_(draws[:used].view_as(self.moves))
@@ -134,17 +136,17 @@ class Batches:
     def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Shuffle, and yield one epoch's batches as of `batch`."""
         order = self.shuffle()
-        decoded = self._decoded(order) if isinstance(self.images, Compressed) else repeat(None)
+        decoded = self._decoded(order) if isinstance(self.images, LazyImages) else repeat(None)
         for position, images in zip(self.positions, decoded, strict=False):
             yield self.batch(position, images)
 
     def _decoded(self, order: Tensor) -> Iterator[Tensor]:
         """Yield the images of each batch of ``order`` on the device, cut out where they are cut."""
-        assert isinstance(self.images, Compressed)
+        assert isinstance(self.images, LazyImages)
         cuts: Iterable[Tensor | None] = repeat(None)
         if self.smallest is not None:
             sizes = self.images.files.sizes[order]
-            cut = crops.draw(sizes, self.smallest, self.crops, flip=self.flipped)
+            cut = random_resized_crop.draw(sizes, self.smallest, self.crops, flip=self.flipped)
             cuts = (part[self.own] for part in torch.split(cut, self.size))
         whole = order[: len(self) * self.size]
         rows = (part[self.own] for part in torch.split(whole, self.size))

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pipeline.data.formats.compressed import Images
+from pipeline.data.formats.lazy_images import Images
 from pipeline.train.normalise import normaliser
-from pipeline.train.predict import batch_of, evaluating, on_device
+from pipeline.train.predict import eval_batch_size, evaluating, on_device
 
 
 def reestimate(
@@ -44,7 +44,7 @@ def reestimate(
     normalise = normaliser(mean, std, device)
     count = len(images)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).to(images.device)
-    parts = math.ceil(count / (batch_size or batch_of(images)))
+    parts = math.ceil(count / (batch_size or eval_batch_size(images)))
     parts = max(1, min(parts, count // 2))  # a batch of one has no variance
     seen = 0
     with evaluating(model), torch.no_grad():

@@ -7,7 +7,7 @@ import torch
 from pipeline.errors import UserError
 
 
-def pick(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """Return the device called ``name``; "auto" is the GPU where there is one.
 
     Raises: UserError for another name than auto, cpu and cuda, and for cuda without a GPU.

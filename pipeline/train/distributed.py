@@ -22,7 +22,7 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def share(count: int, number: int, of: int) -> slice:
+def shard(count: int, number: int, of: int) -> slice:
     """Return which of ``count`` examples are the share of process ``number`` of ``of``.
 
     Rows floor(r n / G) to floor((r + 1) n / G): shares follow each other and differ by one at most.
@@ -30,19 +30,19 @@ def share(count: int, number: int, of: int) -> slice:
     return slice(number * count // of, (number + 1) * count // of)
 
 
-def own(count: int) -> slice:
+def local_shard(count: int) -> slice:
     """Return this process's share of ``count`` examples."""
-    return share(count, rank(), world())
+    return shard(count, rank(), world())
 
 
-def total(numbers: Tensor) -> Tensor:
+def all_reduce_sum(numbers: Tensor) -> Tensor:
     """Return ``numbers`` summed over all processes."""
     if world() > 1:
         dist.all_reduce(numbers := numbers.clone())
     return numbers
 
 
-def average(sums: Iterable[Tensor], count: Tensor) -> None:
+def all_reduce_mean(sums: Iterable[Tensor], count: Tensor) -> None:
     """Turn sums over this process's examples into means over everybody's, in place.
 
         x  <-  sum_r x_r / sum_r n_r

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
-from pipeline.disk import WORDS
 from pipeline.errors import UserError
+from pipeline.events import note
 from pipeline.process import GPUS_PER_STAGE, die_with_parent, gpus_per_stage
-from pipeline.progress import note
-from pipeline.train.device import pick
+from pipeline.storage.disk_space import WORDS
+from pipeline.train.device import resolve_device
 from pipeline.train.distributed import rank
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def on_all_gpus(main: Main) -> Main:
     return command
 
 
-def leave() -> bool:
+def leave_group() -> bool:
     """Leave the others, and say whether this process goes on: the first does, by itself."""
     first = rank() == 0
     if dist.is_initialized():
@@ -124,7 +124,7 @@ def _member(main: Main, flags: argparse.Namespace) -> None:
 
 
 def _joined(main: Main, flags: argparse.Namespace) -> None:
-    gpu = pick(flags.device).type == "cuda"
+    gpu = resolve_device(flags.device).type == "cuda"
     if gpu:
         local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= there:

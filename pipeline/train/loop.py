@@ -8,20 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.progress import emit
+from pipeline.events import emit
 from pipeline.seeds import derive
 from pipeline.train.batches import Batches, steps_per_epoch
 from pipeline.train.criterion import Criterion, CrossEntropy
 from pipeline.train.cuda_graph import Eager, Replayed, stepper
 from pipeline.train.device import choose_kernels
-from pipeline.train.distributed import own, rank, total, world
+from pipeline.train.distributed import all_reduce_sum, local_shard, rank, world
 from pipeline.train.hook import Hook
-from pipeline.train.memory import keep_freed_memory
+from pipeline.train.malloc import configure_malloc
 from pipeline.train.predict import count_right
 from pipeline.train.settings import Settings
 from pipeline.train.state import TrainingState
 from pipeline.train.step import Step
-from pipeline.train.whole_batch import synchronise
+from pipeline.train.sync_batchnorm import synchronise
 
 if TYPE_CHECKING:
     from pipeline.data.base import Dataset, Split
@@ -56,7 +56,7 @@ def train(  # noqa: PLR0913
     up where the part before left it, and brought up to date in place.
     Raises: UserError when the training diverges.
     """
-    keep_freed_memory()
+    configure_malloc()
     device = torch.device(device)
     choose_kernels(device, deterministic=settings.deterministic)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -64,7 +64,7 @@ def train(  # noqa: PLR0913
     val = data.val
     if world() > 1:
         synchronise(model, device)
-        val = val.take(torch.arange(len(val.labels))[own(len(val.labels))])
+        val = val.take(torch.arange(len(val.labels))[local_shard(len(val.labels))])
     for hook in hooks:
         hook.on_train_start(model)
     step = Step(model, criterion, settings, masks or {}, learning_rates, device)
@@ -84,7 +84,7 @@ def train(  # noqa: PLR0913
         _epoch(model, steps, hooks, range(first, first + len(rates)))
         for hook in hooks:
             hook.on_epoch_end(model, epoch)
-        right, counted = total(step.sums[1:]).tolist()
+        right, counted = all_reduce_sum(step.sums[1:]).tolist()
         row = {
             "epoch": epoch,
             "loss": step.sums[0].item() / len(rates),
@@ -120,7 +120,7 @@ def _epoch(
 
 def _accuracy(model: nn.Module, criterion: Criterion, val: "Split", data: "Dataset") -> float:
     """Return the accuracy on the validation split, of which each process has its share."""
-    right, counted = total(count_right(model, criterion, val, data.mean, data.std))
+    right, counted = all_reduce_sum(count_right(model, criterion, val, data.mean, data.std))
     return float(right / counted)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.data.base import Split
-from pipeline.data.formats.compressed import Compressed, Images, Rows
+from pipeline.data.formats.lazy_images import Images, LazyImages, Rows
 from pipeline.train.criterion import Criterion
 from pipeline.train.normalise import normaliser
 from pipeline.train.placement import sent
@@ -16,7 +16,7 @@ from pipeline.train.placement import sent
 GPU_PIXELS = 2**20  # of a batch on a GPU; at 160 channels, the widest here, 0.7 GB a layer
 
 
-def batch_of(images: Images) -> int:
+def eval_batch_size(images: Images) -> int:
     """Return how many of ``images`` are passed at once: 256, and fewer of those that are large.
 
     A batch has 2^22 pixels at most, so that what a network makes of large images fits in memory;
@@ -36,7 +36,7 @@ def batch_on(device: torch.device, images: Images) -> int:
     depend on the others but for rounding; what does is BatchNorm's re-estimation
     (pipeline/train/batchnorm.py), whose batches are `batch_of` everywhere.
     """
-    size = batch_of(images)
+    size = eval_batch_size(images)
     if device.type == "cpu":
         return size
     if images.ndim != 4:
@@ -85,7 +85,7 @@ def outputs(
 
 def on_device(images: Images, parts: Iterable[Rows], device: torch.device) -> Iterator[Tensor]:
     """Yield ``images`` part by part on ``device``; compressed ones are decoded ahead."""
-    if isinstance(images, Compressed):
+    if isinstance(images, LazyImages):
         yield from images.decoded(((rows, None) for rows in parts), device)
     else:
         yield from (sent(images[rows], device) for rows in parts)

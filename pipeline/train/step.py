@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from pipeline.train.criterion import Criterion
-from pipeline.train.distributed import average, world
+from pipeline.train.distributed import all_reduce_mean, world
 from pipeline.train.settings import Settings
 
 
@@ -77,7 +77,7 @@ class Step:
         counted = self.criterion.counted(labels)
         if not alone:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            average([loss, *gradients], counted)
+            all_reduce_mean([loss, *gradients], counted)
         if self.masked:
             masked: list[Tensor] = [weight.grad for weight in self.masked]  # type: ignore[misc]
             torch._foreach_mul_(masked, self.factors)

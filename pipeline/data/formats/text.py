@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.base import IGNORE, RawData, Split
-from pipeline.data.formats import pieces
+from pipeline.data.formats import tokenizer
 from pipeline.errors import UserError
 
 Pairs = tuple[list[str], list[str]]  # sentences and their translations
@@ -75,8 +75,8 @@ def prepare(
     """
     encoded = {
         name: (
-            pieces.encode(vocabulary, [ask + sentence for sentence in source]),
-            pieces.encode(vocabulary, target),
+            tokenizer.encode(vocabulary, [ask + sentence for sentence in source]),
+            tokenizer.encode(vocabulary, target),
         )
         for name, (source, target) in parts.items()
     }
@@ -84,13 +84,13 @@ def prepare(
     columns = min(length, longest)
     splits = {
         name: _split(
-            pieces.table(source, columns),
-            pieces.table(target, columns),
+            tokenizer.table(source, columns),
+            tokenizer.table(target, columns),
             None if name == "train" else parts[name][1],
         )
         for name, (source, target) in encoded.items()
     }
-    names = pieces.names(vocabulary)
+    names = tokenizer.names(vocabulary)
     names += [f"<extra_{number}>" for number in range((padded or len(names)) - len(names))]
     stored = torch.frombuffer(bytearray(vocabulary), dtype=torch.uint8)
     return RawData(
@@ -106,9 +106,11 @@ def prepare(
 def _split(source: Tensor, target: Tensor, references: Sequence[str] | None) -> Split:
     """Return token ids [N, 2, L], source and shifted target, with the target [N, L] to predict."""
     shifted = target.roll(1, dims=1)
-    shifted[:, 0] = pieces.PAD  # what T5's decoder starts from
-    shifted.masked_fill_(shifted == pieces.END, pieces.PAD)  # nothing is predicted after the end
-    labels = target.masked_fill(target == pieces.PAD, IGNORE)
+    shifted[:, 0] = tokenizer.PAD  # what T5's decoder starts from
+    shifted.masked_fill_(
+        shifted == tokenizer.END, tokenizer.PAD
+    )  # nothing is predicted after the end
+    labels = target.masked_fill(target == tokenizer.PAD, IGNORE)
     text = None if references is None else as_bytes(references)
     return Split(torch.stack([source, shifted], 1), labels, text)
 

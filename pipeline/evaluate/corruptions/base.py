@@ -28,7 +28,7 @@ class CorruptedSet(Protocol):
         """Yield images, uint8 [B, C, H, W], and labels, int64 [B], in an order that is fixed."""
 
 
-def step_of(height: int, width: int) -> int:
+def set_batch_size(height: int, width: int) -> int:
     """Return how many images of ``height`` x ``width`` pixels a network is given at once.
 
     They are a GPU's batch; a CPU splits them into several whole ones.

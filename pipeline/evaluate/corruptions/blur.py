@@ -5,7 +5,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.evaluate.corruptions.pixels import Images, gaussian, quantise, smear, unit, zoomed
+from pipeline.evaluate.corruptions.filters import Images, gaussian, quantise, smear, unit, zoomed
 
 
 def gaussian_blur(images: Images, sigma: float, _: Generator) -> Images:

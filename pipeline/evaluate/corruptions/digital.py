@@ -8,7 +8,7 @@ from numpy.random import Generator
 from PIL import Image
 from skimage.color import hsv2rgb, rgb2hsv
 
-from pipeline.evaluate.corruptions.pixels import Images, luminance, quantise, unit
+from pipeline.evaluate.corruptions.filters import Images, luminance, quantise, unit
 
 
 def contrast(images: Images, share: float, _: Generator) -> Images:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from pipeline.evaluate.corruptions.pixels import Floats, Images, gaussian, quantise, unit
+from pipeline.evaluate.corruptions.filters import Floats, Images, gaussian, quantise, unit
 
 Indices = NDArray[np.intp]
 

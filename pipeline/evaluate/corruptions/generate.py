@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.errors import UserError
 from pipeline.evaluate.corruptions import blur, digital, elastic, noise, spatter, weather
 from pipeline.evaluate.corruptions.constants import NAMES_19, SEVERITIES, TABLES
-from pipeline.evaluate.corruptions.pixels import Images
+from pipeline.evaluate.corruptions.filters import Images
 from pipeline.seeds import derive
 
 SMALLEST = 8  # pixels; a corruption of less would leave nothing to see

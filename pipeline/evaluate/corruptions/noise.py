@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.random import Generator
 
-from pipeline.evaluate.corruptions.pixels import Images, quantise, unit
+from pipeline.evaluate.corruptions.filters import Images, quantise, unit
 
 
 def gaussian_noise(images: Images, scale: float, rng: Generator) -> Images:

@@ -5,7 +5,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.evaluate.corruptions.pixels import (
+from pipeline.evaluate.corruptions.filters import (
     Floats,
     Images,
     coloured,

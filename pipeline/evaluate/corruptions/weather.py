@@ -4,7 +4,7 @@ import numpy as np
 from numpy.random import Generator
 from skimage.color import hsv2rgb, rgb2hsv
 
-from pipeline.evaluate.corruptions.pixels import Images, luminance, quantise, smear, unit, zoomed
+from pipeline.evaluate.corruptions.filters import Images, luminance, quantise, smear, unit, zoomed
 from pipeline.evaluate.corruptions.textures import ice, plasma
 
 

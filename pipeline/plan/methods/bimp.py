@@ -1,15 +1,15 @@
 """BIMP: IMP within one training budget, dense at first, then ALLR phases (Zimmer et al., 2023)."""
 
 from pipeline.plan.budget import bimp
-from pipeline.plan.work import Work
+from pipeline.plan.work import Planner
 
 LABEL = "BIMP"
 
 
-def plan(work: Work) -> None:
+def plan(work: Planner) -> None:
     """Run IMP on a dense network that was trained for a share of the epochs only."""
     short = bimp(work)
-    short.start("bimp")
+    short.set_method("bimp")
     model = short.pretrain()
     for phase in short.phases:
         pruned = short.prune(model, phase)

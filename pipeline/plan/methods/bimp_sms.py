@@ -1,16 +1,16 @@
 """BIMP with a soup of m copies in every phase (section 3.3)."""
 
 from pipeline.plan.budget import bimp
-from pipeline.plan.work import Work
+from pipeline.plan.work import Planner
 
 LABEL = "BIMP + SMS"
 BASELINES = ("bimp",)
 
 
-def plan(work: Work) -> None:
+def plan(work: Planner) -> None:
     """Run SMS on BIMP's dense network, within its epochs a copy."""
     short = bimp(work)
-    short.start("bimp_sms")
+    short.set_method("bimp_sms")
     soup = short.pretrain()
     for phase in short.phases:
         pruned = short.prune(soup, phase)

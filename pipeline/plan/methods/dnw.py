@@ -1,7 +1,7 @@
 """Discovering neural wirings: the largest act, all learn (Wortsman et al., 2019)."""
 
-from pipeline.plan import during
+from pipeline.plan import sparsify
 
 LABEL = "DNW"
 
-plan = during.alone("dnw")
+plan = sparsify.alone("dnw")

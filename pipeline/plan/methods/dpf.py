@@ -1,7 +1,7 @@
 """Dynamic pruning with feedback: pruned weights keep learning and may return (Lin et al., 2020)."""
 
-from pipeline.plan import during
+from pipeline.plan import sparsify
 
 LABEL = "DPF"
 
-plan = during.alone("dpf")
+plan = sparsify.alone("dpf")

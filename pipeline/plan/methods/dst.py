@@ -1,7 +1,7 @@
 """Dynamic sparse training: channels learn thresholds, sparsity as it comes (Liu et al., 2020)."""
 
-from pipeline.plan import during
+from pipeline.plan import sparsify
 
 LABEL = "DST"
 
-plan = during.alone("dst")
+plan = sparsify.alone("dst")

@@ -1,7 +1,7 @@
 """Gradual magnitude pruning: prune more along a cubic ramp while training (Zhu & Gupta, 2017)."""
 
-from pipeline.plan import during
+from pipeline.plan import sparsify
 
 LABEL = "GMP"
 
-plan = during.alone("gmp")
+plan = sparsify.alone("gmp")

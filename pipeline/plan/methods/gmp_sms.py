@@ -1,13 +1,13 @@
 """GMP whose intervals between late pruning steps train m copies, averaged (section 3.3)."""
 
-from pipeline.plan import during
-from pipeline.plan.work import Work
+from pipeline.plan import sparsify
+from pipeline.plan.work import Planner
 
 LABEL = "GMP + SMS"
 BASELINES = ("gmp",)
 
 
-def plan(work: Work) -> None:
+def plan(work: Planner) -> None:
     """Average the copies at each pruning step, and go on from the pruned average."""
-    work.start("gmp_sms")
-    during.sms(work, "gmp")
+    work.set_method("gmp_sms")
+    sparsify.sms(work, "gmp")

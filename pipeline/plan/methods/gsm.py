@@ -1,7 +1,7 @@
 """Global sparse momentum: only the most salient weights learn from the loss (Ding et al., 2019)."""
 
-from pipeline.plan import during
+from pipeline.plan import sparsify
 
 LABEL = "GSM"
 
-plan = during.alone("gsm", may_start_dense=True)
+plan = sparsify.alone("gsm", may_start_dense=True)

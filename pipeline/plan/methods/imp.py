@@ -1,15 +1,15 @@
 """Iterative magnitude pruning: prune, retrain one copy, repeat (Han et al., 2015)."""
 
-from pipeline.plan.work import Work
+from pipeline.plan.work import Planner
 
 LABEL = "IMP"
 LOOK = ("green", "^", "--")
 PAPER = ("IMP", "")
 
 
-def plan(work: Work) -> None:
+def plan(work: Planner) -> None:
     """Start every phase from the one network that the phase before retrained."""
-    work.start("imp")
+    work.set_method("imp")
     model = work.pretrain()
     for phase in work.phases:
         pruned = work.prune(model, phase, run=0)

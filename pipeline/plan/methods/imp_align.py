@@ -2,14 +2,14 @@
 
 from pipeline.plan.align import align
 from pipeline.plan.methods.imp_reprune import independent_runs
-from pipeline.plan.work import Work
+from pipeline.plan.work import Planner
 
 LABEL = "IMP-RePrune (aligned)"
 
 
-def plan(work: Work) -> None:
+def plan(work: Planner) -> None:
     """Match the runs of IMP-RePrune before they are averaged, so that fewer weights come back."""
-    work.start("imp_align", lineage="imp")
+    work.set_method("imp_align", lineage="imp")
     runs = independent_runs(work)
     phase = work.settings.phases
     others = enumerate(runs[1:], start=1)

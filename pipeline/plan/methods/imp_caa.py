@@ -1,14 +1,14 @@
 """IMP-RePrune whose average of a weight is over the runs that keep it (CAA; Yin et al., 2022)."""
 
 from pipeline.plan.methods.imp_reprune import independent_runs
-from pipeline.plan.work import Work
+from pipeline.plan.work import Planner
 
 LABEL = "IMP-RePrune (CAA)"
 
 
-def plan(work: Work) -> None:
+def plan(work: Planner) -> None:
     """Take IMP-RePrune's runs and average them connectivity-aware."""
-    work.start("imp_caa", lineage="imp")
+    work.set_method("imp_caa", lineage="imp")
     runs = independent_runs(work)
     phase = work.settings.phases
     work.report(phase, work.reprune(runs, phase, average="caa"), candidates=runs)

@@ -1,16 +1,16 @@
 """IMP-RePrune in which a pruned weight counts as zero, its plain mean (CIA; Yin et al., 2022)."""
 
 from pipeline.plan.methods.imp_reprune import independent_runs
-from pipeline.plan.work import Work
+from pipeline.plan.work import Planner
 
 LABEL = "IMP-RePrune (CIA)"
 
 
-def plan(work: Work) -> None:
+def plan(work: Planner) -> None:
     """Report IMP-RePrune's own stage: its mean is connectivity-independent already."""
-    work.start("imp_reprune", lineage="imp")
+    work.set_method("imp_reprune", lineage="imp")
     runs = independent_runs(work)
     phase = work.settings.phases
     average = work.reprune(runs, phase)
-    work.start("imp_cia", lineage="imp_reprune")
+    work.set_method("imp_cia", lineage="imp_reprune")
     work.report(phase, average, candidates=runs)

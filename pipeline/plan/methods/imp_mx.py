@@ -1,15 +1,15 @@
 """IMP with every retraining m times as long: the same epochs as SMS, in one copy (section 3.1)."""
 
-from pipeline.plan.work import Work
+from pipeline.plan.work import Planner
 
 LABEL = "IMP {m}\N{MULTIPLICATION SIGN} longer"
 LOOK = ("vermilion", "v", "--")
 PAPER = ("IMP_mx", "")
 
 
-def plan(work: Work) -> None:
+def plan(work: Planner) -> None:
     """Spend SMS's budget of m retrainings on one network."""
-    work.start("imp_mx")
+    work.set_method("imp_mx")
     model = work.pretrain()
     for phase in work.phases:
         pruned = work.prune(model, phase)

@@ -1,16 +1,16 @@
 """IMP in m times as many phases: SMS's epochs in one copy, pruned in smaller steps (Table 16)."""
 
-from pipeline.plan.work import Work
+from pipeline.plan.work import Planner
 
 LABEL = "IMP with {m}\N{MULTIPLICATION SIGN} phases"
 
 
-def plan(work: Work) -> None:
+def plan(work: Planner) -> None:
     """Split the way to the same sparsity into m P cycles, each retrained as long as IMP's."""
-    work.start("imp_phases", lineage="imp")
+    work.set_method("imp_phases", lineage="imp")
     phases = work.m * work.settings.phases
-    more = work.vary(f"phases{phases}", {"phases": phases})
-    more.start("imp_phases", lineage="imp")
+    more = work.with_settings(f"phases{phases}", {"phases": phases})
+    more.set_method("imp_phases", lineage="imp")
     model = more.pretrain()
     for phase in more.phases:
         pruned = more.prune(model, phase, run=0)

@@ -1,21 +1,21 @@
 """IMP-RePrune: m independent IMP runs, averaged at the end and pruned again (Yin et al., 2022)."""
 
-from pipeline.plan.work import Work
+from pipeline.plan.work import Planner
 
 LABEL = "IMP-RePrune"
 LOOK = ("purple", "P", "-.", 1.3)
 PAPER = ("IMP-RePrune", "")
 
 
-def plan(work: Work) -> None:
+def plan(work: Planner) -> None:
     """Average only after the last phase; the masks have diverged by then, so prune once more."""
-    work.start("imp_reprune", lineage="imp")  # run 0 is IMP itself
+    work.set_method("imp_reprune", lineage="imp")  # run 0 is IMP itself
     runs = independent_runs(work)
     phase = work.settings.phases
     work.report(phase, work.reprune(runs, phase), candidates=runs)
 
 
-def independent_runs(work: Work) -> list[str]:
+def independent_runs(work: Planner) -> list[str]:
     """Return m networks of the last phase, each pruned and retrained for itself throughout."""
     runs = [work.pretrain()] * work.m
     for phase in work.phases:

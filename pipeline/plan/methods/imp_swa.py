@@ -1,13 +1,13 @@
 """IMP+SWA: IMP where each retraining ends at the mean over its epochs (appendix C.3, Table 17)."""
 
-from pipeline.plan.work import Work
+from pipeline.plan.work import Planner
 
 LABEL = "IMP+SWA"
 
 
-def plan(work: Work) -> None:
+def plan(work: Planner) -> None:
     """Start every phase from the mean of the phase before, under any retraining schedule."""
-    work.start("imp_swa")
+    work.set_method("imp_swa")
     model = work.pretrain()
     for phase in work.phases:
         pruned = work.prune(model, phase)

@@ -1,7 +1,7 @@
 """Learning-compression: a growing penalty on small weights (Carreira-Perpinan et al., 2018)."""
 
-from pipeline.plan import during
+from pipeline.plan import sparsify
 
 LABEL = "LC"
 
-plan = during.alone("lc", may_start_dense=True)
+plan = sparsify.alone("lc", may_start_dense=True)

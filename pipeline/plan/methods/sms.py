@@ -1,6 +1,6 @@
 """Sparse Model Soups: average m retrained copies, and prune the average next (Figure 2)."""
 
-from pipeline.plan.work import Work
+from pipeline.plan.work import Planner
 
 LABEL = "SMS {variant}"
 NAMES = {"model_stock": "Model Stock", "wise": "WiSE"}  # as their papers write them
@@ -16,10 +16,10 @@ PAPER = {"uniform": ("SMS", "uniform"), "greedy": ("SMS", "greedy")}
 BASELINES = ("imp", "imp_mx", "imp_reprune")
 
 
-def plan(work: Work) -> None:
+def plan(work: Planner) -> None:
     """Retrain m copies under one mask, merge them, and start the next phase from the soup."""
     for rule in work.settings.merge:
-        work.start(f"sms_{rule}")
+        work.set_method(f"sms_{rule}")
         soup = work.pretrain()
         for phase in work.phases:
             pruned = work.prune(soup, phase)

@@ -1,14 +1,14 @@
 """SMS of SWA means, taken at a constant learning rate (appendix C.3; Izmailov et al., 2018)."""
 
-from pipeline.plan.work import Work
+from pipeline.plan.work import Planner
 
 LABEL = "SMS of SWA means"
 BASELINES = ("imp", "imp_mx", "imp_reprune")
 
 
-def plan(work: Work) -> None:
+def plan(work: Planner) -> None:
     """Average each candidate over the end of its retraining, and then the candidates."""
-    work.start("sms_swa")
+    work.set_method("sms_swa")
     swa = work.settings.swa
     start = 0.5 if swa.start is None else swa.start
     rate = swa.learning_rate or work.settings.pretrain.learning_rate / 2

@@ -1,7 +1,7 @@
 """A learned soft threshold a layer, sparsity as it comes (Kusupati et al., 2020)."""
 
-from pipeline.plan import during
+from pipeline.plan import sparsify
 
 LABEL = "STR"
 
-plan = during.alone("str")
+plan = sparsify.alone("str")

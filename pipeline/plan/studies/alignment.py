@@ -2,11 +2,11 @@
 
 from copy import copy
 
+from pipeline.config.schema import Section
 from pipeline.plan.align import align
 from pipeline.plan.interpolate import interpolate
-from pipeline.plan.ledger import joined
+from pipeline.plan.ledger import join_name
 from pipeline.plan.studies.base import Study
-from pipeline.sections import Section
 
 APART = 100  # between the seeds of runs that share nothing
 
@@ -30,7 +30,7 @@ def plan(work: Study) -> None:
     if grid.own_dense:
         seeds = [work.seed + APART * j for j in range(work.m)]
         apart = copy(work)
-        apart.variant = joined(work.variant, "own_dense")
+        apart.variant = join_name(work.variant, "own_dense")
         _measure(apart, [Study(work.plan, seed, work.study) for seed in seeds], "own")
 
 
@@ -38,16 +38,16 @@ def _measure(work: Study, planners: list[Study], dense: str) -> None:
     """Add a point of the plain and one of the matched average after every phase."""
     runs = [planner.pretrain() for planner in planners]
     for planner in planners:
-        planner.start("imp")
+        planner.set_method("imp")
     for phase in work.phases:
         for j, planner in enumerate(planners):
             candidate = j if dense == "one" else 0
             pruned = planner.prune(runs[j], phase, run=candidate)
             runs[j] = planner.retrain(pruned, phase, candidate=candidate)
         work.values = {"dense": dense, "sparsity": work.sparsity(phase)}
-        work.start("imp_reprune")
+        work.set_method("imp_reprune")
         _point(work, work.reprune(runs, phase), runs, phase)
-        work.start("imp_align")
+        work.set_method("imp_align")
         others = enumerate(runs[1:], start=1)
         matched = [runs[0], *(align(work, runs[0], run, phase, j) for j, run in others)]
         _point(work, work.reprune(matched, phase, unaligned=runs), matched, phase)

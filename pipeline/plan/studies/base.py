@@ -7,9 +7,9 @@ measures are points, not rows of the report: each says which values tell it apar
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-from pipeline.params import Grid
-from pipeline.plan.nodes import Plan, Point
-from pipeline.plan.work import Work
+from pipeline.config.experiment import Grid
+from pipeline.plan.plan import Plan, StudyResult
+from pipeline.plan.work import Planner
 
 # What `Study.at` may vary: the keys of params.yaml, and how a stage's name says it. One sparsity
 # is always one shot.
@@ -22,7 +22,7 @@ _KEYS = {
 }
 
 
-class Study(Work):
+class Study(Planner):
     """One seed's share of a study."""
 
     def __init__(self, plan: Plan, seed: int, study: str) -> None:
@@ -45,11 +45,11 @@ class Study(Work):
         for name, value in values.items():
             settings = (1, value) if name == "sparsity" else (value,)
             changes |= dict(zip(_KEYS[name], settings, strict=True))
-        return self.changed(changes, **values)
+        return self.with_changes(changes, **values)
 
-    def changed(self, changes: dict[str, Any], **values: Any) -> Self:
+    def with_changes(self, changes: dict[str, Any], **values: Any) -> Self:
         """Return the study with ``changes`` by key, and ``values`` that its points carry."""
-        other = self.vary("", changes)
+        other = self.with_settings("", changes)
         other.values = {**self.values, **values}
         other.variant = _variant(other)
         return other
@@ -79,7 +79,7 @@ class Study(Work):
             return None
         return self._robustness(f"{self._short(model)}-ood", model, phase)
 
-    def aside(self, method: Callable[[Self], None]) -> list[Point]:
+    def collect(self, method: Callable[[Self], None]) -> list[StudyResult]:
         """Plan ``method`` and return its points, which the study does not count as its own."""
         start = len(self.plan.points)
         method(self)
@@ -92,7 +92,7 @@ class Study(Work):
     ) -> None:
         """Record ``model``, and further ``nodes`` with metrics by what they measure, if any."""
         self.plan.points.append(
-            Point(
+            StudyResult(
                 study=self.study,
                 seed=self.seed,
                 values=dict(self.values),

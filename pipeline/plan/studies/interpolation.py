@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
+from pipeline.config.schema import Section
 from pipeline.plan.interpolate import interpolate
 from pipeline.plan.studies.base import Study
-from pipeline.sections import Section
 
 
 class Grid(Section):
@@ -19,11 +19,11 @@ def plan(work: Study) -> None:
     soup, runs = work.pretrain(), [work.pretrain()] * work.m
     for phase in work.phases:
         work.values = {"sparsity": work.sparsity(phase)}
-        work.start("imp_reprune", lineage="imp")
+        work.set_method("imp_reprune", lineage="imp")
         parents = [work.prune(run, phase, run=j) for j, run in enumerate(runs)]
         runs = [work.retrain(parent, phase, candidate=j) for j, parent in enumerate(parents)]
         work.point(phase, runs[0], runs, interpolate=interpolate(work, runs, phase, points))
-        work.start("sms_uniform")
+        work.set_method("sms_uniform")
         pruned = work.prune(soup, phase)
         candidates = [work.retrain(pruned, phase, candidate=j) for j in range(work.m)]
         soup = work.merge(candidates, phase, "uniform")

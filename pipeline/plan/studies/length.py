@@ -4,9 +4,9 @@ from itertools import product
 
 from pydantic import Field
 
+from pipeline.config.schema import Count, Section, Sparsity
 from pipeline.plan.methods import imp_mx, sms
 from pipeline.plan.studies.base import Study
-from pipeline.sections import Count, Section, Sparsity
 
 
 class Grid(Section):

@@ -1,10 +1,10 @@
 """Every merge rule on the same candidates, with nothing retrained in between."""
 
-from pipeline import families
+from pipeline import registry
+from pipeline.config.schema import Count, Section
 from pipeline.errors import UserError
 from pipeline.plan.methods import sms
 from pipeline.plan.studies.base import Study
-from pipeline.sections import Count, Section
 
 
 class Grid(Section):
@@ -23,11 +23,11 @@ def plan(work: Study) -> None:
             f"params.yaml: study.merging.phase is {phase}, but there are only "
             f"{work.settings.phases} phases: name one of them, or leave it null for the last"
         )
-    soups = work.changed({"merge": ["uniform"]}).aside(sms.plan)
+    soups = work.with_changes({"merge": ["uniform"]}).collect(sms.plan)
     candidates = soups[phase - 1].candidates
-    every = [rule for rule in families.names("soup") if work.can_merge(rule)]
+    every = [rule for rule in registry.names("soup") if work.can_merge(rule)]
     for rule in dict.fromkeys(["uniform", *(grid.rules or every)]):
-        work.start(f"merged_{rule}")
+        work.set_method(f"merged_{rule}")
         soup = work.merge(candidates, phase, rule)
-        work.start(f"sms_{rule}")
+        work.set_method(f"sms_{rule}")
         work.point(phase, soup, candidates, compare=work.compare(soup, candidates, phase))

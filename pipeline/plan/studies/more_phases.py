@@ -1,8 +1,8 @@
 """IMP with m times the phases against IMP retrained m times as long (Table 16)."""
 
+from pipeline.config.schema import Count, Section
 from pipeline.plan.methods import imp, imp_mx
 from pipeline.plan.studies.base import Study
-from pipeline.sections import Count, Section
 
 
 class Grid(Section):
@@ -16,4 +16,4 @@ def plan(work: Study) -> None:
     phases = work.settings.phases
     for m in work.grid(Grid).m or [work.m]:
         imp_mx.plan(work.at(m=m))
-        imp.plan(work.at(phases=m * phases).changed({}, m=m))
+        imp.plan(work.at(phases=m * phases).with_changes({}, m=m))

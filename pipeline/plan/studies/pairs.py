@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.params import Experiment
+from pipeline.config.experiment import Experiment
+from pipeline.config.schema import Section, Sparsity
 from pipeline.plan.studies.base import Study
-from pipeline.sections import Section, Sparsity
 
 Vary = Literal["seed", "weight_decay", "epochs", "learning_rate"]
 
@@ -36,7 +36,7 @@ def plan(work: Study) -> None:
 
 
 def _average_pairs(base: Study, vary: Vary, values: list[float]) -> None:
-    kind = base.changed(
+    kind = base.with_changes(
         {
             "m": len(values),
             "retrain.vary": vary,
@@ -49,8 +49,8 @@ def _average_pairs(base: Study, vary: Vary, values: list[float]) -> None:
     candidates = [maker.retrain(pruned, 1, candidate=j) for j, maker in enumerate(makers)]
     ood = [maker.corrupted(one, 1) for maker, one in zip(makers, candidates, strict=True)]
     for i, j in combinations(range(len(values)), 2):
-        pair = kind.changed({}, vary=vary, first=values[i], second=values[j])
-        pair.start(f"pair_c{i}c{j}")
+        pair = kind.with_changes({}, vary=vary, first=values[i], second=values[j])
+        pair.set_method(f"pair_c{i}c{j}")
         model = pair.merge([candidates[i], candidates[j]], 1, "uniform")
         nodes = {"ood": pair.corrupted(model, 1), "ood_first": ood[i], "ood_second": ood[j]}
         pair.point(1, model, (candidates[i], candidates[j]), **nodes)

@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
+from pipeline.config.schema import Count, Section, Sparsity
 from pipeline.plan.methods import sms
 from pipeline.plan.studies.base import Study
-from pipeline.sections import Count, Section, Sparsity
 
 
 class Grid(Section):
@@ -21,6 +21,6 @@ def plan(work: Study) -> None:
     by_schedule = [(schedule, own.epochs) for schedule in grid.schedules]
     by_length = [(own.schedule, epochs) for epochs in grid.epochs]
     for sparsity in grid.sparsities:
-        shot = work.one_shot(sparsity).changed({"merge": ["uniform"]})
+        shot = work.one_shot(sparsity).with_changes({"merge": ["uniform"]})
         for schedule, epochs in dict.fromkeys([*by_schedule, *by_length]):
             sms.plan(shot.at(schedule=schedule, epochs=epochs))

@@ -2,11 +2,11 @@
 
 from pydantic import Field
 
-from pipeline import families
+from pipeline import registry
+from pipeline.config.schema import Section, Sparsity
 from pipeline.errors import UserError
-from pipeline.plan.nodes import artifact
+from pipeline.plan.plan import artifact
 from pipeline.plan.studies.base import Study
-from pipeline.sections import Section, Sparsity
 
 
 class Grid(Section):
@@ -33,9 +33,9 @@ def plan(work: Study) -> None:
     for sparsity in grid.sparsities:
         shot = work.one_shot(sparsity)
         for name in grid.methods:
-            method = families.load("plan/methods", name, "study.subgroups.methods")
-            for point in shot.aside(method.plan):
-                shot.start(point.method)
+            method = registry.load("plan/methods", name, "study.subgroups.methods")
+            for point in shot.collect(method.plan):
+                shot.set_method(point.method)
                 models = [point.model, *point.candidates]
                 model, *candidates = [_shift(shot, each, point.phase) for each in models]
                 more = {f"candidate{j}": node for j, node in enumerate(candidates)}

@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
+from pipeline.config.schema import Section
 from pipeline.plan.methods import imp, imp_swa
 from pipeline.plan.studies.base import Study
-from pipeline.sections import Section
 
 
 class Grid(Section):

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from pipeline.prune import budget
-from pipeline.prune.select import pruned_count
+from pipeline.prune.allocations import _proportional
+from pipeline.prune.topk import pruned_count
 
 
 def masks(
@@ -24,13 +24,13 @@ def masks(
     Source: Evci et al. 2020 (RigL), section 3 and appendix; Mocanu et al. 2018.
     """
     kept = sum(mask.numel() for mask in alive.values()) - pruned_count(sparsity, alive)
-    counts = budget.rounded(budget.kept(limits(alive), kept), kept)
-    return budget.masks(scores, counts, alive)
+    counts = _proportional.rounded(_proportional.kept(limits(alive), kept), kept)
+    return _proportional.masks(scores, counts, alive)
 
 
-def limits(alive: Mapping[str, Tensor]) -> dict[str, budget.Layer]:
+def limits(alive: Mapping[str, Tensor]) -> dict[str, _proportional.Layer]:
     """Return what each layer may keep: its share is the sum of its shape."""
     return {
-        name: budget.Layer(share=sum(mask.shape), low=0, high=int(mask.count_nonzero()))
+        name: _proportional.Layer(share=sum(mask.shape), low=0, high=int(mask.count_nonzero()))
         for name, mask in alive.items()
     }

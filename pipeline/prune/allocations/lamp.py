@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.prune import budget
-from pipeline.prune.select import pruned_count
+from pipeline.prune.allocations import _proportional
+from pipeline.prune.topk import pruned_count
 
 
 def masks(
@@ -29,7 +29,7 @@ def masks(
     ranked = {name: sorted_scores(score, alive[name]) for name, score in scores.items()}
     lost = smallest(ranked, pruned)
     counts = {name: len(each) - lost[name] for name, each in ranked.items()}
-    return budget.masks(scores, counts, alive)
+    return _proportional.masks(scores, counts, alive)
 
 
 def sorted_scores(score: Tensor, alive: Tensor) -> Tensor:

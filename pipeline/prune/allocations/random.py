@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pipeline.prune.select import pruned_count
+from pipeline.prune.topk import pruned_count
 
 
 def masks(

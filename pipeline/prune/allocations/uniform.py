@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from pipeline.prune.select import keep_largest
+from pipeline.prune.topk import keep_largest
 
 
 def masks(

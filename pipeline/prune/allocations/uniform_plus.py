@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.prune import budget
-from pipeline.prune.select import pruned_count
+from pipeline.prune.allocations import _proportional
+from pipeline.prune.topk import pruned_count
 
 
 def masks(
@@ -36,11 +36,11 @@ def masks(
             "can prune, which leaves the first convolution dense and a fifth of the last linear "
             "layer: lower the target sparsity or choose another prune.allocation."
         )
-    counts = budget.rounded(budget.kept(layers, kept), kept)
-    return budget.masks(scores, counts, alive)
+    counts = _proportional.rounded(_proportional.kept(layers, kept), kept)
+    return _proportional.masks(scores, counts, alive)
 
 
-def limits(alive: Mapping[str, Tensor]) -> dict[str, budget.Layer]:
+def limits(alive: Mapping[str, Tensor]) -> dict[str, _proportional.Layer]:
     """Return what each layer may keep: its share is its size."""
     convolutions = [name for name, mask in alive.items() if mask.dim() > 2]
     linear = [name for name, mask in alive.items() if mask.dim() == 2]
@@ -52,5 +52,5 @@ def limits(alive: Mapping[str, Tensor]) -> dict[str, budget.Layer]:
             low = stands
         elif name in linear[-1:]:
             low = min(stands, -(-size // 5))  # a fifth, rounded up: at most 80 % is pruned
-        layers[name] = budget.Layer(share=size, low=low, high=stands)
+        layers[name] = _proportional.Layer(share=size, low=low, high=stands)
     return layers

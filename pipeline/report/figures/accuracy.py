@@ -5,9 +5,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from pipeline.report.figures import style
-from pipeline.report.names import percent
+from pipeline.report.labels import percent
 from pipeline.report.results import Results
-from pipeline.report.spread import Spread, over_seeds
+from pipeline.report.statistics import Spread, over_seeds
 
 
 def draw(results: Results) -> Figure:

@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.report.figures import style
-from pipeline.report.names import label, percent
+from pipeline.report.labels import label, percent
 from pipeline.report.results import Results
-from pipeline.report.spread import over_seeds
+from pipeline.report.statistics import over_seeds
 
 # measure, name, marker, colour
 _SHOWN = [

@@ -5,8 +5,8 @@ from matplotlib.figure import Figure
 
 from pipeline.report.figures import dots, style
 from pipeline.report.results import Results
-from pipeline.report.robustness import FAMILIES, mean_over, synthetic
-from pipeline.report.spread import spread
+from pipeline.report.statistics import spread
+from pipeline.report.tables.robustness import FAMILIES, mean_over, synthetic
 
 
 def draw(results: Results) -> Figure:

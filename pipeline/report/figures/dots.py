@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 
 from pipeline.report.figures import style
 from pipeline.report.results import Results
-from pipeline.report.spread import spread
+from pipeline.report.statistics import spread
 
 
 def draw(

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from pipeline.report.figures import style
 from pipeline.report.results import Results
-from pipeline.report.spread import spread
+from pipeline.report.statistics import spread
 
 _FIRST = ("stem", "conv1", "conv_stem", "patch")
 _LAST = ("fc", "linear", "classifier", "head")

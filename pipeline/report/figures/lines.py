@@ -6,12 +6,12 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from pipeline.report import names
+from pipeline.report import labels
 from pipeline.report.figures import style
-from pipeline.report.names import Look
-from pipeline.report.spread import Spread
+from pipeline.report.labels import Look
+from pipeline.report.statistics import Spread
 
-SERIES = names.SERIES
+SERIES = labels.SERIES
 
 
 @dataclass(frozen=True)

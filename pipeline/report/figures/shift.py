@@ -5,9 +5,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.report.figures import style
-from pipeline.report.names import label, looks, short
-from pipeline.report.study import Study
-from pipeline.report.subgroups import order
+from pipeline.report.labels import label, looks, short
+from pipeline.report.studies.base import Study
+from pipeline.report.tables.subgroups import order
 
 MOST = 8  # panels a page can hold
 WIDTH = 0.8  # of all bars of one sparsity

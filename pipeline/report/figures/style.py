@@ -13,9 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from pipeline.report.names import Look, label, looks
+from pipeline.report.labels import Look, label, looks
 from pipeline.report.results import Results
-from pipeline.report.spread import Spread
+from pipeline.report.statistics import Spread
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

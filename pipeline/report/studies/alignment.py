@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 
 from pipeline.report.figures import lines, style
 from pipeline.report.figures.lines import SERIES, Line
-from pipeline.report.markdown import number, table
-from pipeline.report.names import short, sparsity
-from pipeline.report.study import KEY, Measured, Study, groups, over_places, over_seeds
+from pipeline.report.labels import short, sparsity
+from pipeline.report.studies.base import KEY, Measured, Study, groups, over_places, over_seeds
+from pipeline.report.tables.markdown import number, table
 
 VALUES = ["dense", "sparsity"]
 MEASURES = [

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from pipeline.report.figures import lines, style
 from pipeline.report.figures.lines import SERIES, Line
-from pipeline.report.markdown import number, table
-from pipeline.report.names import short, sparsity
-from pipeline.report.spread import Spread
-from pipeline.report.study import KEY, Study, groups, over_places, over_seeds
+from pipeline.report.labels import short, sparsity
+from pipeline.report.statistics import Spread
+from pipeline.report.studies.base import KEY, Study, groups, over_places, over_seeds
+from pipeline.report.tables.markdown import number, table
 
 # The pairs' mean and largest height above the line between the ends, as the stage names them.
 BARRIERS = [

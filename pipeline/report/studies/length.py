@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 
 from pipeline.report.figures import lines, style
 from pipeline.report.figures.lines import SERIES, Line
-from pipeline.report.markdown import gained, number, table
-from pipeline.report.names import label, sparsity
-from pipeline.report.study import Study, best, groups, over_places, over_seeds, points_table
+from pipeline.report.labels import label, sparsity
+from pipeline.report.studies.base import Study, best, groups, over_places, over_seeds, points_table
+from pipeline.report.tables.markdown import gained, number, table
 
 PLACE = ["sparsity", "epochs"]
 

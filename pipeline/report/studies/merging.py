@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 
 from pipeline.report.figures import style
 from pipeline.report.figures.lines import SERIES
-from pipeline.report.markdown import NONE, gained, number, table
-from pipeline.report.names import label
-from pipeline.report.study import Study, groups, over_seeds, points_table
+from pipeline.report.labels import label
+from pipeline.report.studies.base import Study, groups, over_seeds, points_table
+from pipeline.report.tables.markdown import NONE, gained, number, table
 
 # What needs no merge: the candidates themselves, and their predictions' mean.
 _REST = {

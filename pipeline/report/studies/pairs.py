@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from pipeline.report.figures import pairs, style
 from pipeline.report.figures.pairs import KINDS
-from pipeline.report.markdown import gained, table
-from pipeline.report.names import sparsity
-from pipeline.report.spread import spread
-from pipeline.report.study import Measured, Study, groups
+from pipeline.report.labels import sparsity
+from pipeline.report.statistics import spread
+from pipeline.report.studies.base import Measured, Study, groups
+from pipeline.report.tables.markdown import gained, table
 
 COLUMNS = [
     *("sparsity", "vary", "first", "second", "seed"),

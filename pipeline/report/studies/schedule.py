@@ -7,9 +7,8 @@ from matplotlib.figure import Figure
 
 from pipeline.report.figures import lines, style
 from pipeline.report.figures.lines import SERIES, Line
-from pipeline.report.markdown import gained, number, table
-from pipeline.report.names import epochs, short, sparsity
-from pipeline.report.study import (
+from pipeline.report.labels import epochs, short, sparsity
+from pipeline.report.studies.base import (
     Study,
     groups,
     over_places,
@@ -17,6 +16,7 @@ from pipeline.report.study import (
     points_table,
     settings,
 )
+from pipeline.report.tables.markdown import gained, number, table
 
 
 def tabulate(study: Study) -> pd.DataFrame:

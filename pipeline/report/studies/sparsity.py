@@ -7,10 +7,9 @@ from matplotlib.figure import Figure
 
 from pipeline.report.figures import lines, style
 from pipeline.report.figures.lines import SERIES, Line
-from pipeline.report.markdown import NONE, gained, number, table
-from pipeline.report.names import label, looks, short, sparsity
-from pipeline.report.paper_studies import l2_distances
-from pipeline.report.study import (
+from pipeline.report.labels import label, looks, short, sparsity
+from pipeline.report.paper.studies import l2_distances
+from pipeline.report.studies.base import (
     Study,
     best,
     groups,
@@ -19,6 +18,7 @@ from pipeline.report.study import (
     points_table,
     settings,
 )
+from pipeline.report.tables.markdown import NONE, gained, number, table
 
 DISTANCES = {"l2_mean": "mean of all pairs", "l2_max": "largest"}
 

@@ -3,13 +3,14 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline.report import subgroups, table_15
 from pipeline.report.figures import shift
-from pipeline.report.markdown import NONE, gained, number, table
-from pipeline.report.names import label, percent, sparsity
-from pipeline.report.spread import Spread, difference, spread
-from pipeline.report.study import Study
-from pipeline.report.subgroups import OVERALL, ROLES, order, places
+from pipeline.report.labels import label, percent, sparsity
+from pipeline.report.paper import table_15
+from pipeline.report.statistics import Spread, difference, spread
+from pipeline.report.studies.base import Study
+from pipeline.report.tables import subgroups
+from pipeline.report.tables.markdown import NONE, gained, number, table
+from pipeline.report.tables.subgroups import OVERALL, ROLES, order, places
 
 INTERVALS = """\
 In brackets the 95 % interval that the group's images leave for one network, averaged over the

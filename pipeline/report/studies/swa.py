@@ -3,9 +3,9 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline.report import sides
-from pipeline.report.sides import Sides
-from pipeline.report.study import Study, points_table
+from pipeline.report.studies import paired
+from pipeline.report.studies.base import Study, points_table
+from pipeline.report.studies.paired import Sides
 
 SIDES = Sides(
     varied="schedule",
@@ -24,7 +24,7 @@ def tabulate(study: Study) -> pd.DataFrame:
 
 def draw(study: Study, rows: pd.DataFrame) -> Figure:
     """Draw the test score of both after the last phase, by schedule."""
-    return sides.draw(study, rows, SIDES)
+    return paired.draw(study, rows, SIDES)
 
 
 def text(study: Study, rows: pd.DataFrame) -> str:
@@ -33,5 +33,5 @@ def text(study: Study, rows: pd.DataFrame) -> str:
     return (
         f"IMP to {100 * p.target_sparsity:g} % sparsity in {p.phases} phases of "
         f"{p.retrain.epochs} epochs; with SWA each phase ends at the mean of its epoch ends. "
-        + sides.text(study, rows, SIDES)
+        + paired.text(study, rows, SIDES)
     )

@@ -1,0 +1,47 @@
+"""Image files in folders, of which each is read when its turn comes."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from pipeline.data.formats.images import opened, readable, resized, rgb
+
+QUALITY = 90  # of JPEG, for images that are shrunk
+
+
+class ImageFiles:
+    """Image files in folders; what is packed of each is at most ``short`` pixels on its short side.
+
+    Without a ``short`` the files are packed as they are, byte by byte.
+    """
+
+    def __init__(self, paths: Sequence[str], short: int | None = None) -> None:
+        self.paths, self.short = paths, short
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, row: int) -> bytes:
+        """Return the file of image ``row``."""
+        return Path(self.paths[row]).read_bytes()
+
+    def take(self, rows: Tensor) -> "ImageFiles":
+        """Return the files at ``rows``, int64 [M]."""
+        return ImageFiles([self.paths[row] for row in rows.tolist()], self.short)
+
+    def small(self, row: int) -> tuple[bytes, tuple[int, int]]:
+        """Return image ``row`` as it is packed, with its height and width.
+
+        Raises:
+            UserError: the file is no readable image.
+        """
+        with readable(self.paths[row]):
+            blob = self.read(row)
+            image = rgb(opened(blob))
+        if self.short is not None and min(image.size) > self.short:
+            image, buffer = resized(image, self.short), io.BytesIO()
+            image.save(buffer, "JPEG", quality=QUALITY)
+            blob = buffer.getvalue()
+        return blob, (image.height, image.width)

@@ -1,0 +1,124 @@
+"""Images that stay compressed, and look like the tensor of pixels that would not fit in memory."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from pipeline.data.formats.images import part, square
+from pipeline.data.formats.prefetch import prefetch
+
+Rows = Tensor | slice
+CHUNK = 8  # images that a thread decodes at a stretch
+CPU = torch.device("cpu")
+DEPTH = 64  # such chunks that are decoded before they are asked for: 77 MB at 224 pixels
+
+
+class Images(Protocol):
+    """What a tensor of examples [N, ...] and compressed images have in common."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def ndim(self) -> int: ...  # noqa: D102
+    @property
+    def dtype(self) -> torch.dtype: ...  # noqa: D102
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: Any, /) -> Tensor: ...
+    def to(self, device: torch.device, /) -> "Images": ...  # noqa: D102
+    def split(self, size: int, /) -> Iterable[Tensor]: ...  # noqa: D102
+
+
+class Files(Protocol):
+    """Where compressed images lie, one after another."""
+
+    def __len__(self) -> int: ...
+    def read(self, row: int) -> bytes: ...  # noqa: D102
+    def take(self, rows: Tensor) -> Self: ...  # noqa: D102
+
+
+F = TypeVar("F", bound=Files)
+
+
+class LazyImages(Generic[F]):
+    """N images of any size, seen as uint8 [N, 3, size, size] squares.
+
+    The square is torchvision's usual evaluation: the short side to 8/7 ``size`` (256 for 224),
+    bilinear with antialiasing, then the centre. Pixels exist only while they are used.
+    """
+
+    dtype, ndim, device = torch.uint8, 4, CPU
+
+    def __init__(self, files: F, size: int) -> None:
+        self.files, self.size = files, size
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the tensor which this looks like."""
+        return len(self), 3, self.size, self.size
+
+    def __getitem__(self, rows: Rows, /) -> Tensor:
+        """Return the squares of ``rows``, uint8 [M, 3, size, size], all decoded at once."""
+        return next(self.decoded([(rows, None)]))
+
+    def take(self, rows: Tensor) -> "LazyImages[F]":
+        """Return the images at ``rows``, int64 [M], still compressed."""
+        return LazyImages(self.files.take(rows), self.size)
+
+    def to(self, device: torch.device, /) -> "LazyImages[F]":  # noqa: ARG002
+        """Return itself: only decoded batches go to a device."""
+        return self
+
+    def split(self, size: int, /) -> Iterator[Tensor]:
+        """Yield the squares of all images in order, ``size`` at a time."""
+        starts = range(0, len(self), size)
+        return self.decoded((slice(start, start + size), None) for start in starts)
+
+    def decoded(
+        self,
+        batches: Iterable[tuple[Rows, Tensor | None]],
+        device: torch.device = CPU,
+    ) -> Iterator[Tensor]:
+        """Yield the images of each batch, uint8 [M, 3, size, size] channels last, decoded ahead.
+
+        Args:
+            batches: rows, and the part of each image that is resized to the square, int64 [M, 5]:
+                top, left, height, width, and 1 where it is mirrored; None is the usual square.
+            device: where they go; to a GPU from page-locked memory, while the GPU computes.
+        """
+        pinned = device.type == "cuda"
+
+        def chunks() -> Iterator[tuple[Tensor, int, list[int], Tensor | None]]:
+            for rows, crops in batches:
+                if isinstance(rows, slice):
+                    numbers = list(range(*rows.indices(len(self))))
+                else:
+                    numbers = rows.tolist()
+                out = torch.empty(
+                    (len(numbers), self.size, self.size, 3), dtype=torch.uint8, pin_memory=pinned
+                )
+                for start in range(0, max(len(numbers), 1), CHUNK):
+                    yield out, start, numbers, crops
+
+        def fill(chunk: tuple[Tensor, int, list[int], Tensor | None]) -> Tensor | None:
+            out, start, numbers, crops = chunk
+            pixels = out.numpy()
+            end = min(start + CHUNK, len(numbers))
+            for place in range(start, end):
+                blob = self.files.read(numbers[place])
+                if crops is None:
+                    pixels[place] = square(blob, self.size)
+                else:
+                    pixels[place] = part(blob, crops[place].tolist(), self.size)
+            return out if end == len(numbers) else None
+
+        # The last chunk of a batch comes when all before it have come.
+        for out in prefetch(fill, chunks(), DEPTH):
+            if out is not None:
+                yield out.permute(0, 3, 1, 2).to(device, non_blocking=True)

@@ -1,0 +1,77 @@
+"""stages/dvc.yaml: the plan in DVC's language, written for people who read it too."""
+
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.plan.dependencies import closure
+from pipeline.plan.plan import Plan, Stage, artifact
+
+HEADER = """\
+# Generated from params.yaml by `python -m pipeline plan`: edit that file, not this one.
+# Every piece of work is one stage, whoever shares it; `dvc repro` at the root runs them side by
+# side, and `dvc repro stages/dvc.yaml` one by one, with the same results.
+stages:
+"""
+
+_PLAIN = re.compile(r"[A-Za-z_][\w.-]*(/[\w.-]+)+", re.ASCII)  # a path that needs no quotes
+
+
+def write(plan: Plan, path: Path) -> None:
+    """Write ``plan`` to ``path``, and touch nothing when it stands there already."""
+    text = render(plan)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        partial = path.with_suffix(".partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+
+
+def render(plan: Plan) -> str:
+    """Return the text of ``stages/dvc.yaml``: a section a method, its stages sorted by name."""
+    sections: dict[str, list[Stage]] = {}
+    for node in plan.nodes.values():
+        sections.setdefault(node.lineage, []).append(node)
+    parts = [HEADER]
+    for lineage in sorted(sections):
+        about = plan.sections[lineage]
+        parts.append(f"\n  # {lineage}: {about}\n" if lineage else f"\n  # {about}\n")
+        parts.extend(_stage(node) for node in sorted(sections[lineage], key=lambda n: n.name))
+    return "".join(parts)
+
+
+def dependencies(node: Stage) -> list[str]:
+    """Return what DVC watches for ``node``: code, data outside the graph, other artifacts."""
+    code = closure(f"stages.{node.script}", *node.modules)
+    return [*code, *node.files, *(artifact(name) for name in sorted(set(node.inputs)))]
+
+
+def command(node: Stage) -> list[str]:
+    """Return the words of the node's command, one flag with its values an item."""
+    words = [f"stages/run {node.script}"]
+    for flag, value in node.arguments.items():
+        values = [] if value is True else value if isinstance(value, list) else [value]
+        option = f"--{flag.replace('_', '-')}"
+        words.append(shlex.join([option, *(_text(item) for item in values)]))
+    return [*words, f"--out {node.out}"]
+
+
+def _stage(node: Stage) -> str:
+    lines = "\n      ".join(command(node))
+    deps = "".join(map(_item, dependencies(node)))
+    body = f"    wdir: ..\n    deps:\n{deps}    outs:\n{_item(node.out)}"
+    return f"  {node.name}:\n    cmd: >-\n      {lines}\n{body}"
+
+
+@cache
+def _item(path: str) -> str:
+    """Return a line of a list; PyYAML, which is slow, knows when a word needs quotes."""
+    text = f"- {path}\n" if _PLAIN.fullmatch(path) else yaml.safe_dump([path])
+    return "".join(f"    {line}\n" for line in text.splitlines())
+
+
+def _text(value: Any) -> str:
+    return repr(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,132 @@
+"""What a run looks like: a table of what is running on a terminal, one line per stage elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import IO, Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.run.interfaces import Outcome
+
+TELLING = ("val_accuracy", "accuracy", "loss")  # what a finished stage's line shows: the first
+COLOURS = {"ran": "green", "failed": "bold red", "skipped": "yellow"}
+
+
+class View:
+    """A listener that shows a run of ``total`` stages.
+
+    Used as a context it keeps a table of the running stages on a terminal; otherwise, or where
+    ``stream`` is no terminal, it writes lines such as
+    ``[12/71] ran     s0-imp-p1-c0  4.1 s  val_accuracy 0.97``.
+    """
+
+    def __init__(self, total: int, stream: IO[str] | None = None) -> None:
+        self.total = total
+        self.console = Console(file=stream or sys.stdout, highlight=False)
+        self.counts: dict[Outcome, int] = {"ran": 0, "cached": 0, "failed": 0, "skipped": 0}
+        self.running: dict[str, float] = {}
+        self.latest: dict[str, dict[str, Any]] = {}
+        self.begun = time.monotonic()
+        self.first_start: float | None = None
+        self.quiet = 0  # cached stages since the last line
+        self.live: Live | None = None
+
+    def __enter__(self) -> Self:
+        """Begin to show the table."""
+        if self.console.is_terminal:
+            self.live = Live(console=self.console, get_renderable=self.table, transient=True)
+            self.live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the table away and leave one line."""
+        if self.live:
+            self.live.stop()
+            self.live = None
+        self._cached_so_far()
+        self.console.print(self.footer())
+
+    def started(self, name: str) -> None:
+        """Show stage ``name`` as running."""
+        self.running[name] = time.monotonic()
+        self.first_start = self.first_start or time.monotonic()
+
+    def event(self, name: str, fields: dict[str, Any]) -> None:
+        """Show the latest numbers of stage ``name``."""
+        self.latest[name] = {**self.latest.get(name, {}), **fields}
+
+    def finished(self, name: str, outcome: Outcome, seconds: float) -> None:
+        """Write the line of stage ``name``; cached ones share a line."""
+        if outcome != "cached":
+            self._cached_so_far()
+        self.counts[outcome] += 1
+        self.running.pop(name, None)
+        fields = self.latest.pop(name, {})
+        if outcome == "cached":
+            self.quiet += 1
+        else:
+            known = (f"  {key} {_number(fields[key])}" for key in TELLING if key in fields)
+            line = f"[{self.done}/{self.total}] {outcome:<7} {name}  {seconds:.1f} s"
+            text = Text(line + next(known, ""), style=COLOURS[outcome])
+            self.console.print(text, soft_wrap=True)
+        if self.done == self.total:
+            self._cached_so_far()
+
+    @property
+    def done(self) -> int:
+        """The number of stages that are over."""
+        return sum(self.counts.values())
+
+    def table(self) -> Group:
+        """Return the rows of the running stages, and the footer."""
+        grid = Table.grid(padding=(0, 2))
+        for name, begun in self.running.items():
+            fields = self.latest.get(name, {})
+            epoch, epochs = fields.get("epoch", 0), fields.get("epochs", 0)
+            grid.add_row(
+                name,
+                ProgressBar(total=epochs, completed=epoch, width=20) if epochs else "",
+                f"epoch {epoch}" + (f"/{epochs}" if epochs else "") if epoch else "",
+                *(f"{key} {_number(fields[key])}" if key in fields else "" for key in TELLING),
+                _clock(time.monotonic() - begun),
+            )
+        return Group(grid, self.footer())
+
+    def footer(self) -> str:
+        """Return the counts, the time so far and a guess at the rest."""
+        left = self.total - self.done - len(self.running)
+        counts = [f"{number} {outcome}" for outcome, number in self.counts.items() if number]
+        if self.running or left:
+            counts.append(f"{len(self.running)} running, {left} left")
+        text = f"{', '.join(counts)}; {_clock(time.monotonic() - self.begun)}"
+        if self.first_start and self.counts["ran"] and (self.running or left):
+            each = (time.monotonic() - self.first_start) / self.counts["ran"]
+            text += f", about {_clock(each * (left + len(self.running) / 2))} to go"
+        return text
+
+    def _cached_so_far(self) -> None:
+        if self.quiet:
+            self.console.print(
+                f"[{self.done}/{self.total}] cached  {self.quiet} stages", markup=False
+            )
+            self.quiet = 0
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,35 @@
+"""One ranking over all layers, with exact counts, for weights that are being trained."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from pipeline.prune.topk import keep_largest
+
+
+def magnitudes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return |w| by name."""
+    return {name: weight.detach().abs() for name, weight in weights.items()}
+
+
+def largest(
+    scores: Mapping[str, Tensor], sparsity: float, alive: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return masks that keep the largest scores of one global ranking: exact counts, fixed ties.
+
+    Args:
+        scores: non-negative, by name; compared as float32.
+        sparsity: s; floor(s * n + 1/2) of all n are pruned (pipeline/prune/topk.py).
+        alive: masks of those that may be kept; by default all.
+    """
+    flat = torch.cat([score.flatten().float() for score in scores.values()])
+    standing = torch.ones_like(flat, dtype=torch.bool)
+    if alive is not None:
+        standing = torch.cat([alive[name].flatten() for name in scores])
+    kept = keep_largest({"all": flat}, sparsity, {"all": standing})["all"]
+    parts = torch.split(kept, [score.numel() for score in scores.values()])
+    return {
+        name: torch.empty_like(score, dtype=torch.bool).copy_(part.view(score.shape))
+        for (name, score), part in zip(scores.items(), parts, strict=True)
+    }

@@ -1,0 +1,51 @@
+"""What a method that prunes during training has to reach: its options, each defined here once.
+
+The planner, the stage's flags and the defaults of params.yaml are read off this class; how far a
+value may go stands in pipeline/config/schema.py.
+"""
+
+from dataclasses import Field, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the planner reads this file too, and has no other use for torch
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+TO_A_SPARSITY = ("gmp", "dpf", "gsm", "lc", "dnw")  # of DST and STR it is what comes out
+
+
+def _option(default: Any, about: str, *methods: str) -> Any:
+    return field(default=default, metadata={"about": about, "methods": methods})
+
+
+@dataclass(frozen=True)
+class SparsifyConfig:
+    """What to reach, and how.
+
+    Attributes that are no option of a method: epochs, of the whole training; begin and end, the
+    epochs after which this part of it begins and ends (by default it is all); masks, by name, True
+    = kept: those that the part before has left.
+    """
+
+    sparsity: float = _option(0.0, "fraction of the weights, in [0, 1)", *TO_A_SPARSITY)
+    epochs: int = 1
+    pruning_steps: int = _option(9, "on the ramp to the sparsity", "gmp", "dpf")
+    refresh: int = _option(16, "iterations between masks; 0: at pruning steps only", "dpf")
+    penalty: float = _option(1e-3, "mu_0, of the first epoch", "lc")
+    alpha: float = _option(1e-6, "weight of the regulariser", "dst")
+    initial: float = _option(-5.0, "threshold before the sigmoid, at first", "str")
+    begin: int = 0
+    end: int | None = None
+    masks: "Mapping[str, Tensor] | None" = None
+
+
+def options(method: str | None = None) -> list[Field[Any]]:
+    """Return the options of ``method``, or of all, with ``metadata["about"]`` saying what they are.
+
+    A method that is not named in any takes the sparsity.
+    """
+    known = [each for each in fields(SparsifyConfig) if each.metadata]
+    if method is None:
+        return known
+    return [each for each in known if method in each.metadata["methods"]] or known[:1]

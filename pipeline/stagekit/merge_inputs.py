@@ -1,0 +1,147 @@
+"""What a merge rule may ask for by the name of its argument; each is made when it is asked for."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pipeline.averaging import check
+from pipeline.data.base import Dataset
+from pipeline.errors import UserError
+from pipeline.seeds import derive
+from pipeline.soup.base import Objective
+from pipeline.stagekit.model_folder import MODEL, PREDICTIONS, network, with_batchnorm_statistics
+from pipeline.storage.checkpoint import Checkpoint, load_tensors, open_checkpoint, read_json
+from pipeline.tasks.base import load as load_task
+from pipeline.train.coefficient_gradient import slopes
+from pipeline.train.normalise import normaliser
+from pipeline.train.placement import sent
+from pipeline.train.predict import eval_batch_size
+
+
+class MergeInputs:
+    """The candidates of one merge, and how a soup of them is judged on the validation split.
+
+    The candidates' tensors are read when a rule takes them up, and kept by nobody.
+
+    Args:
+        folders: the candidates' model folders, retrained from one parent.
+        data: the images.
+        device: where soups are run.
+        parent: the folder of the pruned model, for rules that ask for it.
+        dense: the folder of the dense model, for rules that ask for ``distillation``.
+        seed: of the batches that an objective's slopes are taken on.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        data: Dataset,
+        device: torch.device,
+        *,
+        parent: Path | None = None,
+        dense: Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.folders, self.data, self.device = folders, data, device
+        self.folder_of = {"parent": parent, "dense": dense}
+        self.seed = seed
+        self.candidates = [open_checkpoint(folder / MODEL) for folder in folders]
+        self.task = load_task(data.task)
+
+    @cached_property
+    def scores(self) -> list[float]:
+        """Each candidate's own score on the validation split."""
+        return self._measured(self.task.metric)
+
+    def score(self, soup: Checkpoint) -> float:
+        """Return the score of ``soup`` on the validation split, its BatchNorm re-estimated."""
+        return self._measure(soup)[self.task.metric]
+
+    @cached_property
+    def parent(self) -> Checkpoint:
+        """The pruned model that the candidates were retrained from."""
+        return open_checkpoint(self._folder("parent") / MODEL)
+
+    @cached_property
+    def parameters(self) -> list[str]:
+        """The names of the tensors that are trained."""
+        return [name for name, _ in network(self.candidates[0]).named_parameters()]
+
+    @cached_property
+    def loss(self) -> Objective:
+        """The task's loss against the labels."""
+        return Objective(
+            alone=self._measured("loss"),
+            value=lambda soup: self._measure(soup)["loss"],
+            slopes=self._slopes(_whole(self.data.val.labels), self.task.loss),
+        )
+
+    @cached_property
+    def distillation(self) -> Objective:
+        """The cross-entropy with the dense model's predictions; of classifiers, who keep logits."""
+        dense, *own = (
+            load_tensors(folder / PREDICTIONS)["val"]
+            for folder in (self._folder("dense"), *self.folders)
+        )
+        targets = dense.double().softmax(1)
+        return Objective(
+            alone=[_loss(logits, targets) for logits in own],
+            value=lambda soup: _loss(
+                with_batchnorm_statistics(soup, self.data, self.device)[1], targets
+            ),
+            slopes=self._slopes(targets.float(), cross_entropy),
+        )
+
+    def _slopes(
+        self, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
+    ) -> Callable[[Tensor, int], Tensor]:
+        """Return the loss's derivatives by the coefficients, as a function of them and the step."""
+        check(self.candidates)
+        model = network(self.candidates[0]).to(self.device)
+        ends = [
+            [each.state[name].to(self.device) for name in self.parameters]
+            for each in self.candidates
+        ]
+        normalise = normaliser(self.data.mean, self.data.std, self.device)
+        splits = [self.data.val]
+        if any(isinstance(module, _BatchNorm) for module in model.modules()):
+            splits.append(self.data.train)  # for the statistics
+        size = eval_batch_size(self.data.val.images)
+
+        def of_batch(weights: Tensor, step: int) -> Tensor:
+            generator = torch.Generator().manual_seed(derive(self.seed, "batch", step))
+            drawn = [torch.randperm(len(one), generator=generator)[:size] for one in splits]
+            images = [
+                sent(one.images[rows], self.device) for one, rows in zip(splits, drawn, strict=True)
+            ]
+            inputs, y = normalise(torch.cat(images)), sent(targets[drawn[0]], self.device)
+            return slopes(model, ends, weights, inputs, y, loss)
+
+        return of_batch
+
+    def _measured(self, name: str) -> list[float]:
+        return [read_json(folder / "metrics.json")[f"val_{name}"] for folder in self.folders]
+
+    def _measure(self, soup: Checkpoint) -> dict[str, float]:
+        predictions = with_batchnorm_statistics(soup, self.data, self.device)[1]
+        return self.task.measure(predictions, self.data.val, self.data)
+
+    def _folder(self, flag: str) -> Path:
+        found = self.folder_of[flag]
+        if found is None:
+            raise UserError(f"this merge rule needs the {flag} model: give its folder as --{flag}.")
+        return found
+
+
+def _whole(labels: Tensor) -> Tensor:
+    """Return ``labels`` as a loss takes them: classes are stored in fewer bytes."""
+    return labels if labels.is_floating_point() else labels.long()
+
+
+def _loss(logits: Tensor, targets: Tensor) -> float:
+    return float(cross_entropy(logits.double(), targets))

@@ -1,0 +1,37 @@
+"""The flags that say what to prune and how, and the pruning they ask for."""
+
+import argparse
+from typing import Any
+
+from torch import nn
+
+from pipeline.prune.apply import prune
+from pipeline.prune.filters import prune_filters
+from pipeline.prune.prunable import prunable
+from pipeline.prune.rules import allocation
+from pipeline.storage.checkpoint import Checkpoint
+
+
+def add_pruning_flags(parser: argparse.ArgumentParser) -> None:
+    """Add how sparse, what is pruned, and how it is ranked."""
+    parser.add_argument("--sparsity", type=float, required=True, help="fraction of the weights")
+    parser.add_argument("--structure", default="weights", choices=["weights", "filters"])
+    parser.add_argument("--criterion", default="magnitude", help="of weights")
+    parser.add_argument("--allocation", default="global", help="of weights")
+    parser.add_argument("--seed", type=int, help="of an allocation that draws at random")
+
+
+def pruned(
+    parent: Checkpoint, model: nn.Module, flags: argparse.Namespace
+) -> tuple[Checkpoint, dict[str, Any]]:
+    """Return ``parent``, the state of ``model``, pruned as ``flags`` say, and the metrics."""
+    if flags.structure == "filters":
+        return prune_filters(parent, model, flags.sparsity)
+    return prune(
+        parent,
+        prunable(model),
+        flags.sparsity,
+        flags.criterion,
+        allocation(flags.allocation, flags.seed),
+        parameters=[name for name, _ in model.named_parameters()],
+    )

@@ -1,0 +1,62 @@
+"""Tensors by name in a safetensors file: written atomically, read without running code."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from pipeline.errors import UserError
+from pipeline.storage.atomic_files import atomic_file
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write ``tensors``, and at most one entry of ``metadata``, as a safetensors file.
+
+    Equal tensors are equal bytes. (Of several metadata entries the order would differ from run
+    to run.)
+    """
+    plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    with atomic_file(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # save_file's own leaves others out
+        save_file(plain, temporary, metadata)
+        temporary.chmod(mode)
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of any safetensors file.
+
+    Raises:
+        UserError: the file is missing, truncated or not safetensors.
+    """
+    return read(path)[0]
+
+
+def read(
+    path: Path, names: Iterable[str] | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read the tensors of any safetensors file, and its metadata; `load_tensors`'s errors.
+
+    With ``names`` it is these tensors only.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            wanted = file.keys() if names is None else names
+            tensors = {name: file.get_tensor(name) for name in wanted}
+            return tensors, file.metadata() or {}
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: run `dvc repro` to make it.") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise damaged(path) from error
+
+
+def damaged(path: Path) -> UserError:
+    """Return the error for a file that cannot be what its name says."""
+    return UserError(
+        f"{path} is truncated or not a safetensors file: delete it and run `dvc repro` to make "
+        "it again."
+    )
