@@ -116,14 +116,14 @@ def test_a_queued_experiment_sees_the_projects_files(root, monkeypatch, tmp_path
 
 
 @pytest.fixture
-def reads(monkeypatch) -> Callable[[], int]:
+def reads(root, monkeypatch) -> Callable[[], int]:
     """Return a function that counts the folders that were read since it was called last."""
     calls: list[str] = []
     scandir = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: calls.append(path) or scandir(path))
 
     def count() -> int:
-        number = len(calls)
+        number = len([call for call in calls if Path(call).is_relative_to(root)])
         calls.clear()
         return number
 
@@ -151,6 +151,14 @@ def test_of_a_large_set_only_folders_that_changed_are_read_again(root, monkeypat
     assert reads() == 1
     monkeypatch.setattr(raw_data, "_remembered", lambda _: {})
     assert raw_data.fingerprint("set") == second != first
+
+
+def test_a_plan_reads_a_set_once_however_many_stages_ask_for_it(root, reads):
+    put(root / "data" / "celeba" / "a" / "1", "one")
+    put(root / "set" / "fog" / "1" / "n01" / "a.JPEG")
+    reads()
+    stage(root, "celeba_resnet18", "evaluate: {corruptions_path: set, corruptions: all}\n")
+    assert reads() == len(["celeba", "a", "set", "fog", "1", "n01"])
 
 
 def test_a_small_set_is_always_read(root, reads):

@@ -22,7 +22,7 @@ def corrupted(work: "Planner") -> tuple[str, tuple[str, ...]]:
         return artifact(work.add("corruptions", "corrupt", {"data": data}, shared=True)), ()
     if not _image_files(official):
         return official, (official,)
-    flags = {"data": data, "folder": official, "listing": fingerprint(official)}
+    flags = {"data": data, "folder": official, "listing": work.plan.once(fingerprint, official)}
     node = work.add("corruptions", "list_corruptions", flags, shared=True)
     work.plan.nodes[node].unwatched = (official,)
     return artifact(node), ()

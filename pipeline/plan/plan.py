@@ -1,12 +1,13 @@
 """What a plan is made of: nodes (one stage each) and rows (one line of the report each)."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.config.experiment import Experiment
 
 ARTIFACTS = "artifacts/"
+T = TypeVar("T")
 
 
 @dataclass
@@ -76,7 +77,16 @@ class Plan:
     sections: dict[str, str] = field(default_factory=dict)  # lineage -> what its stages are
     lineages: set[str] = field(default_factory=set)  # those of all nodes
     _by_work: dict[Hashable, Stage] = field(default_factory=dict, repr=False)
+    _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
     _places: dict[str, int] = field(default_factory=dict, repr=False)  # artifact -> its place
+
+    def once(self, function: Callable[..., T], *arguments: Hashable) -> T:
+        """Return ``function(*arguments)``, computed once a plan: every stage asks for its data."""
+        key = (function, *arguments)
+        if key not in self._known:
+            self._known[key] = function(*arguments)
+        known: T = self._known[key]
+        return known
 
     def add(self, node: Stage) -> None:
         """Add a stage whose inputs are there already."""

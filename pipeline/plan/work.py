@@ -57,7 +57,7 @@ class Planner(Ledger):
         }
         files = (own.path,) if own.name == "image_folder" and own.path else ()
         if not files:
-            flags["listing"] = raw_data.listing(own.name, own.path)
+            flags["listing"] = self.plan.once(raw_data.listing, own.name, own.path)
         modules = (f"pipeline.data.{own.name}",)
         return self.add("data", "prepare", flags, files=files, modules=modules, shared=True)
 

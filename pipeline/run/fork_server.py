@@ -6,9 +6,8 @@ so that workers outlive a driver that was killed.
 
 Started by `pipeline.run.local` as ``python -P -m pipeline.run.fork_server FD [MODULE ...]``. Over
 the socket FD come requests, one JSON object a line: name, folder, environment, log, and either argv
-(to execute) or module and arguments (to run as ``python -m`` does). Back go {name, pid}, then {name,
-status}.
-End of file means that the driver is gone: all workers and what they started are killed.
+(to execute) or module and arguments (to run as ``python -m`` does). The replies are {name, pid} and
+then {name, status}. End of file means that the driver is gone: all workers and what they started are killed.
 """
 
 import atexit
