@@ -20,14 +20,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  
 FILL = """
 import argparse
 from pathlib import Path
-from pipeline.stagekit.cli import publish, run
+from pipeline.stagekit.cli import atomic_folder, run
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--megabytes", type=int)
 parser.add_argument("--out", type=Path)
 
 def main(flags):
-    with publish(flags.out) as folder:
+    with atomic_folder(flags.out) as folder:
         (folder / "value").write_bytes(bytes(flags.megabytes * 1_000_000))
 
 run(main, parser)
@@ -106,7 +106,7 @@ def test_a_disk_that_fills_in_between(
         "begin": ("dvc.stage.Stage.save_deps", full_disk),
         "restore": ("dvc.stage.cache.StageCache.restore", full_disk),
         "keep": ("dvc.stage.Stage.save_outs", full_disk),
-        "flush": ("pipeline.run.dvc_graph.replacing", full_disk),
+        "flush": ("pipeline.run.dvc_graph.atomic_file", full_disk),
         "start": ("pipeline.run.local.Server", full_disk),
     }
     with monkeypatch.context() as patch:

@@ -131,7 +131,7 @@ class Page:
 
 
 def test_the_report_names_torch_and_device() -> None:
-    rows = pd.DataFrame({"model": ["a", "b", "c"], "test_accuracy": [0.9, 0.8, None]})
+    rows = pd.DataFrame({"model": ["a", "b", "c"], "test_score": [0.9, 0.8, None]})
     alike = made_by.with_makers(rows, dict.fromkeys("abc", ELSEWHERE))
     assert alike["torch"].tolist()[:2] == ["1.0", "1.0"]
     assert alike["device"].isna().tolist() == [False, False, True]

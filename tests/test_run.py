@@ -519,13 +519,13 @@ def test_scripts_on_the_cpu_are_those_without_a_device() -> None:
 THREADED = """
 import argparse, os, torch
 from pathlib import Path
-from pipeline.stagekit.cli import publish, run
+from pipeline.stagekit.cli import atomic_folder, run
 from pipeline.run.machine import THREADS
 parser = argparse.ArgumentParser()
 parser.add_argument("--out", type=Path)
 def main(flags):
     facts = [torch.get_num_threads(), *(os.environ.get(name) for name in THREADS[1:])]
-    with publish(flags.out) as folder:
+    with atomic_folder(flags.out) as folder:
         (folder / "facts").write_text(repr(facts))
 run(main, parser)
 """

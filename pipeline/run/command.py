@@ -13,11 +13,11 @@ PLAIN = re.compile(r"[\w ./:=,+@%'\"-]+")  # a command line that no shell would 
 ON_THE_CPU = {  # the scripts of stages/ that have no flag --device
     "compare",
     "corrupt",
-    "dpf_prune",
     "evaluate",
     "list_corruptions",
     "prepare",
     "prune",
+    "prune_copies",
     "shrink",
 }
 SHELL_FLAGS = {"bash": ["--noprofile", "--norc"], "zsh": ["--no-rcs"]}  # the same as DVC's
