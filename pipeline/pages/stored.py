@@ -187,5 +187,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "loading": partial(plain, "loading.csv", 1),
     "filters_removed": partial(plain, "filters_removed.csv", 1),
     "merge_statistics": partial(plain, "merge_statistics.csv", 1),
+    "graph": partial(plain, "graph.csv", 0),
+    "sparsify_digits": partial(plain, "sparsify_digits.csv", 1),
     **{name: partial(soup_minus, name) for name in SHORT},
 }
