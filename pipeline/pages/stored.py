@@ -186,8 +186,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "loop_cpu": partial(plain, "loop_cpu.csv", 2),
     "loading": partial(plain, "loading.csv", 1),
     "filters_removed": partial(plain, "filters_removed.csv", 1),
+    "dpf_intervals": partial(plain, "dpf_intervals.csv", 1),
+    "graph_seconds": partial(plain, "graph_seconds.csv", 1),
+    "merge_memory": partial(plain, "merge_memory.csv", 1),
     "merge_statistics": partial(plain, "merge_statistics.csv", 1),
-    "graph": partial(plain, "graph.csv", 0),
-    "sparsify_digits": partial(plain, "sparsify_digits.csv", 1),
     **{name: partial(soup_minus, name) for name in SHORT},
 }
