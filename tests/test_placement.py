@@ -213,12 +213,20 @@ def test_an_epoch_of_more_steps_waits_for_the_card_no_more_often(precision):
     assert waits_of_an_epoch(4, precision=precision) == waits_of_an_epoch(16, precision=precision)
 
 
-@pytest.mark.parametrize("name", ["gmp", "dst", "str"])
-def test_hooks_that_rank_nothing_in_a_step_do_not_wait_in_it(name):
+@pytest.mark.parametrize("name", methods())
+def test_a_step_of_pruning_during_training_does_not_wait(name):
     def make_hooks() -> list[Hook]:
-        return [sparsifier(name, SparsifyConfig(0.5, epochs=2, pruning_steps=1, alpha=0.1))]
+        settings = SparsifyConfig(0.5, epochs=2, pruning_steps=1, refresh=1, alpha=0.1)
+        return [sparsifier(name, settings)]
 
     assert waits_of_an_epoch(4, make_hooks) == waits_of_an_epoch(16, make_hooks)
+
+
+@pytest.mark.parametrize("name", ["dnw", "dpf", "gsm", "lc"])
+def test_ranking_the_weights_adds_no_wait_to_a_training(name):
+    assert waits_of_an_epoch(
+        16, lambda: [sparsifier(name, SparsifyConfig(0.5, epochs=2, pruning_steps=1, refresh=1))]
+    ) == waits_of_an_epoch(16, lambda: [Hook()])
 
 
 # ---- passes without training

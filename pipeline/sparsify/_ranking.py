@@ -23,13 +23,8 @@ def largest(
         sparsity: s; floor(s * n + 1/2) of all n are pruned (pipeline/prune/topk.py).
         alive: masks of those that may be kept; by default all.
     """
-    flat = torch.cat([score.flatten().float() for score in scores.values()])
-    standing = torch.ones_like(flat, dtype=torch.bool)
-    if alive is not None:
-        standing = torch.cat([alive[name].flatten() for name in scores])
-    kept = keep_largest({"all": flat}, sparsity, {"all": standing})["all"]
-    parts = torch.split(kept, [score.numel() for score in scores.values()])
+    kept = keep_largest({name: score.float() for name, score in scores.items()}, sparsity, alive)
     return {
-        name: torch.empty_like(score, dtype=torch.bool).copy_(part.view(score.shape))
-        for (name, score), part in zip(scores.items(), parts, strict=True)
+        name: torch.empty_like(score, dtype=torch.bool).copy_(kept[name])
+        for name, score in scores.items()
     }
