@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.channels import shrunk_checkpoint
 from pipeline.channels.shrink import kept_filters, shrink
 from pipeline.data.base import load
-from pipeline.evaluate.removal import difference, savings
+from pipeline.evaluate.speedup import difference, savings
 from pipeline.models.build import build
 from pipeline.stagekit.cli import atomic_folder, run
 from pipeline.stagekit.model_folder import MODEL, network, read

@@ -20,9 +20,8 @@ from pipeline.data.base import Dataset, Split
 from pipeline.evaluate.corruptions.constants import SEVERITIES
 from pipeline.evaluate.corruptions.npy_set import NpySet
 from pipeline.evaluate.iou import confusion
-from pipeline.evaluate.latency import latencies
-from pipeline.evaluate.removal import savings
 from pipeline.evaluate.robustness import robustness
+from pipeline.evaluate.speedup import latencies, savings
 from pipeline.models.build import build
 from pipeline.soup import build as rules
 from pipeline.sparsify.base import SparsifyConfig
@@ -440,9 +439,9 @@ def test_a_pass_is_timed_from_an_idle_card_to_an_idle_card(monkeypatch):
             model.register_forward_hook(lambda *_, name=name: events.append(name))
         latencies(models, torch.empty(2, 3, 8, 8, device=CARD), seconds=0.0)
         assert events == ["idle", "a", "idle", "idle", "b", "idle"] * 6
-        monkeypatch.setattr("pipeline.evaluate.latency.FEWEST", 1)
+        monkeypatch.setattr("pipeline.evaluate.speedup.FEWEST", 1)
         clock = time.perf_counter
-        monkeypatch.setattr("pipeline.evaluate.latency.perf_counter", lambda: 100 * clock())
+        monkeypatch.setattr("pipeline.evaluate.speedup.perf_counter", lambda: 100 * clock())
         found = savings(models["a"], models["b"], masks_of(models["a"]), (3, 8, 8))
     assert found["macs"]["dense"] == found["macs"]["removed"] > 0
 

@@ -16,9 +16,8 @@ from hypothesis import given
 from pipeline.config.experiment import RECIPES, Experiment
 from pipeline.data.base import Dataset, Groups, Split, load, save
 from pipeline.errors import UserError
-from pipeline.evaluate.groups import error_changes
+from pipeline.evaluate.groups import by_group, compare_with_dense, error_changes, select_group_set
 from pipeline.evaluate.intervals import mean_of, paired, wilson
-from pipeline.evaluate.subgroups import by_group, compare_with_dense, select_group_set
 from pipeline.plan.build import build
 from pipeline.report.load import read as read_rows
 from pipeline.report.metrics_json import headline
