@@ -364,7 +364,7 @@ def test_every_merge_rule_judges_its_soups_on_the_card(rule, sent, folders, monk
     with card():
         data = resident(dataset(), CARD) if sent else dataset()
         given = MergeInputs(candidates, data, CARD, parent=parent, dense=dense)
-        asked = {name: getattr(given, name) for name in rules.asks(rule)}
+        asked = {name: getattr(given, name) for name in rules.required_inputs(rule)}
         soup = rules.load(rule).merge(given.candidates, **asked)
     assert {tensor.device for tensor in soup.checkpoint.state.values()} == {CPU}
     assert used == [[]] * len(used)
@@ -374,7 +374,7 @@ def test_every_merge_rule_judges_its_soups_on_the_card(rule, sent, folders, monk
 def test_the_slopes_of_a_soup_are_read_once(folders):
     with card() as reads:
         given = MergeInputs(folders[2:], dataset(), CARD)
-        slopes = given.loss.slopes
+        slopes = given.loss.gradient
         before = reads.count.copy()
         found = slopes(torch.full((2,), 0.5, dtype=torch.float64), 0)
     assert found.device == CPU

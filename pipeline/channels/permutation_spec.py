@@ -40,7 +40,7 @@ def permutation_spec(model: nn.Module) -> PermutationSpec:
 
     Source: Ainsworth et al. 2023, Git Re-Basin, section 3 and appendix A.4 (residual networks).
     """
-    walk = _Walk(trace(model, REMEDY))
+    walk = _Tracer(trace(model, REMEDY))
     for node in walk.network.graph.nodes:
         walk.visit(node)
     axes = {name: tuple(map(walk.root, groups)) for name, groups in walk.spec.axes.items()}
@@ -55,7 +55,7 @@ def _unknown(operation: str) -> UserError:
     )
 
 
-class _Walk:
+class _Tracer:
     """One pass over the graph: the group of every value, with groups that become one."""
 
     def __init__(self, network: fx.GraphModule) -> None:

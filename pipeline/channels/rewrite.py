@@ -15,7 +15,7 @@ def scatter_channels(values: Tensor, index: Tensor, width: int) -> Tensor:
     return empty.index_copy(1, index, values)
 
 
-def added(wide: Tensor, values: Tensor, index: Tensor) -> Tensor:
+def add_channels(wide: Tensor, values: Tensor, index: Tensor) -> Tensor:
     """Return ``wide`` with ``values`` added at its channels ``index``."""
     return wide.index_add(1, index, values)
 
@@ -30,16 +30,16 @@ def add_by_index(small: fx.GraphModule, node: fx.Node, known: dict[fx.Node, Chan
         return
     with small.graph.inserting_before(node):
         if not torch.equal(known[wide].active, union):
-            index = _constant(small, _places(known[wide].active, union))
+            index = _constant(small, _positions(known[wide].active, union))
             wide = small.graph.call_function(scatter_channels, (wide, index, int(union.sum())))
-        index = _constant(small, _places(known[narrow].active, union))
-        total = small.graph.call_function(added, (wide, narrow, index))
+        index = _constant(small, _positions(known[narrow].active, union))
+        total = small.graph.call_function(add_channels, (wide, narrow, index))
     node.replace_all_uses_with(total)
     small.graph.erase_node(node)
     known[total] = known.pop(node)
 
 
-def widen(
+def restore_channels(
     small: fx.GraphModule, node: fx.Node, source: fx.Node, known: Mapping[fx.Node, Channels]
 ) -> None:
     """Give ``node`` all channels of ``source``, the missing ones as the zeros they are."""
@@ -50,7 +50,7 @@ def widen(
         node.replace_input_with(source, whole)
 
 
-def choose(small: fx.GraphModule, node: fx.Node, known: dict[fx.Node, Channels]) -> None:
+def select_active(small: fx.GraphModule, node: fx.Node, known: dict[fx.Node, Channels]) -> None:
     """Drop the channels of ``node``, which makes them all, that are not active."""
     active = known[node].active
     if not active.all():
@@ -69,6 +69,6 @@ def _constant(small: fx.GraphModule, index: Tensor) -> fx.Node:
     return small.graph.get_attr(name)
 
 
-def _places(part: Tensor, whole: Tensor) -> Tensor:
+def _positions(part: Tensor, whole: Tensor) -> Tensor:
     """Return where the channels of ``part`` stand among those of ``whole``, which has them all."""
     return part[whole].nonzero().view(-1)

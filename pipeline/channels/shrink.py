@@ -21,7 +21,7 @@ from pipeline.channels.operations import (
     layer_of,
     trace,
 )
-from pipeline.channels.rewrite import add_by_index, choose, widen
+from pipeline.channels.rewrite import add_by_index, select_active, restore_channels
 from pipeline.channels.zero_channels import FILTERS_NEED_GRAPH, Channels, zero_channels
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -64,14 +64,14 @@ def shrink(model: nn.Module, kept: Mapping[str, Tensor]) -> fx.GraphModule:
             _convolution(small, node, layer, known)
         elif isinstance(layer, nn.Linear) and given[0] is not None and given[0].flat:
             active = given[0].active
-            _take(layer, "weight", active.repeat_interleave(layer.in_features // len(active)), 1)
+            _select(layer, "weight", active.repeat_interleave(layer.in_features // len(active)), 1)
             layer.in_features = layer.weight.shape[1]
         elif node not in known:
             for source in node.all_input_nodes:
-                widen(small, node, source, known)
+                restore_channels(small, node, source, known)
         elif isinstance(layer, NORMS):
             for name in ("weight", "bias", "running_mean", "running_var"):
-                _take(layer, name, known[node].active)
+                _select(layer, name, known[node].active)
             layer.num_features = len(layer.weight)
         elif effect(small, node) is Effect.ADDITION:
             add_by_index(small, node, known)
@@ -85,17 +85,17 @@ def _convolution(
     """Take the kept filters and the active inputs; a layer whose groups tie them stays whole."""
     source, made = node.all_input_nodes[0], known[node].active
     if layer.groups > 1 or not called_once(node):
-        widen(small, node, source, known)
-        choose(small, node, known)
+        restore_channels(small, node, source, known)
+        select_active(small, node, known)
         return
     if source in known:
-        _take(layer, "weight", known[source].active, 1)
-    _take(layer, "weight", made)
-    _take(layer, "bias", made)
+        _select(layer, "weight", known[source].active, 1)
+    _select(layer, "weight", made)
+    _select(layer, "bias", made)
     layer.out_channels, layer.in_channels = layer.weight.shape[0], layer.weight.shape[1]
 
 
-def _take(layer: nn.Module, name: str, chosen: Tensor, dim: int = 0) -> None:
+def _select(layer: nn.Module, name: str, chosen: Tensor, dim: int = 0) -> None:
     """Reduce a layer's tensor, if it has it, to what is ``chosen`` along ``dim``."""
     tensor = getattr(layer, name)
     if tensor is not None:

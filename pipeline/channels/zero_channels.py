@@ -58,7 +58,7 @@ def zero_channels(network: fx.GraphModule, kept: Mapping[str, Tensor]) -> dict[f
         if isinstance(layer, CONVOLUTIONS):
             whole = torch.ones(layer.out_channels, dtype=torch.bool)
             known[node] = Channels(kept.get(str(node.target), whole))
-        elif (result := _passed_on(network, node, known)) is not None:
+        elif (result := _propagate(network, node, known)) is not None:
             known[node] = result
     return known
 
@@ -82,7 +82,7 @@ def dead_parameter_masks(network: fx.GraphModule, kept: Mapping[str, Tensor]) ->
     return masks
 
 
-def _passed_on(
+def _propagate(
     network: fx.GraphModule, node: fx.Node, known: Mapping[fx.Node, Channels]
 ) -> Channels | None:
     """Return the channels of ``node``, which is no convolution, given those of its inputs."""

@@ -38,7 +38,7 @@ def bleu(translations: Sequence[str], references: Sequence[str]) -> Bleu:
     return Bleu(score, float(result.bp), str(metric.get_signature()))
 
 
-def of_split(translations: Tensor, split: Split, data: Dataset) -> Bleu:
+def split_bleu(translations: Tensor, split: Split, data: Dataset) -> Bleu:
     """Return the BLEU of ``translations``, token ids [N, L], of the sentences of ``split``.
 
     References are the text itself; of the training split, which keeps none, what its token ids say.

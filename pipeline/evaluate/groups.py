@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pipeline.data.base import Dataset, Groups, Split
 from pipeline.errors import UserError
-from pipeline.evaluate.intervals import paired, wilson
+from pipeline.evaluate.intervals import paired_interval, wilson_interval
 from pipeline.evaluate.metrics import accuracy, correct
 
 
@@ -97,7 +97,7 @@ def group_recall(right: Tensor, groups: Tensor, names: Sequence[str]) -> dict[st
     for name, members in _members(right, groups, names).items():
         n = int(members.sum())
         recall = int(right[members].sum()) / n
-        low, high = wilson(recall, n)
+        low, high = wilson_interval(recall, n)
         found[name] = {"recall": recall, "n": n, "low": low, "high": high}
     worst = min(found, key=lambda name: found[name]["recall"])
     return {
@@ -133,7 +133,7 @@ def error_changes(
         lost = int((before & ~after)[members].sum())
         gained = int((~before & after)[members].sum())
         n = int(members.sum())
-        low, high = paired(lost, gained, n)
+        low, high = paired_interval(lost, gained, n)
         found[name] = {
             "lost": lost,
             "gained": gained,

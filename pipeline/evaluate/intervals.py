@@ -7,7 +7,7 @@ from statistics import NormalDist
 CONFIDENCE = 0.95
 
 
-def wilson(share: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def wilson_interval(share: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return Wilson's score interval of a ``share`` seen on ``n`` examples.
 
     (p + z^2/2n -+ z sqrt(p (1 - p) / n + z^2/4n^2)) / (1 + z^2/n), z the normal quantile.
@@ -23,7 +23,7 @@ def wilson(share: float, n: int, confidence: float = CONFIDENCE) -> tuple[float,
     return max(0.0, min(share, low)), min(1.0, max(share, high))
 
 
-def mean_of(
+def mean_interval(
     shares: Sequence[float], counts: Sequence[int], confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
     """Return an interval of the plain mean of K shares, each seen on ``counts`` examples.
@@ -34,14 +34,14 @@ def mean_of(
 
     Source: Zou & Donner 2008, Construction of Confidence Limits about Effect Measures (MOVER).
     """
-    ends = [wilson(p, n, confidence) for p, n in zip(shares, counts, strict=True)]
+    ends = [wilson_interval(p, n, confidence) for p, n in zip(shares, counts, strict=True)]
     mean = sum(shares) / len(shares)
     below = sqrt(sum((p - low) ** 2 for p, (low, _) in zip(shares, ends, strict=True)))
     above = sqrt(sum((high - p) ** 2 for p, (_, high) in zip(shares, ends, strict=True)))
     return mean - below / len(shares), mean + above / len(shares)
 
 
-def paired(
+def paired_interval(
     lost: float, gained: float, n: int, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
     """Return an interval of (lost - gained) / n, the change of an error rate on the same examples.

@@ -25,11 +25,11 @@ def correct(logits: Tensor, labels: Tensor) -> Tensor:
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
         raise ValueError(f"logits {tuple(logits.shape)} do not fit labels {tuple(labels.shape)}")
-    refuse_diverged(finite=bool(torch.isfinite(logits).all()))
+    check_finite(finite=bool(torch.isfinite(logits).all()))
     return logits.argmax(1) == labels
 
 
-def refuse_diverged(*, finite: bool) -> None:
+def check_finite(*, finite: bool) -> None:
     """Refuse logits that are not all ``finite``.
 
     Raises:

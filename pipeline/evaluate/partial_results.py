@@ -29,7 +29,7 @@ class PartialResults:
     def __contains__(self, cell: tuple[str, int]) -> bool:
         return _name(cell) in self.found
 
-    def enter(self, cell: tuple[str, int], right: int, images: int) -> None:
+    def add(self, cell: tuple[str, int], right: int, images: int) -> None:
         """Remember a cell."""
         self.found[_name(cell)] = [right, images]
         if self.path is not None:
@@ -44,7 +44,7 @@ class PartialResults:
         right, images = self.found[_name(cell)]
         return right / images
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         """Remove the file: the result stands elsewhere."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.evaluate.corruptions.base import CorruptedSet
 from pipeline.evaluate.corruptions.constants import NAMES_15, NAMES_19, SEVERITIES
-from pipeline.evaluate.metrics import refuse_diverged
+from pipeline.evaluate.metrics import check_finite
 from pipeline.evaluate.partial_results import PartialResults
 from pipeline.events import emit
 from pipeline.train.placement import sent
@@ -81,5 +81,5 @@ def _tally(predict: Predict, corrupted: CorruptedSet, cell: tuple[str, int]) -> 
         counts.append(torch.stack([right, logits.isfinite().all().long()]))
         images_seen += len(labels)
     found = torch.stack(counts).cpu()
-    refuse_diverged(finite=bool(found[:, 1].all()))
+    check_finite(finite=bool(found[:, 1].all()))
     return int(found[:, 0].sum()), images_seen

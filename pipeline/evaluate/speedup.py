@@ -17,7 +17,7 @@ TOLERANCE = 1e-5
 FEWEST, MOST = 5, 100  # rounds
 
 
-def difference(masked: Tensor, removed: Tensor) -> float:
+def output_difference(masked: Tensor, removed: Tensor) -> float:
     """Return the largest difference of two networks' logits, over the largest logit.
 
     Raises:

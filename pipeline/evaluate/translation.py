@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.data.base import IGNORE, Dataset, Split
-from pipeline.evaluate.bleu import of_split
+from pipeline.evaluate.bleu import split_bleu
 
 
 def summary(
@@ -28,7 +28,7 @@ def summary(
         test_accuracy, the share of the reference tokens that score highest given those
         before; test_loss, their mean cross-entropy; test_examples, the number of sentences.
     """
-    result = of_split(predictions[:, 0], split, data)
+    result = split_bleu(predictions[:, 0], split, data)
     counted = split.labels != IGNORE
     return {
         "test_bleu": result.score,

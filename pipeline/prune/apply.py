@@ -61,7 +61,7 @@ def prune(
         total = sum(weight.numel() for weight in weights.values())
         raise UserError(f"a sparsity of {sparsity:g} leaves none of {total} weights: lower it.")
     zero = {name: torch.where(masks[name], weight, 0.0) for name, weight in weights.items()}
-    metrics = describe(weights, alive, kept)
+    metrics = count_metrics(weights, alive, kept)
     metrics["norm_drop"] = norm_drop([checkpoint.state[name] for name in parameters], weights, zero)
     meta = checkpoint.meta | {"sparsity": metrics["sparsity"]}
     return Checkpoint(dict(checkpoint.state) | zero, masks, meta), metrics
@@ -102,7 +102,7 @@ def _weights(checkpoint: Checkpoint, names: Sequence[str]) -> dict[str, Tensor]:
     return weights
 
 
-def describe(
+def count_metrics(
     weights: Mapping[str, Tensor], alive: Mapping[str, Tensor], kept: Mapping[str, int]
 ) -> dict[str, Any]:
     """Count what a pruning that found ``alive`` has kept: `prune`'s metrics but for norm_drop."""

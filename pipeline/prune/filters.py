@@ -11,7 +11,7 @@ from pipeline.channels.classifier import classifier
 from pipeline.channels.operations import CONVOLUTIONS, trace
 from pipeline.channels.zero_channels import FILTERS_NEED_GRAPH, dead_parameter_masks
 from pipeline.errors import UserError
-from pipeline.prune.apply import describe, norm_drop
+from pipeline.prune.apply import count_metrics, norm_drop
 from pipeline.prune.prunable import prunable
 from pipeline.prune.topk import keep_largest
 from pipeline.storage.checkpoint import Checkpoint
@@ -51,7 +51,7 @@ def prune_filters(
         raise UserError(f"the sparsity is {sparsity}: give a fraction from 0 up to, not with, 1.")
     last = classifier(model)
     kept = {
-        name: keep(
+        name: filter_mask(
             checkpoint.state[f"{name}.weight"], sparsity, checkpoint.masks.get(f"{name}.weight")
         )
         for name, layer in model.named_modules()
@@ -61,7 +61,7 @@ def prune_filters(
         raise UserError(
             "the network has no convolution before its classifier: set prune.structure to weights."
         )
-    masks = {f"{name}.weight": _whole(model, name, own) for name, own in kept.items()}
+    masks = {f"{name}.weight": _expand(model, name, own) for name, own in kept.items()}
     masks = {name: mask for name, mask in masks.items() if not mask.all()}
     masks |= dead_parameter_masks(trace(model, FILTERS_NEED_GRAPH), kept)
     zero = {name: torch.where(mask, checkpoint.state[name], 0.0) for name, mask in masks.items()}
@@ -72,7 +72,7 @@ def prune_filters(
     ), metrics
 
 
-def keep(weight: Tensor, sparsity: float, mask: Tensor | None = None) -> Tensor:
+def filter_mask(weight: Tensor, sparsity: float, mask: Tensor | None = None) -> Tensor:
     """Return which filters of one layer are kept, bool [n].
 
     Args:
@@ -94,7 +94,7 @@ def keep(weight: Tensor, sparsity: float, mask: Tensor | None = None) -> Tensor:
     ]
 
 
-def _whole(model: nn.Module, name: str, kept: Tensor) -> Tensor:
+def _expand(model: nn.Module, name: str, kept: Tensor) -> Tensor:
     """Return the mask of a weight whose filters, its rows, are kept or gone as a whole."""
     weight = model.get_parameter(f"{name}.weight")
     return kept.view(-1, *[1] * (weight.ndim - 1)).expand_as(weight).contiguous()
@@ -108,7 +108,7 @@ def _metrics(
     everything = {name: torch.ones_like(weights[name], dtype=torch.bool) for name in names}
     alive = {name: parent.masks.get(name, everything[name]) for name in names}
     left = {name: int(pruned.masks.get(name, everything[name]).count_nonzero()) for name in names}
-    metrics = describe(weights, alive, left)
+    metrics = count_metrics(weights, alive, left)
     metrics["norm_drop"] = norm_drop(
         [parent.state[name] for name, _ in model.named_parameters()],
         {name: parent.state[name] for name in pruned.masks},

@@ -17,7 +17,7 @@ class StraightThrough(Sparsifier):
         """Take the model's weights as the dense ones."""
         super().on_train_start(model)
         self.dense = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        self.apply()
+        self.apply_masks()
 
     @torch.no_grad()
     def on_gradients(self, model: nn.Module, step: int) -> None:  # noqa: ARG002
@@ -30,14 +30,14 @@ class StraightThrough(Sparsifier):
         """Take the dense weights back, and leave mask * w."""
         for name, weight in self.weights.items():
             self.dense[name].copy_(weight)
-        self.update(step)
-        self.apply()
+        self.update_masks(step)
+        self.apply_masks()
 
-    def update(self, step: int) -> None:
+    def update_masks(self, step: int) -> None:
         """Choose the masks of the next forward pass from the dense weights after ``step``."""
 
     @torch.no_grad()
-    def apply(self) -> None:
+    def apply_masks(self) -> None:
         """Set the model's weights to mask * w."""
         for name, weight in self.weights.items():
             weight.copy_(self.dense[name].masked_fill(~self.masks[name], 0))

@@ -41,13 +41,13 @@ class Sparsifier(Hook):
         for name, weight in self.weights.items():
             weight.masked_fill_(~self.masks[name], 0)
 
-    def prune_hard(self) -> None:
+    def prune_to_sparsity(self) -> None:
         """Keep the largest |w| of the whole network, as many as the sparsity leaves."""
         self.masks = largest(magnitudes(self.weights), self.goal.sparsity)
         self.zero_pruned()
 
 
-class Gradual(Sparsifier):
+class GradualSparsifier(Sparsifier):
     """A hook that climbs a ramp of pruning steps, within its part of the training.
 
     ``ramp``: the sparsity after each step of this part, by the epoch at whose end it is taken.

@@ -22,10 +22,10 @@ class DNW(StraightThrough):
     def on_train_start(self, model: nn.Module) -> None:
         """Choose them for the first."""
         super().on_train_start(model)
-        self.update(0)
-        self.apply()
+        self.update_masks(0)
+        self.apply_masks()
 
-    def update(self, step: int) -> None:  # noqa: ARG002
+    def update_masks(self, step: int) -> None:  # noqa: ARG002
         """Choose them for the next."""
         self.masks = largest(magnitudes(self.dense), self.goal.sparsity)
 

@@ -16,10 +16,10 @@ from torch import nn
 from pipeline.errors import UserError
 from pipeline.sparsify._ranking import largest, magnitudes
 from pipeline.sparsify._straight_through import StraightThrough
-from pipeline.sparsify.base import Gradual, SparsifyConfig
+from pipeline.sparsify.base import GradualSparsifier, SparsifyConfig
 
 
-class DPF(StraightThrough, Gradual):
+class DPF(StraightThrough, GradualSparsifier):
     """Refresh the mask from the dense weights, at the sparsity that the ramp has reached."""
 
     def __init__(self, goal: SparsifyConfig) -> None:
@@ -28,7 +28,7 @@ class DPF(StraightThrough, Gradual):
             raise UserError(f"during.refresh is {goal.refresh}: give 0 iterations or more.")
         self.refreshes = goal.refresh > 0 and self.level > 0.0 and goal.begin < self.last
 
-    def update(self, step: int) -> None:
+    def update_masks(self, step: int) -> None:
         """Refresh the masks every so many iterations."""
         if self.refreshes and step % self.goal.refresh == 0:
             self.masks = largest(magnitudes(self.dense), self.level)
@@ -39,7 +39,7 @@ class DPF(StraightThrough, Gradual):
             self.level = self.ramp[epoch]
             self.refreshes = self.goal.refresh > 0 and epoch < self.last
             self.masks = largest(magnitudes(self.dense), self.level)
-            self.apply()
+            self.apply_masks()
 
 
 def build(goal: SparsifyConfig) -> DPF:

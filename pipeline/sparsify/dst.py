@@ -24,7 +24,7 @@ from pipeline.sparsify.base import SparsifyConfig
 LEAST = 0.01  # of a layer's weights
 
 
-class Step(torch.autograd.Function):
+class UnitStep(torch.autograd.Function):
     """The unit step with its long-tailed surrogate derivative."""
 
     @staticmethod
@@ -51,7 +51,7 @@ class Threshold(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the masked weight."""
-        mask: Tensor = Step.apply(weight.abs() - self.t)
+        mask: Tensor = UnitStep.apply(weight.abs() - self.t)
         return mask * weight
 
 

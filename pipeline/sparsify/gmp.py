@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from pipeline.sparsify._ranking import largest, magnitudes
-from pipeline.sparsify.base import Gradual, SparsifyConfig
+from pipeline.sparsify.base import GradualSparsifier, SparsifyConfig
 
 
-class GMP(Gradual):
+class GMP(GradualSparsifier):
     """Prune at the ends of the ramp's epochs, and train under the mask between them."""
 
     def on_train_start(self, model: nn.Module) -> None:

@@ -46,7 +46,7 @@ class LC(Sparsifier):
 
     def on_train_end(self, model: nn.Module) -> None:  # noqa: ARG002
         """Prune what is left to the exact sparsity."""
-        self.prune_hard()
+        self.prune_to_sparsity()
 
 
 def build(goal: SparsifyConfig) -> LC:

@@ -31,7 +31,7 @@ def saturate(images: Images, constants: tuple[float, float], _: Generator) -> Im
     return quantise(changed if images.shape[-1] == 3 else luminance(changed))
 
 
-def _each(images: Images, change: Callable[[Image.Image], Image.Image]) -> Images:
+def _map_pictures(images: Images, change: Callable[[Image.Image], Image.Image]) -> Images:
     """Return ``images`` after ``change`` of one picture at a time."""
     pictures = images[..., 0] if images.shape[-1] == 1 else images
     changed = [np.asarray(change(Image.fromarray(picture))) for picture in pictures]
@@ -46,7 +46,7 @@ def jpeg_compression(images: Images, quality: int, _: Generator) -> Images:
         picture.save(file, "JPEG", quality=quality)
         return Image.open(file)
 
-    return _each(images, change)
+    return _map_pictures(images, change)
 
 
 def pixelate(images: Images, share: float, _: Generator) -> Images:
@@ -54,4 +54,4 @@ def pixelate(images: Images, share: float, _: Generator) -> Images:
     height, width = images.shape[1:3]
     small = max(1, int(width * share)), max(1, int(height * share))
     box = Image.Resampling.BOX
-    return _each(images, lambda picture: picture.resize(small, box).resize((width, height), box))
+    return _map_pictures(images, lambda picture: picture.resize(small, box).resize((width, height), box))

@@ -31,7 +31,7 @@ def luminance(images: Floats) -> Floats:
     return images if images.shape[-1] == 1 else (images @ LUMA)[..., None]
 
 
-def coloured(layer: Floats, colour: tuple[int, int, int], channels: int) -> Floats:
+def tint(layer: Floats, colour: tuple[int, int, int], channels: int) -> Floats:
     """Return ``layer`` [N, H, W] in ``colour`` (bytes), or in its luminance for one channel."""
     tinted = layer[..., None] * (np.array(colour) / 255)
     return tinted if channels == 3 else luminance(tinted)
@@ -77,13 +77,13 @@ def smear(images: Floats | Images, radius: int, sigma: float, angles: Floats) ->
 def zoomed(images: Floats, factor: float) -> Floats:
     """Return the centre of [N, H, W, C] enlarged ``factor`` times to the same size, linearly."""
     n, height, width, channels = images.shape
-    rows, columns = _enlarging(height, factor), _enlarging(width, factor)
+    rows, columns = _zoom_matrix(height, factor), _zoom_matrix(width, factor)
     tall = rows @ images.reshape(n, height, width * channels)
     wide = columns @ tall.reshape(n * height, width, channels)
     return wide.reshape(images.shape).astype(images.dtype)
 
 
-def _enlarging(size: int, factor: float) -> NDArray[np.float64]:
+def _zoom_matrix(size: int, factor: float) -> NDArray[np.float64]:
     """Return the matrix [size, size] that enlarges the middle of a line ``factor`` times.
 
     Output o lies at o (c - 1) / (round(c factor) - 1) of the middle c = ceil(size / factor) values.

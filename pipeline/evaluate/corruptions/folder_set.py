@@ -19,7 +19,7 @@ from pipeline.data.formats.prefetch import prefetch
 from pipeline.errors import UserError
 from pipeline.evaluate.corruptions.base import set_batch_size
 from pipeline.evaluate.corruptions.constants import NAMES_19
-from pipeline.evaluate.corruptions.manifest import Files, files_of, named
+from pipeline.evaluate.corruptions.manifest import Files, image_files, hash_names
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class FolderSet:
             UserError: the files are not those that were listed, or one is damaged.
         """
         cell = self.cells[corruption][severity - 1]
-        files, read = files_of(self.root / cell["folder"], self.classes), 0
-        if named(files) == cell["names"]:
+        files, read = image_files(self.root / cell["folder"], self.classes), 0
+        if hash_names(files) == cell["names"]:
             step = set_batch_size(self.size, self.size)
             parts = [files[i : i + step] for i in range(0, len(files), step)]
             for images, labels, size in prefetch(self._decoded, parts):

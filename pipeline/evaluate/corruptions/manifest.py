@@ -25,7 +25,7 @@ from pipeline.events import emit
 Files = Sequence[tuple[Path, int]]  # an image and its label
 
 
-def places(root: Path) -> dict[str, Path]:
+def corruption_folders(root: Path) -> dict[str, Path]:
     """Return the folder of each corruption under ``root``, relative to it; all 19 or the main 15.
 
     Raises:
@@ -48,7 +48,7 @@ def places(root: Path) -> dict[str, Path]:
     return found
 
 
-def files_of(folder: Path, classes: Sequence[str]) -> Files:
+def image_files(folder: Path, classes: Sequence[str]) -> Files:
     """Return the images of one corruption and severity and their labels, class by class, by name.
 
     Raises:
@@ -70,7 +70,7 @@ def files_of(folder: Path, classes: Sequence[str]) -> Files:
     return found
 
 
-def named(files: Files) -> str:
+def hash_names(files: Files) -> str:
     """Return a hash of the files' classes and names."""
     text = "".join(f"{path.parent.name}/{path.name}\n" for path, _ in files)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -82,13 +82,13 @@ def list_files(root: Path, classes: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: a corruption, severity or class is missing, or one has fewer images than others.
     """
-    found = places(root)
+    found = corruption_folders(root)
 
     def cell(folder: Path) -> dict[str, Any]:
-        files = files_of(root / folder, classes)
+        files = image_files(root / folder, classes)
         size = sum(path.stat().st_size for path, _ in files)
         place = folder.as_posix()
-        return {"folder": place, "images": len(files), "names": named(files), "bytes": size}
+        return {"folder": place, "images": len(files), "names": hash_names(files), "bytes": size}
 
     # In threads, since a network's file system answers one question a millisecond.
     folders = [place / str(severity) for place in found.values() for severity in SEVERITIES]

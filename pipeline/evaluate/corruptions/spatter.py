@@ -8,7 +8,7 @@ from scipy import ndimage
 from pipeline.evaluate.corruptions.filters import (
     Floats,
     Images,
-    coloured,
+    tint,
     gaussian,
     quantise,
     unit,
@@ -32,12 +32,12 @@ def spatter(
     if mud:
         cover = gaussian((liquid > threshold).astype(float), strength)
         cover = np.where(cover < 0.8, 0, cover)
-        return quantise(x * (1 - cover[..., None]) + coloured(cover, MUD, x.shape[-1]))
+        return quantise(x * (1 - cover[..., None]) + tint(cover, MUD, x.shape[-1]))
     level = (liquid * 255).astype(np.uint8)
     light = level * _relief(level)
     brightest = light.max(axis=(1, 2), keepdims=True)
     light = strength * light / np.where(brightest > 0, brightest, 1)
-    return quantise(x + coloured(light, WATER, x.shape[-1]))
+    return quantise(x + tint(light, WATER, x.shape[-1]))
 
 
 def _relief(level: Images) -> Floats:

@@ -30,7 +30,7 @@ class Layer:
         return min(max(factor * self.share, Fraction(self.low)), Fraction(self.high))
 
 
-def kept(layers: Mapping[str, Layer], total: int) -> dict[str, Fraction]:
+def kept_counts(layers: Mapping[str, Layer], total: int) -> dict[str, Fraction]:
     """Return how many weights each layer keeps, before rounding.
 
         keep_l = min(max(x * a_l, low_l), high_l)    with x such that the sum over l is the total
@@ -58,7 +58,7 @@ def kept(layers: Mapping[str, Layer], total: int) -> dict[str, Fraction]:
     return {name: layer.kept(factor) for name, layer in layers.items()}
 
 
-def rounded(shares: Mapping[str, Fraction], total: int) -> dict[str, int]:
+def round_to_total(shares: Mapping[str, Fraction], total: int) -> dict[str, int]:
     """Return whole numbers that sum to ``total``, which is the sum of the shares, each within 1.
 
     All are rounded down, and what is missing goes to the largest remainders, one each; among equal

@@ -24,7 +24,7 @@ def masks(
     Source: Evci et al. 2020 (RigL), section 3 and appendix; Mocanu et al. 2018.
     """
     kept = sum(mask.numel() for mask in alive.values()) - pruned_count(sparsity, alive)
-    counts = _proportional.rounded(_proportional.kept(limits(alive), kept), kept)
+    counts = _proportional.round_to_total(_proportional.kept_counts(limits(alive), kept), kept)
     return _proportional.masks(scores, counts, alive)
 
 

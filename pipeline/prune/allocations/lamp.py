@@ -27,7 +27,7 @@ def masks(
     """
     pruned = pruned_count(sparsity, alive)
     ranked = {name: sorted_scores(score, alive[name]) for name, score in scores.items()}
-    lost = smallest(ranked, pruned)
+    lost = count_smallest(ranked, pruned)
     counts = {name: len(each) - lost[name] for name, each in ranked.items()}
     return _proportional.masks(scores, counts, alive)
 
@@ -43,7 +43,7 @@ def sorted_scores(score: Tensor, alive: Tensor) -> Tensor:
     return torch.from_numpy(np.concatenate([dead, lamp]))
 
 
-def smallest(ranked: Mapping[str, Tensor], k: int) -> dict[str, int]:
+def count_smallest(ranked: Mapping[str, Tensor], k: int) -> dict[str, int]:
     """Return how many of the k smallest of all scores each layer has.
 
     Args:

@@ -36,7 +36,7 @@ def masks(
             "can prune, which leaves the first convolution dense and a fifth of the last linear "
             "layer: lower the target sparsity or choose another prune.allocation."
         )
-    counts = _proportional.rounded(_proportional.kept(layers, kept), kept)
+    counts = _proportional.round_to_total(_proportional.kept_counts(layers, kept), kept)
     return _proportional.masks(scores, counts, alive)
 
 
