@@ -230,7 +230,8 @@ class TestUniformPlus:
         alike = pruned / (total - first)
         rest = alike if alike <= 0.8 else (pruned - 0.8 * last) / (total - first - last)
         expected = [0.0, *[rest] * (len(sizes) - 2), min(alike, 0.8)]
-        ours = _proportional.kept_counts(uniform_plus.limits(alive_everywhere(shapes)), total - pruned)
+        limits = uniform_plus.limits(alive_everywhere(shapes))
+        ours = _proportional.kept_counts(limits, total - pruned)
         found = [1 - float(kept) / size for kept, size in zip(ours.values(), sizes, strict=True)]
         np.testing.assert_allclose(found, expected, atol=1e-6)
 

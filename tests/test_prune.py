@@ -280,7 +280,7 @@ class TestMetrics:
 class TestRefusals:
     @pytest.mark.parametrize("sparsity", [1.0, -0.1, 1.5, float("nan")])
     def test_out_of_range(self, sparsity: float) -> None:
-        with pytest.raises(UserError, match="give a fraction from 0"):
+        with pytest.raises(UserError, match=r"must be in \[0, 1\)"):
             step(Checkpoint({"w.weight": torch.ones(4)}, {}, {}), sparsity)
 
     def test_nothing_left(self) -> None:

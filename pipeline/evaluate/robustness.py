@@ -43,7 +43,7 @@ def robustness(
     every = [(name, severity) for name in corrupted.names for severity in SEVERITIES]
     for done, cell in enumerate(every, start=1):
         if cell not in cells:
-            cells.enter(cell, *_tally(predict, corrupted, cell))
+            cells.add(cell, *_tally(predict, corrupted, cell))
             emit(corruption=cell[0], severity=cell[1], done=done, of=len(every))
     by_corruption = {
         name: [cells.accuracy((name, severity)) for severity in SEVERITIES]
