@@ -62,8 +62,9 @@ def check_network(model: nn.Module, example: Tensor) -> None:
     for name in multiplied:
         if name not in known | {WEIGHTLESS}:
             raise UserError(
-                f"the network multiplies by its parameter {name}, which pruning would leave dense: "
-                "it must be the weight of a Conv, Linear or MultiheadAttention layer."
+                f"the network multiplies by its parameter {name}, which is no weight of a Conv, "
+                "Linear or MultiheadAttention layer, so pruning would leave it dense: make it the "
+                "weight of such a layer."
             )
 
 

@@ -1,4 +1,4 @@
-"""One ranking over all layers, with exact counts, for weights that are being trained."""
+"""Global ranking of weights in training: one ranking over all layers, with exact counts."""
 
 from collections.abc import Mapping
 
@@ -16,12 +16,12 @@ def magnitudes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def largest(
     scores: Mapping[str, Tensor], sparsity: float, alive: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """Return masks that keep the largest scores of one global ranking: exact counts, fixed ties.
+    """Return masks of the largest scores of one global ranking, in the scores' memory format.
 
     Args:
         scores: non-negative, by name; compared as float32.
-        sparsity: s; floor(s * n + 1/2) of all n are pruned (pipeline/prune/topk.py).
-        alive: masks of those that may be kept; by default all.
+        sparsity: s; floor(s * n + 1/2) of all n are pruned (pipeline/prune/topk.py has the ties).
+        alive: masks of the weights not pruned yet; by default all weights.
     """
     kept = keep_largest({name: score.float() for name, score in scores.items()}, sparsity, alive)
     return {
