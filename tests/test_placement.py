@@ -439,7 +439,7 @@ def test_a_pass_is_timed_from_an_idle_card_to_an_idle_card(monkeypatch):
             model.register_forward_hook(lambda *_, name=name: events.append(name))
         latencies(models, torch.empty(2, 3, 8, 8, device=CARD), seconds=0.0)
         assert events == ["idle", "a", "idle", "idle", "b", "idle"] * 6
-        monkeypatch.setattr("pipeline.evaluate.speedup.FEWEST", 1)
+        monkeypatch.setattr("pipeline.evaluate.speedup.MIN_ROUNDS", 1)
         clock = time.perf_counter
         monkeypatch.setattr("pipeline.evaluate.speedup.perf_counter", lambda: 100 * clock())
         found = savings(models["a"], models["b"], masks_of(models["a"]), (3, 8, 8))

@@ -1,4 +1,4 @@
-"""Measured speed-up: a network without its pruned filters, compared with the masked one."""
+"""Speed-up by removal: a network without its pruned filters, compared with the masked one."""
 
 from collections.abc import Callable, Mapping
 from statistics import median
@@ -14,33 +14,34 @@ from pipeline.train.predict import evaluating
 
 BATCHES = (1, 64)
 TOLERANCE = 1e-5
-FEWEST, MOST = 5, 100  # rounds
+MIN_ROUNDS, MAX_ROUNDS = 5, 100
 
 
 def output_difference(masked: Tensor, removed: Tensor) -> float:
-    """Return the largest difference of two networks' logits, over the largest logit.
+    """Return max |masked - removed| / max |masked| of the logits of the two networks.
 
     Raises:
-        UserError: it is above 1e-5, so they are not the same network.
+        UserError: it is above 1e-5, so the networks are not the same.
     """
-    found = float((masked - removed).abs().max() / masked.abs().max())
-    if not found <= TOLERANCE:
+    difference = float((masked - removed).abs().max() / masked.abs().max())
+    if not difference <= TOLERANCE:
         raise UserError(
-            f"the network without its pruned filters differs by {found:g} of the largest logit, so "
-            "its masks are not of whole filters: shrink what prune.structure = filters has pruned."
+            f"the network without its pruned filters differs by {difference:g} of the largest "
+            "logit, so its masks are not of whole filters: shrink a network that was pruned with "
+            "prune.structure = filters."
         )
-    return found
+    return difference
 
 
 def savings(
     masked: nn.Module, removed: nn.Module, masks: Mapping[str, Tensor], shape: tuple[int, ...]
 ) -> dict[str, Any]:
-    """Return what removal saves: parameters, multiply-accumulates, and measured times.
+    """Return parameters, multiply-accumulates and measured times with and without removal.
 
     Args:
         masked: the network with zeros, on the device where times are measured.
-        removed: the same network without them, on that device too.
-        masks: of ``masked``, bool, True where a parameter is kept, by its name.
+        removed: the network without the pruned filters, on that device too.
+        masks: of ``masked``, bool, True where a parameter is kept, by parameter name.
         shape: of one example, [C, H, W].
     """
     total, left = (sum(p.numel() for p in model.parameters()) for model in (masked, removed))
@@ -58,11 +59,11 @@ def savings(
 
 def _latency(masked: nn.Module, removed: nn.Module, shape: tuple[int, ...]) -> dict[str, float]:
     images = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(_device(masked))
-    found = latencies({"masked": masked, "removed": removed}, images)
+    seconds = latencies({"masked": masked, "removed": removed}, images)
     return {
-        "masked_ms": 1000 * found["masked"],
-        "removed_ms": 1000 * found["removed"],
-        "speedup": found["masked"] / found["removed"],
+        "masked_ms": 1000 * seconds["masked"],
+        "removed_ms": 1000 * seconds["removed"],
+        "speedup": seconds["masked"] / seconds["removed"],
     }
 
 
@@ -75,17 +76,16 @@ def latencies(
 ) -> dict[str, float]:
     """Return the median time of a pass, in seconds, of each of ``models``.
 
-    On one CPU thread it is that thread's own time: on an idle core the clock's, and where other
-    stages share the core it leaves out their turns, of which a pass would otherwise hold one or
-    none. On a GPU, which computes behind the host's back, it is from when the GPU has nothing left
-    to do to when it has nothing left to do again, the launches included. In every round
-    each network does one pass. The first round, in which memory is found and kernels are chosen,
-    does not count; then there are at least 5 and at most 100, no new one after ``seconds``.
+    On the CPU one thread computes, and the time is that thread's CPU time, which leaves out the
+    time of other processes on the core. On a GPU the time is from idle to idle, launches included.
+    In every round each network does one pass, so that load affects all alike. The first round
+    (memory allocation, choice of kernels) does not count; at least 5 and at most 100 rounds follow,
+    no new one after ``seconds``.
 
     Args:
-        models: by a name of one's own; left as they were.
-        images: float32 [B, C, H, W], what every pass is given, where the models are.
-        seconds: how long to measure.
+        models: by name, left unchanged.
+        images: float32 [B, C, H, W], the input of every pass, on the models' device.
+        seconds: duration of the measurement.
     """
     times: dict[str, list[float]] = {name: [] for name in models}
     clock = _clock(images.device)
@@ -93,21 +93,21 @@ def latencies(
     torch.set_num_threads(1)
     begin = perf_counter()
     try:
-        for turn in range(MOST + 1):
+        for round_number in range(MAX_ROUNDS + 1):
             for name, model in models.items():
                 with evaluating(model), torch.inference_mode():
                     start = clock()
                     model(images)
                     times[name].append(clock() - start)
-            if turn >= FEWEST and perf_counter() - begin > seconds:
+            if round_number >= MIN_ROUNDS and perf_counter() - begin > seconds:
                 break
     finally:
         torch.set_num_threads(threads)
-    return {name: median(found[1:]) for name, found in times.items()}
+    return {name: median(passes[1:]) for name, passes in times.items()}
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
-    """Return the clock of what is computed on ``device``, which reads when that is done."""
+    """Return a clock, in seconds, that first waits until ``device`` is idle."""
     if device.type != "cuda":
         return thread_time
 

@@ -147,7 +147,8 @@ class Planner(Ledger):
 
     def can_merge(self, rule: str) -> bool:
         """Return whether the task keeps what ``rule`` asks for: only classifiers keep logits."""
-        return self.settings.task == "classification" or "distillation" not in rules.required_inputs(rule)
+        asked = rules.required_inputs(rule)
+        return self.settings.task == "classification" or "distillation" not in asked
 
     def reprune(
         self,

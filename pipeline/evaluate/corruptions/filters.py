@@ -1,4 +1,4 @@
-"""From bytes to intensities and back, and the filters that several corruptions share.
+"""Filters of several corruptions, and the conversion between bytes and intensities.
 
 Images are batches [N, H, W, C] with C = 1 or 3; a layer is [N, H, W].
 """
@@ -27,7 +27,7 @@ def quantise(intensities: Floats) -> Images:
 
 
 def luminance(images: Floats) -> Floats:
-    """Return the brightness [N, H, W, 1] of colours; grey stays as it is."""
+    """Return the luminance [N, H, W, 1] of colours; one channel is returned unchanged."""
     return images if images.shape[-1] == 1 else (images @ LUMA)[..., None]
 
 
@@ -43,9 +43,9 @@ def gaussian(
     mode: Literal["nearest", "reflect"] = "nearest",
     reach: float = 4.0,
 ) -> Floats:
-    """Return [N, H, W] or [N, H, W, C] blurred in the image plane, up to ``reach`` sigmas away.
+    """Return [N, H, W] or [N, H, W, C] blurred in the image plane, truncated at ``reach`` sigmas.
 
-    Past the edge the edge's value goes on (``nearest``), or the image backwards (``reflect``).
+    Past the edge the edge value is repeated (``nearest``) or the image mirrored (``reflect``).
     """
     height, width = sigma if isinstance(sigma, tuple) else (sigma, sigma)
     sigmas = (0.0, height, width, 0.0)[: images.ndim]
@@ -53,7 +53,7 @@ def gaussian(
 
 
 def smear(images: Floats | Images, radius: int, sigma: float, angles: Floats) -> Floats:
-    """Return [N, H, W, C] dragged along ``angles`` [N] in degrees; the edge value goes on.
+    """Return [N, H, W, C] smeared along ``angles`` [N] in degrees; the edge value is repeated.
 
     out(p) = sum_{i=0}^{2 radius} k_i in(p + round(i (cos a, sin a))), k_i ~ exp(-i^2 / 2 sigma^2)
 
@@ -86,14 +86,15 @@ def zoomed(images: Floats, factor: float) -> Floats:
 def _zoom_matrix(size: int, factor: float) -> NDArray[np.float64]:
     """Return the matrix [size, size] that enlarges the middle of a line ``factor`` times.
 
-    Output o lies at o (c - 1) / (round(c factor) - 1) of the middle c = ceil(size / factor) values.
+    Output o is at position o (c - 1) / (round(c factor) - 1) of the middle
+    c = ceil(size / factor) values.
     """
     crop = math.ceil(size / factor)
-    place = np.arange(size) * ((crop - 1) / max(1, round(crop * factor) - 1))
-    low = np.minimum(place.astype(int), crop - 1)
+    position = np.arange(size) * ((crop - 1) / max(1, round(crop * factor) - 1))
+    low = np.minimum(position.astype(int), crop - 1)
     high = np.minimum(low + 1, crop - 1)
     matrix = np.zeros((size, size))
     first, output = (size - crop) // 2, np.arange(size)
-    np.add.at(matrix, (output, first + low), 1 - (place - low))
-    np.add.at(matrix, (output, first + high), place - low)
+    np.add.at(matrix, (output, first + low), 1 - (position - low))
+    np.add.at(matrix, (output, first + high), position - low)
     return matrix
