@@ -360,7 +360,7 @@ def test_every_merge_rule_judges_its_soups_on_the_card(rule, sent, folders, monk
         used.append(misplaced(model))
         return model, predictions
 
-    monkeypatch.setattr("pipeline.stagekit.merge_inputs.calibrated", watched)
+    monkeypatch.setattr("pipeline.stagekit.merge_inputs.with_batchnorm_statistics", watched)
     with card():
         data = resident(dataset(), CARD) if sent else dataset()
         given = MergeInputs(candidates, data, CARD, parent=parent, dense=dense)
@@ -394,7 +394,7 @@ def corrupted(count: int) -> NpySet:
 
 @pytest.fixture
 def in_pairs(monkeypatch):
-    monkeypatch.setattr("pipeline.evaluate.corruptions.npy_set.step_of", lambda *_: 2)
+    monkeypatch.setattr("pipeline.evaluate.corruptions.npy_set.set_batch_size", lambda *_: 2)
 
 
 def test_robustness_reads_one_count_a_cell(in_pairs):
