@@ -70,9 +70,7 @@ def prune(
 
 def _weights(checkpoint: Checkpoint, names: Sequence[str]) -> dict[str, Tensor]:
     if not names:
-        raise UserError(
-            "the network has no convolution or linear layer to prune: use another."
-        )
+        raise UserError("the network has no convolution or linear layer to prune: use another.")
     weights = {}
     for name in names:
         if name not in checkpoint.state:
