@@ -65,7 +65,7 @@ def merge(root: Path, rule: str, m: int) -> None:
     if m == 0:
         given.score(given.candidates[0])
     else:
-        asked = {name: getattr(given, name) for name in rules.asks(rule)}
+        asked = {name: getattr(given, name) for name in rules.required_inputs(rule)}
         soup = rules.load(rule).merge(given.candidates, **asked)
         write(root / f"soup-{rule}-{m}", soup.checkpoint, dataset(), CPU)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

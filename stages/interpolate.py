@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from pipeline.averaging import check
+from pipeline.averaging import check, weighted_sum
 from pipeline.data.base import Dataset, Split, load
 from pipeline.errors import UserError
-from pipeline.soup._interpolate import barrier, between, grid
+from pipeline.soup._interpolate import barrier, grid
 from pipeline.stagekit.cli import atomic_folder, run
 from pipeline.stagekit.model_folder import read, with_batchnorm_statistics
 from pipeline.storage.checkpoint import Checkpoint, write_json
@@ -44,7 +44,9 @@ def main(flags: argparse.Namespace) -> None:
     pairs = []
     for i, j in combinations(range(len(models)), 2):
         inner = [
-            Checkpoint(between(models[i].state, models[j].state, a), {}, models[i].meta)
+            Checkpoint(
+                weighted_sum([models[i].state, models[j].state], [1 - a, a]), {}, models[i].meta
+            )
             for a in shares[1:-1]
         ]
         way = [ends[i], *(_measure(one, data, splits, device) for one in inner), ends[j]]

@@ -30,18 +30,18 @@ def main(flags: argparse.Namespace) -> None:
     given = MergeInputs(
         flags.candidates, data, device, parent=flags.parent, dense=flags.dense, seed=flags.seed
     )
-    asked = {name: getattr(given, name) for name in build.asks(flags.rule)}
+    asked = {name: getattr(given, name) for name in build.required_inputs(flags.rule)}
     soup = build.load(flags.rule).merge(given.candidates, **asked)
     with atomic_folder(flags.out) as folder:
-        write(folder, soup.checkpoint, data, device, taken=len(soup.taken))
+        write(folder, soup.checkpoint, data, device, taken=len(soup.included))
         write_json(
             folder / "merge.json",
             {
                 "rule": flags.rule,
-                "taken": list(soup.taken),
-                "why": soup.why,
+                "taken": list(soup.included),
+                "why": soup.reason,
                 "weights": list(soup.weights),
-                "anchor": soup.anchor,
+                "anchor": soup.parent_weight,
                 "trials": list(soup.trials),
             },
         )

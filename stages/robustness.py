@@ -39,7 +39,7 @@ def main(flags: argparse.Namespace) -> None:
     metrics = robustness(predict, corrupted, cells)
     with atomic_folder(flags.out) as folder:
         write_json(folder / "metrics.json", metrics)
-    cells.forget()
+    cells.delete()
 
 
 if __name__ == "__main__":

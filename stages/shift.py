@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.base import Groups, load
-from pipeline.evaluate.subgroups import by_group, compare_with_dense, select_group_set
+from pipeline.evaluate.groups import by_group, compare_with_dense, select_group_set
 from pipeline.stagekit.cli import atomic_folder, run
 from pipeline.stagekit.model_folder import PREDICTIONS, network, read
 from pipeline.storage.checkpoint import load_tensors, write_json

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.channels import shrunk_checkpoint
 from pipeline.channels.shrink import kept_filters, shrink
 from pipeline.data.base import load
-from pipeline.evaluate.removal import difference, savings
+from pipeline.evaluate.speedup import output_difference, savings
 from pipeline.models.build import build
 from pipeline.stagekit.cli import atomic_folder, run
 from pipeline.stagekit.model_folder import MODEL, network, read
@@ -36,7 +36,7 @@ def main(flags: argparse.Namespace) -> None:
         removed = shrunk_checkpoint.load(file, build)  # measure what the file holds
         outputs = [logits(one, images, data.mean, data.std) for one in (masked, removed)]
         metrics = {
-            "difference": difference(*outputs),
+            "difference": output_difference(*outputs),
             "bytes": {
                 "dense": sum(tensor.nbytes for tensor in checkpoint.state.values()),
                 "masked": (flags.model / MODEL).stat().st_size,

@@ -149,14 +149,14 @@ class TestBudget:
         }
         least, most = (sum(getattr(each, end) for each in made.values()) for end in ("low", "high"))
         total = data.draw(st.integers(least, most))
-        kept = _proportional.kept(made, total)
+        kept = _proportional.kept_counts(made, total)
         assert sum(kept.values()) == total
         ratio = {name: kept[name] / layer.share for name, layer in made.items()}
         for name, layer in made.items():
             assert layer.low <= kept[name] <= layer.high
             if kept[name] < layer.high:  # it would take more, so no other has a larger factor
                 assert all(ratio[o] <= ratio[name] or kept[o] == made[o].low for o in made)
-        counts = _proportional.rounded(kept, total)
+        counts = _proportional.round_to_total(kept, total)
         assert sum(counts.values()) == total
         for name, layer in made.items():
             assert abs(counts[name] - kept[name]) < 1
@@ -169,7 +169,7 @@ class TestBudget:
             "c": Fraction(7, 2),
             "d": Fraction(1, 2),
         }
-        assert _proportional.rounded(thirds, 7) == {"a": 1, "b": 2, "c": 4, "d": 0}
+        assert _proportional.round_to_total(thirds, 7) == {"a": 1, "b": 2, "c": 4, "d": 0}
 
 
 def densities_by_bisection(shapes: Shapes, kept: int) -> dict[str, float]:
@@ -191,7 +191,7 @@ class TestErk:
         total = sum(prod(shape) for shape in shapes.values())
         kept = total - count(sparsity, total)
         expected = densities_by_bisection(shapes, kept)
-        ours = _proportional.kept(erk.limits(alive_everywhere(shapes)), kept)
+        ours = _proportional.kept_counts(erk.limits(alive_everywhere(shapes)), kept)
         for layer, shape in shapes.items():
             assert float(ours[layer] / prod(shape)) == pytest.approx(expected[layer], abs=1e-6)
 
@@ -213,10 +213,10 @@ class TestErk:
         """4 + 2 + 3 + 3 = 12 and 10 + 4 = 14; then the cap; then a layer that is sparser."""
         shapes = {"conv": (4, 2, 3, 3), "linear": (10, 4)}
         limits = erk.limits(alive_everywhere(shapes))
-        assert _proportional.kept(limits, 26) == {"conv": 12, "linear": 14}
-        assert _proportional.kept(limits, 80) == {"conv": 40, "linear": 40}
+        assert _proportional.kept_counts(limits, 26) == {"conv": 12, "linear": 14}
+        assert _proportional.kept_counts(limits, 80) == {"conv": 40, "linear": 40}
         alive = alive_everywhere(shapes) | {"linear": (torch.arange(40) < 5).view(10, 4)}
-        assert _proportional.kept(erk.limits(alive), 26) == {"conv": 21, "linear": 5}
+        assert _proportional.kept_counts(erk.limits(alive), 26) == {"conv": 21, "linear": 5}
 
 
 class TestUniformPlus:
@@ -230,7 +230,8 @@ class TestUniformPlus:
         alike = pruned / (total - first)
         rest = alike if alike <= 0.8 else (pruned - 0.8 * last) / (total - first - last)
         expected = [0.0, *[rest] * (len(sizes) - 2), min(alike, 0.8)]
-        ours = _proportional.kept(uniform_plus.limits(alive_everywhere(shapes)), total - pruned)
+        limits = uniform_plus.limits(alive_everywhere(shapes))
+        ours = _proportional.kept_counts(limits, total - pruned)
         found = [1 - float(kept) / size for kept, size in zip(ours.values(), sizes, strict=True)]
         np.testing.assert_allclose(found, expected, atol=1e-6)
 

@@ -18,7 +18,7 @@ from pipeline.channels.zero_channels import dead_parameter_masks
 from pipeline.errors import UserError
 from pipeline.models.build import build
 from pipeline.models.wrn20 import WideBlock
-from pipeline.prune.filters import keep, prune_filters
+from pipeline.prune.filters import filter_mask, prune_filters
 from pipeline.prune.prunable import prunable
 from pipeline.prune.reprune import average_union
 from pipeline.soup.uniform import average as uniform
@@ -100,11 +100,11 @@ def test_the_smallest_norms_go_in_exact_number_and_one_filter_stays(seed, sparsi
     norms = np.float32([sqrt(sum(float(w) ** 2 for w in row.ravel())) for row in weight])
     expected = np.ones(n, dtype=bool)
     expected[np.argsort(norms, kind="stable")[:k]] = False
-    assert (keep(torch.from_numpy(weight), float(sparsity)).numpy() == expected).all()
+    assert (filter_mask(torch.from_numpy(weight), float(sparsity)).numpy() == expected).all()
 
 
 def test_among_equal_norms_the_earlier_filter_goes():
-    kept = keep(torch.ones(5, 1, 3, 3), 0.4)
+    kept = filter_mask(torch.ones(5, 1, 3, 3), 0.4)
     assert kept.tolist() == [False, False, True, True, True]
 
 
@@ -355,6 +355,6 @@ def test_filters_never_come_back():
 
 def test_decimal_sparsity_is_exact():
     """0.145 of 100 filters is 14.5, rounded up; in floats it would be 14."""
-    assert int((~keep(torch.rand(100, 2), 0.145)).sum()) == int(
+    assert int((~filter_mask(torch.rand(100, 2), 0.145)).sum()) == int(
         (Decimal("0.145") * 100).to_integral_value(ROUND_HALF_UP)
     )

@@ -380,7 +380,7 @@ def test_half_a_side_file_counts_as_none(tmp_path):
     (tmp_path / "side.json").write_text('{"fog/1": [3')
     cells = PartialResults(tmp_path / "side.json")
     assert ("fog", 1) not in cells
-    cells.enter(("fog", 1), 1, 4)
+    cells.add(("fog", 1), 1, 4)
     assert PartialResults(tmp_path / "side.json").accuracy(("fog", 1)) == 0.25
 
 

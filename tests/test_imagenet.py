@@ -402,7 +402,7 @@ def test_a_merge_draws_its_batches_from_compressed_images(data, tmp_path):
         write(tmp_path / name, Checkpoint(state, {}, meta), data, CPU)
     folders = [tmp_path / "c0", tmp_path / "c1"]
     found = [
-        MergeInputs(folders, one, CPU).loss.slopes(torch.tensor([0.3, 0.7]).double(), 0)
+        MergeInputs(folders, one, CPU).loss.gradient(torch.tensor([0.3, 0.7]).double(), 0)
         for one in (data, in_memory(data))
     ]
     assert torch.equal(*found)

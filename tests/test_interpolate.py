@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.averaging import weighted_sum
 from pipeline.errors import UserError
-from pipeline.soup._interpolate import barrier, between, grid
+from pipeline.soup._interpolate import barrier, grid
 from pipeline.storage.checkpoint import read_json
 from tests.test_stages import data as prepared
 from tests.test_stages import pretrain, refused, stage
@@ -38,12 +39,12 @@ def test_a_parabola_has_the_barrier_of_its_curvature(curvature, slope, offset):
 def test_between_is_the_weighted_mean_and_keeps_zeros_and_counters():
     one = {"w": torch.tensor([1.0, 0.0, 2.0]), "count": torch.tensor(7)}
     two = {"w": torch.tensor([3.0, 0.0, -2.0]), "count": torch.tensor(9)}
-    middle = between(one, two, 0.25)
+    middle = weighted_sum([one, two], [0.75, 0.25])
     assert middle["w"].tolist() == [1.5, 0.0, 1.0]
     assert middle["w"].dtype == torch.float32
     assert middle["count"] == 7
-    assert torch.equal(between(one, two, 0.0)["w"], one["w"])
-    assert torch.equal(between(one, two, 1.0)["w"], two["w"])
+    assert torch.equal(weighted_sum([one, two], [1.0, 0.0])["w"], one["w"])
+    assert torch.equal(weighted_sum([one, two], [0.0, 1.0])["w"], two["w"])
 
 
 @pytest.mark.parametrize("points", [0, 2])

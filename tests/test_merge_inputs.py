@@ -59,8 +59,8 @@ def test_a_candidate_scores_as_a_soup_what_it_scored_alone(folders, data):
     for i, each in enumerate(given.candidates):
         assert given.score(each) == given.scores[i]
         for objective in (given.loss, given.distillation):
-            assert objective.value(each) == pytest.approx(objective.alone[i], rel=1e-5)
-        assert given.loss.alone[i] == pytest.approx(
+            assert objective.value(each) == pytest.approx(objective.candidate_losses[i], rel=1e-5)
+        assert given.loss.candidate_losses[i] == pytest.approx(
             read_json(folders[i] / "metrics.json")["val_loss"]
         )
 
@@ -70,19 +70,19 @@ def test_distillation_is_the_divergence_from_the_dense_model_up_to_its_entropy(f
     stored = [load_tensors(folder / "predictions.safetensors")["val"] for folder in folders]
     dense = stored[3].softmax(1)
     entropy = cross_entropy(stored[3], dense)
-    for alone, own in zip(given.distillation.alone, stored[:2], strict=True):
+    for alone, own in zip(given.distillation.candidate_losses, stored[:2], strict=True):
         divergence = kl_div(own.log_softmax(1), dense, reduction="batchmean")
         assert alone - float(entropy) == pytest.approx(float(divergence), abs=1e-6)
 
 
 def test_slopes_depend_on_seed_and_step_and_on_nothing_before(folders, data):
     weights = torch.tensor([0.3, 0.7], dtype=torch.float64)
-    slopes = inputs(folders, data, seed=1).loss.slopes
+    slopes = inputs(folders, data, seed=1).loss.gradient
     first, second = slopes(weights, 0), slopes(weights, 1)
     assert torch.equal(slopes(weights, 0), first)
     assert not torch.equal(first, second)
-    assert torch.equal(inputs(folders, data, seed=1).loss.slopes(weights, 0), first)
-    assert not torch.equal(inputs(folders, data, seed=2).loss.slopes(weights, 0), first)
+    assert torch.equal(inputs(folders, data, seed=1).loss.gradient(weights, 0), first)
+    assert not torch.equal(inputs(folders, data, seed=2).loss.gradient(weights, 0), first)
 
 
 def test_slopes_lead_where_the_loss_after_re_estimation_falls(folders, data):
@@ -100,7 +100,7 @@ def test_slopes_lead_where_the_loss_after_re_estimation_falls(folders, data):
         return given.loss.value(Checkpoint(dict(pairs), given.candidates[0].masks, META))
 
     for weight in (0.3, 0.7):
-        slopes = given.loss.slopes(torch.tensor([1 - weight, weight], dtype=torch.float64), 0)
+        slopes = given.loss.gradient(torch.tensor([1 - weight, weight], dtype=torch.float64), 0)
         measured = (at(weight + 1e-3) - at(weight - 1e-3)) / 2e-3
         assert float(slopes[1] - slopes[0]) == pytest.approx(measured, rel=0.2)
 
@@ -110,13 +110,13 @@ def test_every_rule_merges_them_twice_alike_and_keeps_them_as_they_are(rule, fol
     soups = []
     for _ in range(2):
         given = inputs(folders, data, parent=folders[2], dense=folders[3], seed=3)
-        asked = {name: getattr(given, name) for name in rules.asks(rule)}
+        asked = {name: getattr(given, name) for name in rules.required_inputs(rule)}
         soups.append(rules.load(rule).merge(given.candidates, **asked))
         for folder, each in zip(folders, given.candidates, strict=False):
             stored = read(folder).state
             assert all(torch.equal(stored[name], each.state[name]) for name in stored)
     one, other = soups
-    assert (one.weights, one.trials, one.why) == (other.weights, other.trials, other.why)
+    assert (one.weights, one.trials, one.reason) == (other.weights, other.trials, other.reason)
     for name, tensor in one.checkpoint.state.items():
         assert torch.equal(tensor, other.checkpoint.state[name])
     ((name, mask),) = one.checkpoint.masks.items()
@@ -129,7 +129,7 @@ def test_every_rule_refuses_candidates_of_other_masks(rule, folders, data):
     given = MergeInputs(folders[::3], data, CPU, parent=folders[2], dense=folders[3])
     with pytest.raises(UserError, match="candidates 0 and 1 differ in the mask"):
         rules.load(rule).merge(
-            given.candidates, **{name: getattr(given, name) for name in rules.asks(rule)}
+            given.candidates, **{name: getattr(given, name) for name in rules.required_inputs(rule)}
         )
 
 
@@ -162,7 +162,7 @@ def test_of_many_candidates_the_tensors_of_few_are_in_memory(rule, folders, data
     tensors_of = checkpoint.read
     monkeypatch.setattr(checkpoint, "read", reading)
     given = MergeInputs(folders[:2] * 4, data, CPU, parent=folders[2])
-    asked = {name: getattr(given, name) for name in rules.asks(rule)}
+    asked = {name: getattr(given, name) for name in rules.required_inputs(rule)}
     soup = rules.load(rule).merge(given.candidates, **asked).checkpoint
     assert 0 < most < 2 * sum(tensor.numel() for tensor in soup.state.values())
 
@@ -170,10 +170,10 @@ def test_of_many_candidates_the_tensors_of_few_are_in_memory(rule, folders, data
 @pytest.mark.parametrize("rule", rules.names())
 def test_candidates_in_memory_have_the_same_soup_as_candidates_on_disk(rule, folders, data):
     given = inputs(folders, data, parent=folders[2], dense=folders[3], seed=3)
-    asked = {name: getattr(given, name) for name in rules.asks(rule)}
+    asked = {name: getattr(given, name) for name in rules.required_inputs(rule)}
     module = rules.load(rule)
     one = module.merge(given.candidates, **asked)
     other = module.merge([read(folder) for folder in folders[:2]], **asked)
-    assert (one.weights, one.why, one.trials) == (other.weights, other.why, other.trials)
+    assert (one.weights, one.reason, one.trials) == (other.weights, other.reason, other.trials)
     for name, tensor in one.checkpoint.state.items():
         assert torch.equal(tensor, other.checkpoint.state[name])

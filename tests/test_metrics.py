@@ -13,7 +13,7 @@ from pipeline.data.base import Dataset, Groups, Split
 from pipeline.errors import UserError
 from pipeline.evaluate.classification import calibration_error, summary
 from pipeline.evaluate.groups import group_recall
-from pipeline.evaluate.intervals import wilson
+from pipeline.evaluate.intervals import wilson_interval
 from pipeline.evaluate.metrics import accuracy, correct, ensemble, loss
 
 
@@ -86,7 +86,7 @@ def test_the_mean_counts_examples_and_not_batches():
 def test_interval_is_wilson_s(case):
     k, n = case
     expected = binomtest(k, n).proportion_ci(0.95, method="wilson")
-    assert wilson(k / n, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert wilson_interval(k / n, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_group_recall_by_hand():

@@ -20,9 +20,8 @@ from pipeline.data.base import Dataset, Split
 from pipeline.evaluate.corruptions.constants import SEVERITIES
 from pipeline.evaluate.corruptions.npy_set import NpySet
 from pipeline.evaluate.iou import confusion
-from pipeline.evaluate.latency import latencies
-from pipeline.evaluate.removal import savings
 from pipeline.evaluate.robustness import robustness
+from pipeline.evaluate.speedup import latencies, savings
 from pipeline.models.build import build
 from pipeline.soup import build as rules
 from pipeline.sparsify.base import SparsifyConfig
@@ -213,12 +212,20 @@ def test_an_epoch_of_more_steps_waits_for_the_card_no_more_often(precision):
     assert waits_of_an_epoch(4, precision=precision) == waits_of_an_epoch(16, precision=precision)
 
 
-@pytest.mark.parametrize("name", ["gmp", "dst", "str"])
-def test_hooks_that_rank_nothing_in_a_step_do_not_wait_in_it(name):
+@pytest.mark.parametrize("name", methods())
+def test_a_step_of_pruning_during_training_does_not_wait(name):
     def make_hooks() -> list[Hook]:
-        return [sparsifier(name, SparsifyConfig(0.5, epochs=2, pruning_steps=1, alpha=0.1))]
+        settings = SparsifyConfig(0.5, epochs=2, pruning_steps=1, refresh=1, alpha=0.1)
+        return [sparsifier(name, settings)]
 
     assert waits_of_an_epoch(4, make_hooks) == waits_of_an_epoch(16, make_hooks)
+
+
+@pytest.mark.parametrize("name", ["dnw", "dpf", "gsm", "lc"])
+def test_ranking_the_weights_adds_no_wait_to_a_training(name):
+    assert waits_of_an_epoch(
+        16, lambda: [sparsifier(name, SparsifyConfig(0.5, epochs=2, pruning_steps=1, refresh=1))]
+    ) == waits_of_an_epoch(16, lambda: [Hook()])
 
 
 # ---- passes without training
@@ -357,7 +364,7 @@ def test_every_merge_rule_judges_its_soups_on_the_card(rule, sent, folders, monk
     with card():
         data = resident(dataset(), CARD) if sent else dataset()
         given = MergeInputs(candidates, data, CARD, parent=parent, dense=dense)
-        asked = {name: getattr(given, name) for name in rules.asks(rule)}
+        asked = {name: getattr(given, name) for name in rules.required_inputs(rule)}
         soup = rules.load(rule).merge(given.candidates, **asked)
     assert {tensor.device for tensor in soup.checkpoint.state.values()} == {CPU}
     assert used == [[]] * len(used)
@@ -367,7 +374,7 @@ def test_every_merge_rule_judges_its_soups_on_the_card(rule, sent, folders, monk
 def test_the_slopes_of_a_soup_are_read_once(folders):
     with card() as reads:
         given = MergeInputs(folders[2:], dataset(), CARD)
-        slopes = given.loss.slopes
+        slopes = given.loss.gradient
         before = reads.count.copy()
         found = slopes(torch.full((2,), 0.5, dtype=torch.float64), 0)
     assert found.device == CPU
@@ -432,9 +439,9 @@ def test_a_pass_is_timed_from_an_idle_card_to_an_idle_card(monkeypatch):
             model.register_forward_hook(lambda *_, name=name: events.append(name))
         latencies(models, torch.empty(2, 3, 8, 8, device=CARD), seconds=0.0)
         assert events == ["idle", "a", "idle", "idle", "b", "idle"] * 6
-        monkeypatch.setattr("pipeline.evaluate.latency.FEWEST", 1)
+        monkeypatch.setattr("pipeline.evaluate.speedup.MIN_ROUNDS", 1)
         clock = time.perf_counter
-        monkeypatch.setattr("pipeline.evaluate.latency.perf_counter", lambda: 100 * clock())
+        monkeypatch.setattr("pipeline.evaluate.speedup.perf_counter", lambda: 100 * clock())
         found = savings(models["a"], models["b"], masks_of(models["a"]), (3, 8, 8))
     assert found["macs"]["dense"] == found["macs"]["removed"] > 0
 

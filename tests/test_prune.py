@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from pipeline.errors import UserError
-from pipeline.prune import rules
+from pipeline.prune import rules, topk
 from pipeline.prune.apply import prune
 from pipeline.prune.prunable import prunable
 from pipeline.prune.reprune import AVERAGES, average_union
@@ -136,6 +136,41 @@ class TestGlobal:
         np.testing.assert_array_equal(pruned.masks["w.weight"].numpy(), expected)
 
 
+@st.composite
+def keys_and_count(draw: st.DrawFn) -> tuple[torch.Tensor, int]:
+    """Return keys of `topk` with heavy ties, over all their bits, and how many are pruned."""
+    levels = draw(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5))
+    keys = draw(st.lists(st.sampled_from([0, 2**31 - 1, *levels]), min_size=1, max_size=40))
+    return torch.tensor(keys, dtype=torch.int32), draw(st.integers(0, len(keys)))
+
+
+class TestSelection:
+    """The selections for the CPU and for a GPU prune the k smallest, the earlier of equal ones."""
+
+    @given(keys_and_count(), st.sampled_from([1, 3, topk.CHUNK]))
+    def test_both_equal_a_stable_sort(self, case: tuple[torch.Tensor, int], chunk: int) -> None:
+        keys, k = case
+        expected = torch.ones(len(keys), dtype=torch.bool)
+        expected[keys.sort(stable=True).indices[:k]] = False
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(topk, "CHUNK", chunk)
+            assert torch.equal(topk._select_by_histograms(keys, k), expected)
+        assert torch.equal(topk._select_by_bits(keys, k), expected)
+
+    @pytest.mark.gpu
+    def test_a_gpu_keeps_the_weights_that_the_cpu_keeps(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        scores = {
+            "a": torch.randn(300, 700, generator=generator).abs(),
+            "b": torch.randint(9, (500, 100), generator=generator).float(),  # ties
+        }
+        on_gpu = {name: score.cuda() for name, score in scores.items()}
+        for sparsity in (0.0, 0.5, 0.98):
+            expected = topk.keep_largest(scores, sparsity)
+            masks = topk.keep_largest(on_gpu, sparsity)
+            assert all(torch.equal(masks[name].cpu(), expected[name]) for name in scores)
+
+
 class TestUniform:
     @given(models(), fractions)
     def test_equals_a_stable_sort_of_each_layer(
@@ -245,7 +280,7 @@ class TestMetrics:
 class TestRefusals:
     @pytest.mark.parametrize("sparsity", [1.0, -0.1, 1.5, float("nan")])
     def test_out_of_range(self, sparsity: float) -> None:
-        with pytest.raises(UserError, match="give a fraction from 0"):
+        with pytest.raises(UserError, match=r"must be in \[0, 1\)"):
             step(Checkpoint({"w.weight": torch.ones(4)}, {}, {}), sparsity)
 
     def test_nothing_left(self) -> None:

@@ -272,7 +272,7 @@ def test_soups_of_segmenters_can_be_learned(streets, tmp_path):
         state = build("pspnet_small", 11, 3).state_dict()
         write_model(folder, Checkpoint(state, {}, meta), data, torch.device("cpu"))
     given = MergeInputs(folders, data, torch.device("cpu"))
-    slopes = given.loss.slopes(torch.tensor([0.5, 0.5], dtype=torch.float64), 0)
+    slopes = given.loss.gradient(torch.tensor([0.5, 0.5], dtype=torch.float64), 0)
     assert slopes.isfinite().all()
     assert slopes.sum().abs() < 1e-6 < slopes.abs().max()
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pipeline.channels import shrunk_checkpoint
 from pipeline.channels.shrink import kept_filters, shrink
 from pipeline.errors import UserError
-from pipeline.evaluate.latency import latencies
+from pipeline.evaluate.speedup import latencies
 from pipeline.models.build import build
 from pipeline.prune.filters import prune_filters
 from pipeline.storage.checkpoint import Checkpoint, load, load_tensors, save

@@ -16,9 +16,8 @@ from hypothesis import given
 from pipeline.config.experiment import RECIPES, Experiment
 from pipeline.data.base import Dataset, Groups, Split, load, save
 from pipeline.errors import UserError
-from pipeline.evaluate.groups import error_changes
-from pipeline.evaluate.intervals import mean_of, paired, wilson
-from pipeline.evaluate.subgroups import by_group, compare_with_dense, select_group_set
+from pipeline.evaluate.groups import by_group, compare_with_dense, error_changes, select_group_set
+from pipeline.evaluate.intervals import mean_interval, paired_interval, wilson_interval
 from pipeline.plan.build import build
 from pipeline.report.load import read as read_rows
 from pipeline.report.metrics_json import headline
@@ -41,21 +40,21 @@ def tables(most: int = 200):
 @given(tables())
 def test_an_interval_of_a_change_holds_it_and_mirrors(case):
     lost, gained, n = case
-    low, high = paired(lost, gained, n)
+    low, high = paired_interval(lost, gained, n)
     assert -1 <= low <= (lost - gained) / n <= high <= 1
-    assert paired(gained, lost, n) == pytest.approx((-high, -low))
+    assert paired_interval(gained, lost, n) == pytest.approx((-high, -low))
 
 
 def test_a_change_of_many_examples_has_the_normal_interval():
     """With many examples the added halves do not matter: d -+ 1.96 sqrt(b + c - (b-c)^2/n)/n."""
     lost, gained, n = 3000, 1000, 100_000
     half = 1.959964 * np.sqrt(lost + gained - (lost - gained) ** 2 / n) / n
-    assert paired(lost, gained, n) == pytest.approx((0.02 - half, 0.02 + half), abs=1e-5)
+    assert paired_interval(lost, gained, n) == pytest.approx((0.02 - half, 0.02 + half), abs=1e-5)
 
 
 def test_no_change_among_few_examples_is_no_certainty():
     """None of 24 images lost or gained: b = c = 1/2, N = 26, 1.96 / 26 on either side."""
-    assert paired(0, 0, 24) == pytest.approx((-1.959964 / 26, 1.959964 / 26), abs=1e-6)
+    assert paired_interval(0, 0, 24) == pytest.approx((-1.959964 / 26, 1.959964 / 26), abs=1e-6)
 
 
 @pytest.mark.parametrize("chances", [(0.3, 0.1), (0.1, 0.1), (0.2, 0.02)])
@@ -66,7 +65,7 @@ def test_intervals_of_a_change_cover_it_in_95_of_100_cases(chances):
     inside = 0.0
     for b in range(n + 1):
         for c in range(n + 1 - b):
-            low, high = paired(b, c, n)
+            low, high = paired_interval(b, c, n)
             if low <= p - q <= high:
                 rest = n - b - c
                 ways = np.exp(log[n] - log[b] - log[c] - log[rest])
@@ -75,14 +74,14 @@ def test_intervals_of_a_change_cover_it_in_95_of_100_cases(chances):
 
 
 def test_the_interval_of_a_mean_of_one_share_is_its_own():
-    assert mean_of([0.7], [30]) == pytest.approx(wilson(0.7, 30))
+    assert mean_interval([0.7], [30]) == pytest.approx(wilson_interval(0.7, 30))
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 500)), min_size=1, max_size=6))
 def test_the_interval_of_a_mean_holds_it_and_is_no_wider_than_the_mean_of_intervals(groups):
     shares, counts = zip(*groups, strict=True)
-    low, high = mean_of(shares, counts)
-    ends = [wilson(p, n) for p, n in groups]
+    low, high = mean_interval(shares, counts)
+    ends = [wilson_interval(p, n) for p, n in groups]
     mean = sum(shares) / len(shares)
     assert low <= mean <= high
     assert low >= sum(end[0] for end in ends) / len(ends) - 1e-12
@@ -94,7 +93,7 @@ def test_the_interval_of_a_mean_covers_it():
     truth, counts = np.array([0.5, 0.85, 0.99, 0.95]), [24, 380, 1000, 1600]
     rng = np.random.default_rng(0)
     seen = rng.binomial(counts, truth, (2000, 4)) / counts
-    ends = [mean_of(row.tolist(), counts) for row in seen]
+    ends = [mean_interval(row.tolist(), counts) for row in seen]
     inside = np.mean([low <= truth.mean() <= high for low, high in ends])
     assert 0.93 < inside < 0.97
 
@@ -107,7 +106,7 @@ def test_a_shift_by_hand():
     assert list(found) == ["a", "b"]
     assert [found["a"][key] for key in ("lost", "gained", "change")] == [2, 1, 0.25]
     assert [found["b"][key] for key in ("lost", "gained", "change")] == [0, 0, 0]
-    assert (found["a"]["low"], found["a"]["high"]) == paired(2, 1, 4)
+    assert (found["a"]["low"], found["a"]["high"]) == paired_interval(2, 1, 4)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -196,7 +195,7 @@ def shares(recalls: tuple[float, ...]) -> dict[str, Any]:
     pairs = zip(SIZES.items(), recalls, strict=True)
     groups = {}
     for (name, n), recall in pairs:
-        low, high = wilson(recall, n)
+        low, high = wilson_interval(recall, n)
         groups[name] = {"recall": recall, "n": n, "low": low, "high": high}
     return {"groups": groups, "classes": groups}
 
@@ -264,7 +263,7 @@ def test_recalls_stand_with_spread_and_interval(study):
     text = subgroups.text(study, subgroups.tabulate(study))
     recall = part(text, "Recall by group, test split")
     assert "| male blond (24) | female blond (380) | male non-blond (1,000) |" in recall
-    low, high = np.mean([wilson(p, 24) for p in (0.5, 0.54, 0.58)], axis=0)
+    low, high = np.mean([wilson_interval(p, 24) for p in (0.5, 0.54, 0.58)], axis=0)
     assert line_of(recall, "-", "dense")[2] == f"54.00 ± 4.00 ({100 * low:.1f} to {100 * high:.1f})"
     assert line_of(recall, "95 %", "SMS uniform")[2].startswith("49.00 ± 4.00 (")
     overall = part(text, "All test images")
@@ -378,7 +377,7 @@ def test_named_groups_are_in_the_metrics_and_the_summary(results):
 
 def test_the_page_has_the_recall_of_every_group_with_its_interval(results):
     text = by_group_section(results)
-    low, high = np.mean([wilson(p, 24) for p in (0.5, 0.54)], axis=0)
+    low, high = np.mean([wilson_interval(p, 24) for p in (0.5, 0.54)], axis=0)
     ends = f"({100 * low:.1f} to {100 * high:.1f})"
     columns = "male blond, 24 images | female blond, 380 images | male non-blond, 1000 images"
     assert f"| recall (%) by Male x Blond_Hair | {columns} |" in text

@@ -354,7 +354,7 @@ def test_soups_of_translators_can_be_learned(data, tmp_path):
         state = build("t5tiny", len(data.classes), 2).state_dict()
         write_model(folder, Checkpoint(state, {}, meta), data, torch.device("cpu"))
     given = MergeInputs(folders, data, torch.device("cpu"))
-    slopes = given.loss.slopes(torch.tensor([0.5, 0.5], dtype=torch.float64), 0)
+    slopes = given.loss.gradient(torch.tensor([0.5, 0.5], dtype=torch.float64), 0)
     assert slopes.isfinite().all()
     assert slopes.sum().abs() < 1e-6 < slopes.abs().max()
 

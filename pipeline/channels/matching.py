@@ -1,4 +1,4 @@
-"""Weight matching: the permutation of one network's channels that brings it closest to another."""
+"""Weight matching: permute one network's channels to minimise its distance to another network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from pipeline.channels.permutation_spec import PermutationSpec
 from pipeline.channels.permute import permuted
 
 State = Mapping[str, Tensor]
-SMALLEST = 1e-12  # a gain below this share of the norms is rounding
+MIN_GAIN = 1e-12  # of the first network's squared norm; a smaller gain is rounding
 
 
 @dataclass(frozen=True)
 class Matching:
-    """How the second network's channels move, and what that gained.
+    """The order of the second network's channels, and the agreement reached.
 
     Attributes:
         order: for each group, int64 [n]: channel i is the second network's channel order[i].
@@ -32,17 +32,17 @@ def match(
 ) -> Matching:
     """Return the permutation pi of ``second`` that (locally) minimises || first - pi(second) ||.
 
-    That is to maximise the agreement  sum_l <W_l^first, pi(W_l^second)>.  In one group of
-    channels, with all others fixed, this is a linear assignment problem: maximise
-    sum_i S[i, pi(i)], where S[i, j] is the inner product of all weights into and out of channel i
-    of the first and channel j of the second network. Groups are solved in random order until a
-    sweep improves none. A move is made only where it raises the agreement, so it never falls.
+    This maximises the agreement  sum_l <W_l^first, pi(W_l^second)>.  For one group of channels,
+    with all others fixed, it is a linear assignment problem: maximise sum_i S[i, pi(i)], where
+    S[i, j] is the inner product of all weights into and out of channel i of the first and channel
+    j of the second network. Groups are solved in random order until a sweep improves none. A
+    permutation is applied only if it raises the agreement, which therefore never falls.
 
     Args:
-        first: the state that stays.
-        second: the state that moves, of the same network.
-        spec: of that network.
-        parameters: names of the weights that count; not BatchNorm's statistics.
+        first: state dict of the reference.
+        second: state dict of the same architecture, which is permuted.
+        spec: the groups of channels of that architecture.
+        parameters: names of the weights to match, without BatchNorm's statistics.
         seed: of the order of the groups.
 
     Source: Ainsworth et al. 2023, Git Re-Basin, Algorithm 1.
@@ -53,7 +53,7 @@ def match(
     order = {group: torch.arange(size) for group, size in spec.sizes.items()}
     generator = torch.Generator().manual_seed(seed)
     agreement = [_agreement(one, two)]
-    smallest = SMALLEST * sum(float(weight.square().sum()) for weight in one.values())
+    min_gain = MIN_GAIN * sum(float(weight.square().sum()) for weight in one.values())
     improved = True
     while improved:
         improved = False
@@ -63,7 +63,7 @@ def match(
             touched = [name for name in names if group in spec.axes[name]]
             moved = permuted({name: two[name] for name in touched}, spec, {group: move})
             gain = _agreement(one, moved) - _agreement(one, {name: two[name] for name in touched})
-            if gain > smallest:
+            if gain > min_gain:
                 two |= moved
                 order[group] = order[group][move]
                 agreement.append(agreement[-1] + gain)
@@ -76,7 +76,7 @@ def _agreement(one: State, two: State) -> float:
 
 
 def _assignment(one: State, two: State, spec: PermutationSpec, group: str) -> Tensor:
-    """Return the best move of ``group`` while the other groups stay as they are in ``two``."""
+    """Return the best permutation of ``group`` with the other groups as they are in ``two``."""
     size = spec.sizes[group]
     similarity = torch.zeros(size, size, dtype=torch.float64)
     for name in two:

@@ -1,4 +1,4 @@
-"""The traced graph of a network, and the table of what each operation does to channels."""
+"""Operations: the traced graph of a network, and the effect of each operation on channels."""
 
 import operator
 from enum import Enum, auto
@@ -15,17 +15,17 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Effect(Enum):
-    """What an operation does to the channels of the values [B, C, ...] that it is given."""
+    """Effect of an operation on the channels of its input values [B, C, ...]."""
 
     CONVOLUTION = auto()
     LINEAR = auto()
-    NORM = auto()  # scales and shifts each channel by itself
-    ADDITION = auto()  # channel by channel, as is the product
+    NORM = auto()  # scales and shifts each channel separately
+    ADDITION = auto()  # channel by channel, like PRODUCT
     PRODUCT = auto()
     MEAN = auto()
     FLATTENING = auto()
-    ZERO_TO_ZERO = auto()  # each channel by itself, and 0 becomes 0
-    CHANNELWISE = auto()  # each channel by itself, and 0 may become another number
+    ZERO_TO_ZERO = auto()  # each channel separately, and 0 is mapped to 0
+    CHANNELWISE = auto()  # each channel separately, and 0 may be mapped to another number
     UNKNOWN = auto()
 
 
@@ -65,7 +65,7 @@ def trace(model: nn.Module, remedy: str) -> fx.GraphModule:
     """Return the graph of ``model``, which shares its layers.
 
     Raises:
-        UserError: its forward pass depends on the values it computes; ``remedy`` says what to do.
+        UserError: the forward pass depends on computed values; ``remedy`` ends the message.
     """
     try:
         return fx.symbolic_trace(model)
@@ -76,12 +76,12 @@ def trace(model: nn.Module, remedy: str) -> fx.GraphModule:
 
 
 def layer_of(network: fx.GraphModule, node: fx.Node) -> nn.Module | None:
-    """Return the layer that ``node`` calls, if it calls one."""
+    """Return the layer that ``node`` calls, or None."""
     return network.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
 def effect(network: fx.GraphModule, node: fx.Node) -> Effect:
-    """Return what ``node`` does to channels."""
+    """Return the effect of ``node`` on channels."""
     layer = layer_of(network, node)
     if layer is not None:
         effects = (effect for effect, types in _LAYERS if isinstance(layer, types))
@@ -91,19 +91,19 @@ def effect(network: fx.GraphModule, node: fx.Node) -> Effect:
 
 
 def mean_axes(node: fx.Node) -> tuple[object, ...]:
-    """Return the axes over which ``node`` is a mean; (None,) is over all."""
+    """Return the axes over which ``node`` takes a mean; (None,) means all."""
     axes = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
     return tuple(axes) if isinstance(axes, list | tuple) else (axes,)
 
 
 def called_once(node: fx.Node) -> bool:
     """Say whether no other node calls the same layer."""
-    alike = [n for n in node.graph.nodes if (n.op, n.target) == (node.op, node.target)]
-    return len(alike) == 1
+    calls = [n for n in node.graph.nodes if (n.op, n.target) == (node.op, node.target)]
+    return len(calls) == 1
 
 
 def feeds_linear(network: fx.GraphModule, node: fx.Node) -> bool:
-    """Say whether a flattened value ends in Linear layers only, which know its features' order."""
+    """Say whether only Linear layers, each called once, use the flattened value of ``node``."""
     return all(
         (effect(network, user) is Effect.LINEAR and called_once(user))
         or (effect(network, user) is Effect.ZERO_TO_ZERO and feeds_linear(network, user))

@@ -1,9 +1,9 @@
-"""Permutation spec: which channels of a network may change places without changing its outputs.
+"""Permutation spec: the groups of channels whose permutation preserves a network's outputs.
 
-The graph of the network (torch.fx) is followed once from the image to the logits. Every
-convolution and linear layer opens a group, its output channels; normalisation and activations
-keep the group of their input; an addition makes the groups of its terms one, so that the whole
-residual stream of a stage is one group. The channels of the image and the logits stay.
+The graph of the network (torch.fx) is traversed once from image to logits. The output channels of
+every convolution and linear layer form a new group; normalisation and activations keep the group
+of their input; an addition joins the groups of its terms, so that the residual stream of a stage
+is one group. The channels of the image and of the logits keep their order.
 """
 
 from dataclasses import dataclass, field
@@ -13,17 +13,17 @@ from torch import fx, nn
 from pipeline.channels.operations import CONVOLUTIONS, Effect, effect, layer_of, mean_axes, trace
 from pipeline.errors import UserError
 
-STAYS = ""  # the group of channels that keep their place
+STAYS = ""  # the group of channels that keep their order
 REMEDY = "align another network, or leave imp_align out of methods"
 KEEPING = (Effect.NORM, Effect.MEAN, Effect.FLATTENING, Effect.ZERO_TO_ZERO, Effect.CHANNELWISE)
 
 
 @dataclass
 class PermutationSpec:
-    """The groups of channels that move together.
+    """The groups of channels that are permuted together.
 
     Attributes:
-        sizes: the number of channels of each group, by the layer that opens it.
+        sizes: the number of channels of each group, by the layer that forms it.
         axes: for every tensor of the state dict that has channels of a group, the group of each
             of its first axes; STAYS, and axes beyond these, keep their order.
     """
@@ -36,16 +36,16 @@ def permutation_spec(model: nn.Module) -> PermutationSpec:
     """Return the permutation symmetry of ``model``.
 
     Raises:
-        UserError: the network has an operation whose effect on channels is not known.
+        UserError: the network has an operation with an unknown effect on channels.
 
     Source: Ainsworth et al. 2023, Git Re-Basin, section 3 and appendix A.4 (residual networks).
     """
-    walk = _Walk(trace(model, REMEDY))
-    for node in walk.network.graph.nodes:
-        walk.visit(node)
-    axes = {name: tuple(map(walk.root, groups)) for name, groups in walk.spec.axes.items()}
+    tracer = _Tracer(trace(model, REMEDY))
+    for node in tracer.network.graph.nodes:
+        tracer.visit(node)
+    axes = {name: tuple(map(tracer.root, groups)) for name, groups in tracer.spec.axes.items()}
     free = {group for groups in axes.values() for group in groups} - {STAYS}
-    sizes = {group: size for group, size in walk.spec.sizes.items() if group in free}
+    sizes = {group: size for group, size in tracer.spec.sizes.items() if group in free}
     return PermutationSpec(sizes, {name: groups for name, groups in axes.items() if any(groups)})
 
 
@@ -55,8 +55,8 @@ def _unknown(operation: str) -> UserError:
     )
 
 
-class _Walk:
-    """One pass over the graph: the group of every value, with groups that become one."""
+class _Tracer:
+    """One pass over the graph that assigns each value its group; joined groups are a union-find."""
 
     def __init__(self, network: fx.GraphModule) -> None:
         self.network, self.spec = network, PermutationSpec()
@@ -64,13 +64,13 @@ class _Walk:
         self.groups: dict[fx.Node, str] = {}
 
     def root(self, group: str) -> str:
-        """Return the group that ``group`` has become part of."""
+        """Return the joined group that contains ``group``."""
         while self.parents[group] != group:
             group = self.parents[group]
         return group
 
     def join(self, one: str, other: str) -> str:
-        """Make two groups one; what stays makes the other stay."""
+        """Join two groups; a group joined with STAYS keeps its order."""
         first, second = sorted([self.root(one), self.root(other)])  # STAYS sorts first
         sizes = {self.spec.sizes[group] for group in (first, second) if group != STAYS}
         if len(sizes) > 1:
@@ -79,7 +79,7 @@ class _Walk:
         return first
 
     def visit(self, node: fx.Node) -> None:
-        """Note the group of the value of ``node``, and the axes of its tensors."""
+        """Record the group of the value of ``node``, and those of the axes of its tensors."""
         incoming = [self.groups[other] for other in node.all_input_nodes]
         kind, layer = effect(self.network, node), layer_of(self.network, node)
         over_channels = kind is Effect.MEAN and not {2, 3, -1, -2}.issuperset(mean_axes(node))
@@ -92,7 +92,7 @@ class _Walk:
         elif kind in KEEPING and len(incoming) == 1 and not over_channels:
             self.groups[node] = incoming[0]
             if kind is Effect.NORM:
-                self.note(str(node.target), "running_mean running_var weight bias", incoming[0])
+                self.record(str(node.target), "running_mean running_var weight bias", incoming[0])
         elif kind in {Effect.ADDITION, Effect.PRODUCT} and incoming:
             self.groups[node] = self.join(incoming[0], incoming[-1])
         else:
@@ -100,24 +100,24 @@ class _Walk:
             raise _unknown(getattr(called, "__name__", str(called)))
 
     def layer(self, name: str, incoming: str) -> str:
-        """Note the axes of a convolution or linear layer and return the group of its output."""
+        """Record the groups of a convolution or linear layer; return that of its output."""
         layer = self.network.get_submodule(name)
         outputs, inputs = self.network.get_parameter(f"{name}.weight").shape[:2]
         if isinstance(layer, CONVOLUTIONS) and layer.groups > 1:
             if not layer.groups == layer.in_channels == outputs:
                 raise _unknown("a grouped convolution")
-            return self.note(name, "weight bias", incoming)  # each channel by itself
+            return self.record(name, "weight bias", incoming)  # depthwise
         if inputs != self.spec.sizes.get(self.root(incoming), inputs):
             raise _unknown("a linear layer on flattened maps")
         self.parents.setdefault(name, name)
         self.spec.sizes[name] = outputs
-        self.note(name, "weight", name, incoming)
-        return self.note(name, "bias", name)
+        self.record(name, "weight", name, incoming)
+        return self.record(name, "bias", name)
 
-    def note(self, layer: str, tensors: str, *groups: str) -> str:
-        """Note the groups of the axes of a layer's tensors, joined where it is used twice."""
+    def record(self, layer: str, tensors: str, *groups: str) -> str:
+        """Record the groups of the axes of a layer's tensors, joined where it is called twice."""
         for tensor in tensors.split():
-            noted = self.spec.axes.setdefault(f"{layer}.{tensor}", groups)
-            for one, other in zip(noted, groups, strict=True):
+            recorded = self.spec.axes.setdefault(f"{layer}.{tensor}", groups)
+            for one, other in zip(recorded, groups, strict=True):
                 self.join(one, other)
         return groups[0]

@@ -1,4 +1,4 @@
-"""Networks with their channels in another order."""
+"""Permuted networks: the channels of state dicts and masks in another order."""
 
 from collections.abc import Mapping
 
@@ -11,12 +11,12 @@ from pipeline.storage.checkpoint import Checkpoint
 def permuted(
     tensors: Mapping[str, Tensor], spec: PermutationSpec, order: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return ``tensors`` with channel order[g][i] of every group g in place i, on all its axes.
+    """Return ``tensors`` with channel order[g][i] of every group g at position i, on all its axes.
 
     Args:
         tensors: a state dict, or masks.
-        spec: of their network.
-        order: int64 [n], a permutation of 0, ..., n - 1, for each group that moves.
+        spec: the groups of channels of their network.
+        order: by group, int64 [n], a permutation of 0, ..., n - 1.
     """
     moved = dict(tensors)
     for name in tensors.keys() & spec.axes.keys():
@@ -29,6 +29,6 @@ def permuted(
 def permuted_checkpoint(
     checkpoint: Checkpoint, spec: PermutationSpec, order: Mapping[str, Tensor]
 ) -> Checkpoint:
-    """Return the network that computes the same, masks and statistics moved with its weights."""
+    """Return the permuted network, which has the same outputs; masks and statistics included."""
     state = permuted(checkpoint.state, spec, order)
     return Checkpoint(state, permuted(checkpoint.masks, spec, order), checkpoint.meta)

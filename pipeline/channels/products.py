@@ -1,4 +1,4 @@
-"""Products: the multiply-accumulates of one pass, by the weight that each product reads."""
+"""Multiply-accumulates (MACs) of one pass, by the weight that each product reads."""
 
 from math import prod
 from typing import Any
@@ -10,28 +10,28 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 WEIGHTLESS = "products without weights"
 aten = torch.ops.aten
-MATRICES = {aten.mm: 0, aten.bmm: 0, aten.addmm: 1, aten.baddbmm: 1}  # the first factor's place
+MATRICES = {aten.mm: 0, aten.bmm: 0, aten.addmm: 1, aten.baddbmm: 1}  # first factor's position
 COPIES = (aten.clone, aten._to_copy)
 
 
 def macs(model: nn.Module, example: Tensor) -> dict[str, int]:
     """Return the multiply-accumulates of one pass over one example, by the weight they read.
 
-    They are counted where the pass calls PyTorch's own products, whoever asks for them: layers,
-    functions (F.linear), nn.MultiheadAttention without its fused kernel.
+    They are counted in PyTorch's product operations, whether layers, functions (F.linear) or
+    nn.MultiheadAttention (without its fused kernel) call them.
 
         convolution         N_out * (C_in / groups) * prod(kernel), N_out output values
         its transpose       N_in * (C_out / groups) * prod(kernel), N_in input values
         A B, [n, k] [k, p]  n * k * p
 
-    A weight used twice counts both times, one shared by layers under the name of the first that is
-    no embedding. The sizes are those of a real pass, so stride, padding and dilation act. Products
-    of two computed values (attention's Q K^T and A V) are `WEIGHTLESS`; sums, biases included, and
-    products number by number are not counted.
+    A weight used twice counts twice; a weight shared by layers is named after the first one that
+    is no embedding. Sizes are those of a real pass, so they include stride, padding and dilation.
+    Products of two computed values (attention's Q K^T and A V) are `WEIGHTLESS`. Sums, biases and
+    elementwise products are not counted.
 
     Args:
-        model: the network; it is left as it was, buffers and mode included.
-        example: one stored example, uint8 [1, C, H, W] or token ids; its values do not matter, and
+        model: the network, left unchanged, buffers and mode included.
+        example: one stored example, uint8 [1, C, H, W] or token ids. Its values have no effect, and
             a sentence counts at its full length.
 
     Returns:
@@ -43,7 +43,7 @@ def macs(model: nn.Module, example: Tensor) -> dict[str, int]:
     model.eval()
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-            ones = torch.ones_like(example)  # of token ids, none is padding
+            ones = torch.ones_like(example)  # among token ids, 1 is no padding
             model(ones.float() if example.dtype == torch.uint8 else ones)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -53,13 +53,13 @@ def macs(model: nn.Module, example: Tensor) -> dict[str, int]:
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the products of a pass; a view of a weight is known by the memory it shares."""
+    """Counts the products of a pass; views of a weight are recognised by the storage they share."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.counts: dict[str, int] = {}
         self.names: dict[int, str] = {}
-        self.copies: list[Tensor] = []  # kept, so that no other tensor gets their memory
+        self.copies: list[Tensor] = []  # kept alive, so that no other tensor gets their memory
         modules = model.named_modules()
         for prefix, module in sorted(modules, key=lambda item: isinstance(item[1], nn.Embedding)):
             for name, weight in module.named_parameters(prefix, recurse=False):

@@ -1,8 +1,8 @@
 """Shrunk checkpoint: the tensors of a network without its pruned filters, and the kept filters.
 
-One safetensors file. Its metadata holds one JSON text, {"version": 1, "network", "classes",
-"channels", "kept": {convolution: [numbers of the filters that are kept]}}, from which the layers
-are made again; reading it runs no code of the file.
+One safetensors file. Its metadata is one JSON text, {"version": 1, "network", "classes",
+"channels", "kept": {convolution: [indices of the kept filters]}}, from which the layers are built;
+reading it runs no code from the file.
 """
 
 import json
@@ -23,7 +23,7 @@ VERSION = 1
 
 
 def save(path: Path, small: nn.Module, kept: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write ``small``, which `shrink` made with ``kept`` of the network that ``meta`` describes."""
+    """Write ``small``, the result of `shrink` with ``kept`` for the network of ``meta``."""
     header = {
         "version": VERSION,
         **{key: meta[key] for key in ("network", "classes", "channels")},
@@ -37,7 +37,7 @@ def load(path: Path, build: Callable[[str, int, int], nn.Module]) -> nn.Module:
 
     Args:
         path: the file.
-        build: (name, classes, channels) -> the network before filters were removed, of any weights.
+        build: (name, classes, channels) -> the network with all filters, of any weights.
 
     Raises:
         UserError: the file is missing, truncated, foreign, or of a newer version.
@@ -46,17 +46,17 @@ def load(path: Path, build: Callable[[str, int, int], nn.Module]) -> nn.Module:
     header = json.loads(metadata.get(FORMAT, "{}"))
     if header.get("version") != VERSION:
         raise UserError(
-            f"{path} is no network without its pruned filters that this code reads: name the "
-            f"{SMALL} that the stage shrink wrote."
+            f"{path} is no network without its pruned filters in format version {VERSION}: name "
+            f"the {SMALL} that the stage shrink wrote."
         )
     model = build(header["network"], header["classes"], header["channels"])
-    kept = {name: _mask(model, name, numbers) for name, numbers in header["kept"].items()}
+    kept = {name: _mask(model, name, indices) for name, indices in header["kept"].items()}
     small = shrink(model, kept)
     small.load_state_dict(tensors)
     return small
 
 
-def _mask(model: nn.Module, name: str, numbers: list[int]) -> Tensor:
+def _mask(model: nn.Module, name: str, indices: list[int]) -> Tensor:
     mask = torch.zeros(len(model.get_parameter(f"{name}.weight")), dtype=torch.bool)
-    mask[numbers] = True
+    mask[indices] = True
     return mask

@@ -1,14 +1,14 @@
-"""Zero channels: which channels of every value are exactly 0 once filters are pruned.
+"""Zero channels: the channels of every value that are exactly 0 after filters are pruned.
 
-A pruned filter, bias included, makes a channel that is 0 for every image. The zero is followed
-along the traced graph (torch.fx), node by node in the order of the pass:
+The output channel of a pruned filter, bias included, is 0 for every image. Zeros are propagated
+through the traced graph (torch.fx), node by node in the order of the pass:
 
-    convolution            its kept filters, whatever comes in
+    convolution            the channels of its kept filters are active, whatever the input
     BatchNorm              as its input, if `dead_parameter_masks` zero scale and shift
-    addition               a channel is 0 where it is in both
+    addition               a channel is 0 where it is 0 in both terms
     ReLU, pooling, ...     as its input: they map 0 to 0
-    mean over the image    as its input, and without an image (`flat`)
-    anything else          not known, so every channel counts as active
+    mean over the image    as its input, without spatial axes (`flat`)
+    anything else          unknown, so every channel counts as active
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,9 +35,9 @@ FILTERS_NEED_GRAPH = (
 
 @dataclass(frozen=True)
 class Channels:
-    """The channels of a value [B, C, ...]: bool [C], False where one is 0 for every image.
+    """Activity of the channels of a value [B, C, ...]: bool [C], False where 0 for every image.
 
-    ``flat``: the value is [B, C * k], each channel's k features side by side.
+    ``flat``: the value is [B, C * k], with the k features of each channel adjacent.
     """
 
     active: Tensor
@@ -49,8 +49,8 @@ def zero_channels(network: fx.GraphModule, kept: Mapping[str, Tensor]) -> dict[f
 
     Args:
         network: as `trace` returns it.
-        kept: by the name of a convolution, bool [filters], False where a filter is pruned; one
-            that is not named keeps all.
+        kept: by the name of a convolution, bool [filters], False where a filter is pruned; a
+            convolution without an entry keeps all.
     """
     known: dict[fx.Node, Channels] = {}
     for node in network.graph.nodes:
@@ -58,7 +58,7 @@ def zero_channels(network: fx.GraphModule, kept: Mapping[str, Tensor]) -> dict[f
         if isinstance(layer, CONVOLUTIONS):
             whole = torch.ones(layer.out_channels, dtype=torch.bool)
             known[node] = Channels(kept.get(str(node.target), whole))
-        elif (result := _passed_on(network, node, known)) is not None:
+        elif (result := _propagate(network, node, known)) is not None:
             known[node] = result
     return known
 
@@ -66,10 +66,10 @@ def zero_channels(network: fx.GraphModule, kept: Mapping[str, Tensor]) -> dict[f
 def dead_parameter_masks(network: fx.GraphModule, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return masks that zero bias and BatchNorm parameters of pruned filters.
 
-    These are the bias of a filter's convolution, and scale and shift of every BatchNorm that reads
-    a channel which is 0 otherwise: the filter's, and that of a residual stream all of whose sources
-    lack the channel. By parameter name, bool, False where the parameter must be 0; arguments are
-    those of `zero_channels`.
+    These are the bias of the filter's convolution, and scale and shift of every BatchNorm whose
+    input channel is 0: the filter's channel, and channels of a residual stream that are 0 in all of
+    its terms. By parameter name, bool, False where the parameter must be 0. Arguments are those of
+    `zero_channels`.
     """
     masks: dict[str, Tensor] = {}
     for node, value in zero_channels(network, kept).items():
@@ -82,19 +82,23 @@ def dead_parameter_masks(network: fx.GraphModule, kept: Mapping[str, Tensor]) ->
     return masks
 
 
-def _passed_on(
+def _propagate(
     network: fx.GraphModule, node: fx.Node, known: Mapping[fx.Node, Channels]
 ) -> Channels | None:
-    """Return the channels of ``node``, which is no convolution, given those of its inputs."""
-    given = [known.get(arg) for arg in node.args[:2] if isinstance(arg, fx.Node)]
-    first, kind, layer = given[0] if given else None, effect(network, node), layer_of(network, node)
+    """Return the channels of ``node``, which is no convolution, from those of its inputs."""
+    inputs = [known.get(arg) for arg in node.args[:2] if isinstance(arg, fx.Node)]
+    first, kind, layer = (
+        inputs[0] if inputs else None,
+        effect(network, node),
+        layer_of(network, node),
+    )
     result = None
     if first is None:
         pass
     elif isinstance(layer, NORMS):
         result = first if layer.affine and not first.flat and called_once(node) else None
     elif kind is Effect.ADDITION:
-        result = _sum(given)
+        result = _sum(inputs)
     elif kind is Effect.MEAN and mean_axes(node) == (2, 3):
         result = Channels(first.active, flat=not node.kwargs.get("keepdim"))
     elif kind is Effect.FLATTENING:
@@ -106,9 +110,9 @@ def _passed_on(
     return result
 
 
-def _sum(given: Sequence[Channels | None]) -> Channels | None:
+def _sum(terms: Sequence[Channels | None]) -> Channels | None:
     """Return the channels of a sum of two values of one shape; any other sum is unknown."""
-    one, other = given if len(given) == 2 else (None, None)
+    one, other = terms if len(terms) == 2 else (None, None)
     if one is None or other is None:
         return None
     if (len(one.active), one.flat) != (len(other.active), other.flat):

@@ -1,4 +1,4 @@
-"""How a network's errors on corrupted images compare with the dense one's."""
+"""Mean corruption error (mCE): errors on corrupted images relative to the dense network."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -11,16 +11,16 @@ ByCorruption = Mapping[str, Sequence[float]]
 def mean_corruption_error(
     model: ByCorruption, dense: ByCorruption, names: Sequence[str] = NAMES_15
 ) -> float | None:
-    """Return how the model's errors compare with the dense network's: 1 is as many, 2 twice.
+    """Return the mean ratio of the model's errors to the dense network's; 1 means equal errors.
 
     mCE = mean_c (sum_s (1 - accuracy_{c,s})) / (sum_s (1 - dense_{c,s}))
 
-    A corruption on which the dense network makes no error at all has no ratio and is left out;
-    None, if that is all of them, or if one was not measured.
+    A corruption without an error of the dense network has no ratio and is left out. The result is
+    None if no ratio is left, or if a corruption of ``names`` was not measured.
 
     Args:
-        model: five accuracies by corruption, over severity.
-        dense: the same of the dense network.
+        model: by corruption, the accuracies at the five severities.
+        dense: the same for the dense network.
         names: the corruptions to average over.
 
     Source: Hendrycks & Dietterich 2019, Section 4, with the dense network in AlexNet's place.

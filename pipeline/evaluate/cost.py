@@ -1,4 +1,4 @@
-"""Cost of a network: parameters, multiply-accumulates, and the speed-up sparsity could give."""
+"""Cost of a network: parameters, multiply-accumulates (MACs), theoretical speed-up by sparsity."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,12 +14,12 @@ def cost(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor) -> dict
 
     speedup = (sum_l MACs_l + A) / (sum_l MACs_l * kept_l + A), with kept_l the fraction of kept
     entries of weight l, and A the MACs that read no weight (attention's Q K^T and A V), which
-    sparsity does not save.
+    sparsity does not reduce.
 
     Args:
         model: the network.
         masks: bool, True where a weight is kept, by parameter name; a weight without one is dense.
-        example: as of `macs`.
+        example: as in `macs`.
 
     Returns:
         ``parameters``, ``nonzeros`` (parameters that no mask prunes), ``macs`` and ``sparse_macs``
@@ -41,7 +41,9 @@ def cost(model: nn.Module, masks: Mapping[str, Tensor], example: Tensor) -> dict
     }
     sparse = sum(count * kept[name] for name, count in dense.items())
     if sparse == 0:
-        raise UserError("every weight is pruned, so there is no network: lower target_sparsity.")
+        raise UserError(
+            "every weight is pruned, but at least one must be left: lower target_sparsity."
+        )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     layers = {
         name: {"macs": count, "weights": sizes[name], "sparsity": 1 - kept[name]}

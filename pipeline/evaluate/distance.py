@@ -1,4 +1,4 @@
-"""How far apart candidates lie in parameter space."""
+"""Pairwise distances and angles of candidates in parameter space."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -28,8 +28,8 @@ def distances(states: Sequence[State], names: Sequence[str]) -> dict[str, float]
 
     Args:
         states: at least two state dicts.
-        names: the parameters to measure over. Buffers do not belong here: BatchNorm's batch
-            counter alone would outweigh every weight.
+        names: the parameters to measure over, without buffers: BatchNorm's batch counter would
+            outweigh every weight.
 
     Returns:
         ``l2_mean``, ``l2_max``, and ``angle_mean_degrees``, ``angle_max_degrees`` in [0, 180].
@@ -47,16 +47,16 @@ def distances(states: Sequence[State], names: Sequence[str]) -> dict[str, float]
     zero = torch.zeros(())
     zeros = dict.fromkeys(names, zero)
     norms = [sqrt(_squared(state, zeros, names, (1, 0))) or 1.0 for state in states]
-    lengths, angles = [], []
+    l2, angles = [], []
     for i, j in combinations(range(len(states)), 2):
         a, b, unit = states[i], states[j], (1 / norms[i], 1 / norms[j])
-        lengths.append(sqrt(_squared(a, b, names, (1, -1))))
-        apart = sqrt(_squared(a, b, names, (unit[0], -unit[1])))
-        along = sqrt(_squared(a, b, names, unit))
-        angles.append(degrees(2 * atan2(apart, along)))
+        l2.append(sqrt(_squared(a, b, names, (1, -1))))
+        difference = sqrt(_squared(a, b, names, (unit[0], -unit[1])))
+        total = sqrt(_squared(a, b, names, unit))
+        angles.append(degrees(2 * atan2(difference, total)))
     return {
-        "l2_mean": sum(lengths) / len(lengths),
-        "l2_max": max(lengths),
+        "l2_mean": sum(l2) / len(l2),
+        "l2_max": max(l2),
         "angle_mean_degrees": sum(angles) / len(angles),
         "angle_max_degrees": max(angles),
     }

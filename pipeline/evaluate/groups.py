@@ -1,19 +1,85 @@
-"""Recall by group: whom a network serves worse than its accuracy says, and whom pruning costs."""
+"""Groups: recall of each group of examples, and its change from the dense to a pruned network."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
+from pipeline.data.base import Dataset, Groups, Split
 from pipeline.errors import UserError
-from pipeline.evaluate.intervals import paired, wilson
+from pipeline.evaluate.intervals import paired_interval, wilson_interval
+from pipeline.evaluate.metrics import accuracy, correct
 
 
-def group_recall(right: Tensor, groups: Tensor, names: Sequence[str]) -> dict[str, Any]:
-    """Return how many of each group's examples are classified right.
+def select_group_set(data: Dataset, name: str | None) -> tuple[str, Groups]:
+    """Return the group set ``name``; by default the first that is not the classes, else these.
+
+    Raises:
+        UserError: the data set has no such group set.
+    """
+    other_sets = [group_set for group_set in data.groups if group_set != "classes"]
+    name = name or (other_sets or ["classes"])[0]
+    if name not in data.groups:
+        raise UserError(
+            f"study.subgroups.groups is {name!r}, but {data.name} has {', '.join(data.groups)}: "
+            "name one of them, or leave it null"
+        )
+    return name, data.groups[name]
+
+
+def by_group(
+    part: str, scores: Tensor, split: Split, data: Dataset, groups: Groups
+) -> dict[str, Any]:
+    """Return the metrics of one split; their names begin with the split's.
 
     Args:
-        right: bool [N], the example is classified right.
+        part: the name of the split, "test" or "train".
+        scores: logits, float [N, K].
+        split: the split, with labels int64 [N].
+        data: the data set of the split.
+        groups: ``ids``, int64 [N], the group of each example.
+
+    Returns:
+        {part}_accuracy (micro top-1), {part}_macro_accuracy (the mean over classes),
+        {part}_group_mean (the mean over groups), {part}_worst_group, {part}_recall by group, and
+        {part}: the ``groups`` of `group_recall` by group and by class.
+    """
+    is_correct = correct(scores, split.labels)
+    by_class = group_recall(is_correct, split.labels, data.classes)
+    recalls = group_recall(is_correct, groups.ids, groups.names)
+    return {
+        f"{part}_accuracy": accuracy(scores, split.labels),
+        f"{part}_macro_accuracy": by_class["balanced"],
+        f"{part}_group_mean": recalls["balanced"],
+        f"{part}_worst_group": recalls["worst_recall"],
+        f"{part}_recall": {name: group["recall"] for name, group in recalls["groups"].items()},
+        part: {"groups": recalls["groups"], "classes": by_class["groups"]},
+    }
+
+
+def compare_with_dense(
+    dense: Tensor, scores: Tensor, split: Split, part: str, groups: Groups
+) -> dict[str, Any]:
+    """Return {part}_error_change, the change by group, and {part}_shift, all of `error_changes`.
+
+    Args:
+        dense: logits of the dense network, float [N, K].
+        scores: logits of the network that was pruned from it, float [N, K].
+        split: as in `by_group`.
+        part: as in `by_group`.
+        groups: as in `by_group`.
+    """
+    before, after = (correct(logits, split.labels) for logits in (dense, scores))
+    changes = error_changes(before, after, groups.ids, groups.names)
+    by_name = {name: group["change"] for name, group in changes.items()}
+    return {f"{part}_error_change": by_name, f"{part}_shift": changes}
+
+
+def group_recall(is_correct: Tensor, groups: Tensor, names: Sequence[str]) -> dict[str, Any]:
+    """Return the recall of each group, the fraction of its examples that is classified correctly.
+
+    Args:
+        is_correct: bool [N], True where the example is classified correctly.
         groups: int64 [N], each example's group, an index into ``names``.
         names: the groups' names.
 
@@ -23,67 +89,67 @@ def group_recall(right: Tensor, groups: Tensor, names: Sequence[str]) -> dict[st
         ``balanced``, the plain mean of the recalls (the paper's balanced accuracy).
 
     Raises:
-        UserError: there is not one group index an example, or one lies outside ``names``.
+        UserError: the examples do not have one group index in the range of ``names`` each.
 
     Source: paper, Appendix B.2.4 and Table 15.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for name, members in _members(right, groups, names).items():
+    recalls: dict[str, dict[str, Any]] = {}
+    for name, members in _members(is_correct, groups, names).items():
         n = int(members.sum())
-        recall = int(right[members].sum()) / n
-        low, high = wilson(recall, n)
-        found[name] = {"recall": recall, "n": n, "low": low, "high": high}
-    worst = min(found, key=lambda name: found[name]["recall"])
+        recall = int(is_correct[members].sum()) / n
+        low, high = wilson_interval(recall, n)
+        recalls[name] = {"recall": recall, "n": n, "low": low, "high": high}
+    worst = min(recalls, key=lambda name: recalls[name]["recall"])
     return {
-        "groups": found,
+        "groups": recalls,
         "worst_group": worst,
-        "worst_recall": found[worst]["recall"],
-        "balanced": sum(group["recall"] for group in found.values()) / len(found),
+        "worst_recall": recalls[worst]["recall"],
+        "balanced": sum(group["recall"] for group in recalls.values()) / len(recalls),
     }
 
 
 def error_changes(
     before: Tensor, after: Tensor, groups: Tensor, names: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """Return what changed in each group from one network to another, on the same examples.
+    """Return the change of each group's error from one network to another, on the same examples.
 
     change = (lost - gained) / n = error rate after - error rate before.
 
     Args:
-        before: bool [N], the first network, the dense one, classifies the example right.
-        after: bool [N], the second, pruned, one does.
-        groups: as of `group_recall`.
-        names: as of `group_recall`.
+        before: bool [N], True where the first (dense) network is correct.
+        after: bool [N], True where the second (pruned) network is correct.
+        groups: as in `group_recall`.
+        names: as in `group_recall`.
 
     Returns:
-        {name: {lost, gained, change, low, high}}: how many examples only the first has right, how
-        many only the second; the change with its 95 % interval.
+        {name: {lost, gained, change, low, high}}: the numbers of examples that only the first and
+        only the second network classifies correctly, and the change with its 95 % interval.
 
     Raises:
-        UserError: as of `group_recall`.
+        UserError: as in `group_recall`.
     """
-    found = {}
+    changes = {}
     for name, members in _members(after, groups, names).items():
         lost = int((before & ~after)[members].sum())
         gained = int((~before & after)[members].sum())
         n = int(members.sum())
-        low, high = paired(lost, gained, n)
-        found[name] = {
+        low, high = paired_interval(lost, gained, n)
+        changes[name] = {
             "lost": lost,
             "gained": gained,
             "change": (lost - gained) / n,
             "low": low,
             "high": high,
         }
-    return found
+    return changes
 
 
-def _members(right: Tensor, groups: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """Return bool [N] for each group that has examples: whose they are."""
-    if groups.shape != right.shape or int(groups.min()) < 0 or int(groups.max()) >= len(names):
+def _members(is_correct: Tensor, groups: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return bool [N] for each group that has examples, True for its members."""
+    if groups.shape != is_correct.shape or int(groups.min()) < 0 or int(groups.max()) >= len(names):
         raise UserError(
-            f"groups.safetensors does not give each of {len(right)} examples one of the "
+            f"groups.safetensors must give each of {len(is_correct)} examples one of the "
             f"{len(names)} groups {list(names)}: delete artifacts/data and run `dvc repro`."
         )
-    own = {name: groups == index for index, name in enumerate(names)}
-    return {name: members for name, members in own.items() if members.any()}
+    members = {name: groups == index for index, name in enumerate(names)}
+    return {name: rows for name, rows in members.items() if rows.any()}

@@ -1,4 +1,4 @@
-"""Intervals for shares of few examples: of one group, of a mean of groups, of a change."""
+"""Confidence intervals of fractions of few examples: of a group, a mean of groups, a change."""
 
 from collections.abc import Sequence
 from math import sqrt
@@ -7,52 +7,53 @@ from statistics import NormalDist
 CONFIDENCE = 0.95
 
 
-def wilson(share: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return Wilson's score interval of a ``share`` seen on ``n`` examples.
+def wilson_interval(fraction: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return Wilson's score interval of a ``fraction`` p of ``n`` examples.
 
     (p + z^2/2n -+ z sqrt(p (1 - p) / n + z^2/4n^2)) / (1 + z^2/n), z the normal quantile.
 
     Source: Wilson 1927, Probable Inference, the Law of Succession, and Statistical Inference.
     """
     z = _quantile(confidence)
-    centre = share + z * z / (2 * n)
-    half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    centre = fraction + z * z / (2 * n)
+    half = z * sqrt(fraction * (1 - fraction) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
     low, high = (centre - half) / scale, (centre + half) / scale
-    # The interval holds the share and lies in [0, 1]; rounding would break that at both ends.
-    return max(0.0, min(share, low)), min(1.0, max(share, high))
+    # Rounding must not break that the interval contains the fraction and lies in [0, 1].
+    return max(0.0, min(fraction, low)), min(1.0, max(fraction, high))
 
 
-def mean_of(
-    shares: Sequence[float], counts: Sequence[int], confidence: float = CONFIDENCE
+def mean_interval(
+    fractions: Sequence[float], counts: Sequence[int], confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """Return an interval of the plain mean of K shares, each seen on ``counts`` examples.
+    """Return an interval of the plain mean of K fractions p_k, of ``counts`` examples each.
 
     mean - sqrt(sum_k (p_k - l_k)^2) / K  to  mean + sqrt(sum_k (u_k - p_k)^2) / K, with Wilson's
-    (l_k, u_k) of each share: the variance of each side is recovered from its own interval, which
-    unlike p (1 - p) / n is not 0 where all of a few examples are right.
+    (l_k, u_k) of each fraction: the variance of each side comes from the interval, which unlike
+    p (1 - p) / n is not 0 where all of a few examples are correct.
 
     Source: Zou & Donner 2008, Construction of Confidence Limits about Effect Measures (MOVER).
     """
-    ends = [wilson(p, n, confidence) for p, n in zip(shares, counts, strict=True)]
-    mean = sum(shares) / len(shares)
-    below = sqrt(sum((p - low) ** 2 for p, (low, _) in zip(shares, ends, strict=True)))
-    above = sqrt(sum((high - p) ** 2 for p, (_, high) in zip(shares, ends, strict=True)))
-    return mean - below / len(shares), mean + above / len(shares)
+    ends = [wilson_interval(p, n, confidence) for p, n in zip(fractions, counts, strict=True)]
+    mean = sum(fractions) / len(fractions)
+    below = sqrt(sum((p - low) ** 2 for p, (low, _) in zip(fractions, ends, strict=True)))
+    above = sqrt(sum((high - p) ** 2 for p, (_, high) in zip(fractions, ends, strict=True)))
+    return mean - below / len(fractions), mean + above / len(fractions)
 
 
-def paired(
+def paired_interval(
     lost: float, gained: float, n: int, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
     """Return an interval of (lost - gained) / n, the change of an error rate on the same examples.
 
     With 1/2 added to each cell of the 2 x 2 table, b = lost + 1/2, c = gained + 1/2, N = n + 2:
-    (b - c) / N -+ z sqrt(b + c - (b - c)^2 / N) / N, cut to [-1, 1].
+    (b - c) / N -+ z sqrt(b + c - (b - c)^2 / N) / N, clipped to [-1, 1].
 
     Args:
-        lost: examples that were right before and are wrong now; a mean over networks is fine.
-        gained: examples that were wrong before and are right now.
-        n: all examples.
+        lost: number of examples that only the first network classifies correctly; a mean over
+            networks is allowed.
+        gained: number of examples that only the second network classifies correctly.
+        n: number of all examples.
         confidence: of the interval.
 
     Source: Agresti & Min 2005, Simple Improved Confidence Intervals for Comparing Matched

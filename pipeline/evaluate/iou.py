@@ -1,6 +1,6 @@
-"""How well predicted regions cover the true ones: pure functions of a confusion matrix [K, K].
+"""Intersection over union (IoU) from a confusion matrix C [K, K].
 
-Row k, column j counts the positions of class k that were predicted as j.
+C_kj is the number of positions of class k that were predicted as class j.
 """
 
 import torch
@@ -8,20 +8,20 @@ from torch import Tensor
 
 
 def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Return how often each class was predicted for each, int64 [N, K, K], one matrix an example.
+    """Return one confusion matrix an example, int64 [N, K, K].
 
     Args:
         predicted: int64 [N, ...] in 0..K-1.
-        labels: int64 [N, ...]; positions with a negative label are left out.
+        labels: int64 [N, ...]; positions with a negative label are not counted.
         classes: K.
     """
     count = len(labels)
     example = torch.arange(count, device=labels.device).view(-1, *[1] * (labels.ndim - 1))
     cell = (example * classes + labels) * classes + predicted
-    last = count * classes * classes  # where those that are left out are counted
+    last = count * classes * classes  # the cell of positions that are not counted
     cell = torch.where(labels >= 0, cell, last).flatten()
     cells = torch.zeros(last + 1, dtype=torch.int64, device=labels.device)
-    cells.scatter_add_(0, cell, torch.ones_like(cell))  # unlike bincount, without a look at it
+    cells.scatter_add_(0, cell, torch.ones_like(cell))  # unlike bincount, without a wait for a GPU
     return cells[:last].view(count, classes, classes)
 
 
@@ -30,7 +30,7 @@ def iou(confusion: Tensor) -> Tensor:
 
         IoU_k = C_kk / (sum_j C_kj + sum_j C_jk - C_kk)
 
-    It is NaN for a class that is neither in the truth nor in the prediction.
+    NaN for a class that is neither in the labels nor in the prediction.
     Arguments: confusion, counts [..., K, K]. Source: Everingham et al. 2015, Section 4.
     """
     counts = confusion.double()
@@ -39,5 +39,5 @@ def iou(confusion: Tensor) -> Tensor:
 
 
 def mean_iou(confusion: Tensor) -> Tensor:
-    """Return the mean of `iou` over the classes that are in the truth or the prediction [...]."""
+    """Return the mean of `iou` over the classes in the labels or the prediction, [...]."""
     return iou(confusion).nanmean(-1)

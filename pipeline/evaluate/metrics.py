@@ -1,6 +1,6 @@
-"""What a classifier is worth: pure functions of its logits [N, K] and the true labels [N].
+"""Metrics of a classifier from its logits [N, K] and the labels [N].
 
-Every mean counts examples, not batches; sums are float64. Shares and recalls lie in [0, 1].
+Means are over examples, not batches; sums are float64. Fractions and recalls are in [0, 1].
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 
 
 def correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return bool [N]: the largest logit is the label's (the first of equal ones is taken).
+    """Return bool [N], True where the largest logit (the first of equal ones) is the label's.
 
     Args:
         logits: float [N, K].
@@ -21,19 +21,19 @@ def correct(logits: Tensor, labels: Tensor) -> Tensor:
 
     Raises:
         UserError: a logit is NaN or infinite.
-        ValueError: the shapes do not fit, or there is no example.
+        ValueError: the shapes do not match, or there is no example.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
         raise ValueError(f"logits {tuple(logits.shape)} do not fit labels {tuple(labels.shape)}")
-    refuse_diverged(finite=bool(torch.isfinite(logits).all()))
+    check_finite(finite=bool(torch.isfinite(logits).all()))
     return logits.argmax(1) == labels
 
 
-def refuse_diverged(*, finite: bool) -> None:
+def check_finite(*, finite: bool) -> None:
     """Refuse logits that are not all ``finite``.
 
     Raises:
-        UserError: a logit is NaN or infinite.
+        UserError: ``finite`` is False.
     """
     if not finite:
         raise UserError(
@@ -55,8 +55,8 @@ def loss(logits: Tensor, labels: Tensor) -> float:
 def ensemble(members: Sequence[Tensor]) -> Tensor:
     """Return log((1/m) sum_j softmax(logits_j)) [N, K], the prediction ensemble's logits.
 
-    Its softmax is the mean of the members' softmax outputs, so that every metric here scores the
-    ensemble against the true labels as it would one network.
+    Its softmax is the mean of the members' softmax outputs, so that the metrics here apply to the
+    ensemble as to one network.
 
     Raises:
         ValueError: there is no member.

@@ -1,4 +1,4 @@
-"""What a long evaluation has found so far, in a file that outlives its stage."""
+"""Partial results of a long evaluation, in a file that survives an interrupted stage."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,41 +11,41 @@ from pipeline.storage.atomic_files import read_json, write_json
 
 
 class PartialResults:
-    """How many images were right, of how many, by corruption and severity.
+    """Numbers of correct and of all images, by cell: a corruption and a severity.
 
-    Each cell is written, atomically, as soon as it is known; None as the ``path`` keeps them in
-    memory. A file that cannot be read counts as none.
+    Each cell is written at once and atomically to ``path``; without a path they stay in memory. An
+    unreadable file is ignored.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
-        self.found: dict[str, list[int]] = {}
+        self.counts: dict[str, list[int]] = {}
         if path is not None and path.exists():
             try:
-                self.found = read_json(path)
+                self.counts = read_json(path)
             except UserError:
-                self.found = {}
+                self.counts = {}
 
     def __contains__(self, cell: tuple[str, int]) -> bool:
-        return _name(cell) in self.found
+        return _name(cell) in self.counts
 
-    def enter(self, cell: tuple[str, int], right: int, images: int) -> None:
-        """Remember a cell."""
-        self.found[_name(cell)] = [right, images]
+    def add(self, cell: tuple[str, int], correct: int, images: int) -> None:
+        """Add the counts of a cell."""
+        self.counts[_name(cell)] = [correct, images]
         if self.path is not None:
-            write_json(self.path, self.found)
+            write_json(self.path, self.counts)
 
     def images(self, cell: tuple[str, int]) -> int:
-        """Return how many images a cell has."""
-        return self.found[_name(cell)][1]
+        """Return the number of images of a cell."""
+        return self.counts[_name(cell)][1]
 
     def accuracy(self, cell: tuple[str, int]) -> float:
-        """Return the share that was right."""
-        right, images = self.found[_name(cell)]
-        return right / images
+        """Return the accuracy of a cell."""
+        correct, images = self.counts[_name(cell)]
+        return correct / images
 
-    def forget(self) -> None:
-        """Remove the file: the result stands elsewhere."""
+    def delete(self) -> None:
+        """Delete the file."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
@@ -55,26 +55,26 @@ def _name(cell: tuple[str, int]) -> str:
 
 
 def side_file(out: Path, read: Sequence[Path], device: torch.device) -> Path:
-    """Return where a stage keeps what it has found before ``out`` is whole.
+    """Return the file for a stage's partial results until ``out`` is complete.
 
-    DVC clears ``out`` before the stage runs, so the file lies beside it, in ``.unfinished``. Its
-    name is a hash of all that could change a bit of the result: the content of the files in
-    ``read``, of its folders the names, sizes and times of what is in them, the project's code,
-    PyTorch, its device and its threads. Whatever differs starts another file.
+    DVC clears ``out`` before the stage runs, so the file is in the folder ``.unfinished`` beside
+    it. Its name is a hash of everything that could change a bit of the result: the content of the
+    files in ``read``; names, sizes and times of the files in its folders; the project's code;
+    PyTorch's version, device and number of threads. Any change starts a new file.
     """
-    seal = hashlib.sha256()
+    key = hashlib.sha256()
     for path in read:
         if path.is_dir():
             for file in sorted(path.iterdir()):
                 info = file.stat()
-                seal.update(f"{file.name} {info.st_size} {info.st_mtime_ns}\n".encode())
+                key.update(f"{file.name} {info.st_size} {info.st_mtime_ns}\n".encode())
         else:
-            seal.update(_content(path))
+            key.update(_content(path))
     code = Path(__file__).parent.parent
     for source in sorted(code.rglob("*.py")):
-        seal.update(f"{source.relative_to(code)}\n".encode() + _content(source))
-    seal.update(f"{torch.__version__} {device.type} {torch.get_num_threads()}".encode())
-    return out.parent / ".unfinished" / f"{seal.hexdigest()[:32]}.json"
+        key.update(f"{source.relative_to(code)}\n".encode() + _content(source))
+    key.update(f"{torch.__version__} {device.type} {torch.get_num_threads()}".encode())
+    return out.parent / ".unfinished" / f"{key.hexdigest()[:32]}.json"
 
 
 def _content(path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""What a segmentation network is worth: its overlap with the truth, by class, with intervals."""
+"""Evaluation of a segmentation network: IoU by class, with intervals."""
 
 from math import isnan
 from typing import Any
@@ -15,16 +15,16 @@ RESAMPLES = 1000
 def summary(
     predictions: Tensor, split: Split, data: Dataset, *, groups: bool = True
 ) -> dict[str, Any]:
-    """Return everything that the evaluation of the test split reports.
+    """Return the metrics of the test split.
 
     Args:
         predictions: counts and losses, float64 [N, K, K + 1] (pipeline/tasks/segmentation.py).
         split: the test split.
-        data: the data set that it is of.
-        groups: without effect: the classes are counted always, and there are no other groups.
+        data: the data set of the split.
+        groups: without effect; classes are always counted, and there are no other groups.
 
     Returns:
-        test_mean_iou, test_accuracy (the share of the pixels that are right), test_loss,
+        test_mean_iou, test_accuracy (the fraction of correct pixels), test_loss,
         test_examples, worst_class (an IoU), worst_class_name, and groups {"class": class_overlap}.
     """
     del groups
@@ -45,16 +45,16 @@ def summary(
 def class_overlap(counts: Tensor, names: tuple[str, ...]) -> dict[str, Any]:
     """Return the IoU of every class, with a 95 % interval from 1,000 resamplings of the images.
 
-    Pixels of one image are alike, so it is whole images that are drawn, N of N with replacement
-    and always the same draws; the interval spans the 2.5 % and 97.5 % quantiles of their IoUs.
+    Pixels of one image are correlated, so whole images are drawn, N of N with replacement, with a
+    fixed seed; the interval is from the 2.5 % to the 97.5 % quantile of the resampled IoUs.
 
     Args:
         counts: the confusion matrix of each image, float64 [N, K, K].
         names: the K classes.
 
     Returns:
-        ``groups`` {name: {iou, n, low, high}}, n images of the truth holding it, without the
-        classes that are neither in the truth nor in the prediction; ``worst_group`` (the first of
+        ``groups`` {name: {iou, n, low, high}}, n the number of images with the class, without the
+        classes that are neither in the labels nor in the prediction; ``worst_group`` (the first of
         equal ones) and its ``worst_iou``.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, Section 13.3.
@@ -67,10 +67,10 @@ def class_overlap(counts: Tensor, names: tuple[str, ...]) -> dict[str, Any]:
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
     low, high = resampled.nanquantile(ends, dim=0).tolist()
     images = (counts.sum(2) > 0).sum(0).tolist()
-    found = {
+    by_class = {
         name: {"iou": value, "n": images[k], "low": low[k], "high": high[k]}
         for k, (name, value) in enumerate(zip(names, iou(counts.sum(0)).tolist(), strict=True))
         if not isnan(value)
     }
-    worst = min(found, key=lambda name: found[name]["iou"])
-    return {"groups": found, "worst_group": worst, "worst_iou": found[worst]["iou"]}
+    worst = min(by_class, key=lambda name: by_class[name]["iou"])
+    return {"groups": by_class, "worst_group": worst, "worst_iou": by_class[worst]["iou"]}

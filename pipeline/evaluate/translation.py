@@ -1,11 +1,11 @@
-"""What a translator is worth: BLEU on text, and how well it predicts the references' tokens."""
+"""Evaluation of a translation model: BLEU on text, accuracy and loss on the references' tokens."""
 
 from typing import Any
 
 from torch import Tensor
 
 from pipeline.data.base import IGNORE, Dataset, Split
-from pipeline.evaluate.bleu import of_split
+from pipeline.evaluate.bleu import split_bleu
 
 
 def summary(
@@ -15,20 +15,20 @@ def summary(
     *,
     groups: bool = True,  # noqa: ARG001
 ) -> dict[str, Any]:
-    """Return everything that the evaluation of the test split reports.
+    """Return the metrics of the test split.
 
     Args:
-        predictions: what the task keeps, float [N, 3, L] (pipeline/tasks/translation.py).
+        predictions: the task's predictions, float [N, 3, L] (pipeline/tasks/translation.py).
         split: the test split, with reference text.
-        data: the data set that it is of, with the vocabulary.
-        groups: sentences are in none.
+        data: the data set of the split, with the vocabulary.
+        groups: without effect; sentences have no groups.
 
     Returns:
         test_bleu, in [0, 1]; test_bleu_signature and test_brevity_penalty, as sacrebleu gives them;
-        test_accuracy, the share of the reference tokens that score highest given those
+        test_accuracy, the fraction of the reference tokens that score highest given the tokens
         before; test_loss, their mean cross-entropy; test_examples, the number of sentences.
     """
-    result = of_split(predictions[:, 0], split, data)
+    result = split_bleu(predictions[:, 0], split, data)
     counted = split.labels != IGNORE
     return {
         "test_bleu": result.score,

@@ -14,7 +14,7 @@ WEIGHTS = "Single weights, ranked by prune.criterion and spread over layers by p
 def choices() -> dict[str, dict[str, str]]:
     """Return the names that each key takes, and the first line about each."""
     return {
-        "merge, how sms averages": rules.about(),
+        "merge, how sms averages": rules.descriptions(),
         "prune.criterion": _members("criteria"),
         "prune.allocation": _members("allocations"),
         "prune.structure": {"filters": _line("prune/filters.py"), "weights": WEIGHTS},

@@ -126,7 +126,7 @@ class Planner(Ledger):
 
         It is the method's own of this phase; of several of one phase, all but one need a ``name``.
         """
-        asked = rules.asks(rule)
+        asked = rules.required_inputs(rule)
         if not self.can_merge(rule):
             raise UserError(
                 f"merge: {rule} learns from the dense network's logits, which are kept of "
@@ -147,7 +147,8 @@ class Planner(Ledger):
 
     def can_merge(self, rule: str) -> bool:
         """Return whether the task keeps what ``rule`` asks for: only classifiers keep logits."""
-        return self.settings.task == "classification" or "distillation" not in rules.asks(rule)
+        asked = rules.required_inputs(rule)
+        return self.settings.task == "classification" or "distillation" not in asked
 
     def reprune(
         self,

@@ -20,10 +20,10 @@ PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weigh
 def prunable(model: nn.Module) -> list[str]:
     """Return the names of the prunable weights in model order.
 
-    These are the weights of every convolution and linear layer, the stem, the shortcuts and the
-    classifier included, and the projections of nn.MultiheadAttention. Biases, normalisation
-    parameters, embeddings, tokens and positions stay dense: they are few and cost much when
-    pruned. So does a classifier that shares its weight with an embedding.
+    These are the weights of every convolution and linear layer, including stem, shortcuts and
+    classifier, and the projections of nn.MultiheadAttention. Biases, normalisation parameters,
+    embeddings, tokens and positions stay dense: they are few, and pruning them costs accuracy. A
+    classifier that shares its weight with an embedding stays dense too.
 
     Source: Sparse Model Soups, appendix A.2 (after Evci et al. 2020; Dettmers & Zettlemoyer 2019).
     """
@@ -40,11 +40,11 @@ def prunable(model: nn.Module) -> list[str]:
 
 
 def check_network(model: nn.Module, example: Tensor) -> None:
-    """Refuse a network that cannot be run on ``example``, or multiplies by what is not prunable.
+    """Refuse a network that cannot run on ``example`` or multiplies by a parameter not prunable.
 
     Args:
-        model: the network, on the CPU; it is left as it was.
-        example: one stored example, as of `macs`.
+        model: the network, on the CPU, left unchanged.
+        example: one stored example, as in `macs`.
 
     Raises:
         UserError: in either case.

@@ -1,16 +1,16 @@
-"""IMP-RePrune: the average of independently pruned models, which must be pruned once more.
+"""IMP-RePrune: the average of independently pruned models, pruned once more to their sparsity.
 
-Their masks have diverged, so the average keeps a weight wherever one of them does and is denser
-than they are: average, then prune (pipeline.prune.apply.prune) back to the sparsity. The paper
-compares with Yin et al.'s CIA and CAA too, which, as we read them, differ in what a pruned weight
-counts as:
+The masks differ, so the average keeps every weight that one of the models keeps and is denser than
+each: average, then prune again (pipeline.prune.apply.prune). The paper also compares with the
+averages CIA and CAA of Yin et al., which, as we read them, treat a pruned weight differently:
 
-    cia  connectivity-independent: a zero, so the average is the mean, and a weight that few models
-         keep is pulled towards zero and is pruned first
-    caa  connectivity-aware: nothing, so the average of each weight is over the models that keep it
+    cia  connectivity-independent: it counts as zero, so the average is the mean, and a weight that
+         few models keep is drawn to zero and pruned first
+    caa  connectivity-aware: it does not count, so a weight is averaged over the models that keep it
 
-Yin et al.'s code (github.com/luuyin/Sup-tickets) averages the tickets of one training run one by
-one, zeros counted, and prunes after each by global magnitude; here the m runs are there at once.
+Yin et al.'s code (github.com/luuyin/Sup-tickets) averages the tickets of one training run one after
+another, zeros counted, and prunes by global magnitude after each. Here all m runs are averaged at
+once.
 """
 
 from collections.abc import Sequence
@@ -32,16 +32,16 @@ def average_union(
 
         cia: w = (w_1 + ... + w_m) / m        caa: w = (w_1 + ... + w_m) / |{i : mask_i keeps w}|
 
-    A run that has no mask for a weight keeps it; what no mask covers is averaged over all runs.
-    Where whole filters are gone, masks cover biases and BatchNorm too, which caa averages alike.
+    A run without a mask for a weight keeps it; tensors without any mask are averaged over all runs.
+    Where whole filters are pruned, masks cover biases and BatchNorm too, and caa applies to them.
 
     Args:
-        runs: pruned models; they are not changed.
+        runs: pruned models, left unchanged.
         names: the prunable weights in model order (pipeline.prune.prunable.prunable).
         average: one of `AVERAGES`.
 
     Raises:
-        UserError: no run, or runs with other keys, shapes or dtypes.
+        UserError: no run, or runs with different keys, shapes or dtypes.
 
     Source: Sparse Model Soups, section 3.1 (IMP-RePrune); Yin et al. 2022b (Sup-tickets).
     """

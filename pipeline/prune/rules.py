@@ -1,11 +1,11 @@
-"""Finding a criterion or an allocation by the name a user writes in params.yaml.
+"""Pruning rules by name: criteria and allocations, as params.yaml names them.
 
-To add one, write one file with the room's function, and its test; nothing else changes.
+To add one, write one file with the function of its folder, and a test.
 
-    criteria/NAME.py     scores(weights) -> scores: what is smallest is pruned first
-    allocations/NAME.py  masks(scores, sparsity, alive) -> masks: how many each layer loses
+    criteria/NAME.py     scores(weights) -> scores; the smallest are pruned first
+    allocations/NAME.py  masks(scores, sparsity, alive) -> masks, which set each layer's sparsity
 
-An allocation that draws at random takes a ``seed`` as well, and stands in `SEEDED`.
+An allocation that draws at random also takes a ``seed`` and is listed in `SEEDED`.
 """
 
 from functools import partial
@@ -28,30 +28,30 @@ SINGULAR = {"criteria": "criterion", "allocations": "allocation"}
 SEEDED = ("random",)
 
 
-def names(room: str) -> list[str]:
-    """Return the names in ``room`` ("criteria" or "allocations"), sorted."""
-    return registry.names(f"prune/{room}")
+def names(folder: str) -> list[str]:
+    """Return the names in ``folder`` ("criteria" or "allocations"), sorted."""
+    return registry.names(f"prune/{folder}")
 
 
-def module_name(room: str, name: str) -> str:
-    """Return the dotted module behind ``name``, without importing it.
+def module_name(folder: str, name: str) -> str:
+    """Return the dotted module of the rule ``name``, without importing it.
 
     Raises:
-        UserError: no such file in the room.
+        UserError: the folder has no such file.
     """
-    return registry.module_name(f"prune/{room}", name, f"prune.{SINGULAR[room]}")
+    return registry.module_name(f"prune/{folder}", name, f"prune.{SINGULAR[folder]}")
 
 
-def load(room: str, name: str) -> ModuleType:
-    """Import the module behind ``name``."""
-    return import_module(module_name(room, name))
+def load(folder: str, name: str) -> ModuleType:
+    """Import the module of the rule ``name``."""
+    return import_module(module_name(folder, name))
 
 
 def allocation(name: str, seed: int | None = None) -> "Allocation":
-    """Return the function of the allocation ``name``, its seed filled in.
+    """Return the function of the allocation ``name``, with its seed bound.
 
     Raises:
-        UserError: no such allocation, or one that draws at random and has no ``seed``.
+        UserError: the allocation does not exist, or draws at random and ``seed`` is missing.
     """
     module = load("allocations", name)
     if name in SEEDED:

@@ -1,11 +1,16 @@
-"""Exact selection of the largest scores among tens of millions, without sorting them.
+"""Top-k selection: exact masks of the largest scores among tens of millions, without a sort.
 
-The bits of non-negative floats, read as integers, are in the order of the floats. So two
-histograms of 65,536 bins, over the high and then the low half of the bits, find the k-th
-smallest score exactly: O(n) time, and no memory beyond one integer a weight.
+The bits of a non-negative float, read as an integer, have the order of the floats, so the k-th
+smallest score t is found exactly from the bits of the keys:
+
+    CPU   two histograms of 65,536 bins, over the high and then the low half of the bits
+    GPU   bit by bit from the highest: the bit of t is 1 if fewer than k keys lie below t with it.
+          31 counts that stay on the GPU, so that the host does not wait for them
+
+Both take O(n) time and give the same masks.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -13,12 +18,14 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.rounding import round_fraction
 
+KEY_BITS = 31  # of an int32 that is not negative
 HALF = 16  # bits
 BINS = 1 << HALF
+CHUNK = 1 << 18  # keys that fit a processor's cache with their temporaries
 
 
 def keep_largest(
-    scores: Mapping[str, Tensor], sparsity: float, alive: Mapping[str, Tensor]
+    scores: Mapping[str, Tensor], sparsity: float, alive: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
     """Return masks that are False at the k smallest of all n scores, k = floor(s * n + 1/2).
 
@@ -29,7 +36,8 @@ def keep_largest(
     Args:
         scores: float32, non-negative, no NaN, any shapes.
         sparsity: s, a fraction in [0, 1].
-        alive: bool, the scores' names and shapes, True where a weight still stands.
+        alive: bool, the scores' names and shapes, True where a weight is not pruned yet; by
+            default everywhere.
 
     Returns:
         bool masks, True where a weight is kept.
@@ -37,7 +45,11 @@ def keep_largest(
     Raises:
         UserError: more than k weights are pruned already.
     """
-    return prune_smallest(scores, pruned_count(sparsity, alive), alive)
+    if alive is None:
+        pruned = round_fraction(sparsity, sum(score.numel() for score in scores.values()))
+    else:
+        pruned = pruned_count(sparsity, alive)
+    return prune_smallest(scores, pruned, alive)
 
 
 def pruned_count(sparsity: float, alive: Mapping[str, Tensor]) -> int:
@@ -59,41 +71,47 @@ def pruned_count(sparsity: float, alive: Mapping[str, Tensor]) -> int:
 
 
 def prune_smallest(
-    scores: Mapping[str, Tensor], pruned: int, alive: Mapping[str, Tensor]
+    scores: Mapping[str, Tensor], pruned: int, alive: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """Return the masks of `keep_largest` for a count, which is no less than what is pruned."""
-    keys = {name: _key(score, alive[name]) for name, score in scores.items()}
-    threshold, ties = _rank(keys.values(), pruned)
-    masks = {}
-    for name, key in keys.items():
-        mask = key >= threshold
-        if ties:
-            equal = (key == threshold).view(-1).nonzero().view(-1)[:ties]
-            mask.view(-1)[equal] = False
-            ties -= len(equal)
-        masks[name] = mask
-    return masks
+    """Return the masks of `keep_largest` for a count, at least the number pruned already."""
+    # Keys in the order of the scores: 0 where dead, at least 1 where alive.
+    keys = torch.cat([score.reshape(-1) for score in scores.values()]).view(torch.int32).add_(1)
+    if alive is not None:
+        keys.masked_fill_(~torch.cat([alive[name].reshape(-1) for name in scores]), 0)
+    mask = _select_by_bits(keys, pruned) if keys.is_cuda else _select_by_histograms(keys, pruned)
+    parts = torch.split(mask, [score.numel() for score in scores.values()])
+    return {name: part.view(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
 
 
-def _key(score: Tensor, alive: Tensor) -> Tensor:
-    """Return int32 keys in the order of the scores: 0 where dead, at least 1 where alive."""
-    return (score.contiguous().view(torch.int32) + 1).masked_fill_(~alive, 0)
+def _select_by_bits(keys: Tensor, k: int) -> Tensor:
+    """Return a mask that is False at the k smallest of the keys [n]; the host reads no number."""
+    threshold = keys.new_zeros(())
+    for bit in reversed(range(KEY_BITS)):
+        higher = threshold + (1 << bit)
+        threshold = torch.where((keys < higher).sum() < k, higher, threshold)
+    ties = k - (keys < threshold).sum()  # how many keys equal to the threshold are pruned
+    equal = keys == threshold
+    return (keys > threshold) | (equal & (equal.cumsum(0) > ties))
 
 
-def _rank(keys: Iterable[Tensor], k: int) -> tuple[int, int]:
-    """Return the k-th smallest key (k counts from 1) and how many keys equal to it are pruned."""
+def _select_by_histograms(keys: Tensor, k: int) -> Tensor:
+    """Return the same mask by two histograms of the keys' bits."""
     if k == 0:
-        return 0, 0
-    keys = list(keys)
-    high, k = _bin(keys, lambda key: key >> HALF, k)
-    low, k = _bin(keys, lambda key: key[(key >> HALF) == high] & (BINS - 1), k)
-    return (high << HALF) + low, k
+        return torch.ones_like(keys, dtype=torch.bool)
+    chunks = torch.split(keys, CHUNK)
+    high, ties = _bin((chunk >> HALF for chunk in chunks), k)
+    low, ties = _bin((chunk[(chunk >> HALF) == high] & (BINS - 1) for chunk in chunks), ties)
+    threshold = (high << HALF) + low
+    mask = keys >= threshold
+    mask[(keys == threshold).nonzero().view(-1)[:ties]] = False
+    return mask
 
 
-def _bin(keys: Iterable[Tensor], part: Callable[[Tensor], Tensor], k: int) -> tuple[int, int]:
-    """Return the bin of ``part`` that holds the k-th smallest, and its rank within that bin."""
-    counts = [torch.bincount(part(key).view(-1), minlength=BINS) for key in keys]
-    total = torch.stack(counts).sum(0)  # on the device of the keys
-    below = total.cumsum(0)
+def _bin(parts: Iterable[Tensor], k: int) -> tuple[int, int]:
+    """Return the value in [0, BINS) of the k-th smallest part, and its rank among those equal."""
+    counts = torch.zeros(BINS, dtype=torch.int64)
+    for part in parts:
+        counts += torch.bincount(part, minlength=BINS)
+    below = counts.cumsum(0)
     index = int(torch.searchsorted(below, k))
-    return index, k - int(below[index] - total[index])
+    return index, k - int(below[index] - counts[index])

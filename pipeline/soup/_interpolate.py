@@ -1,55 +1,37 @@
-"""The straight line between two networks, and the barrier of the loss along it."""
+"""Interpolation coefficients between two networks, and the loss barrier along the segment.
 
-from collections.abc import Mapping, Sequence
+A point of the segment is (1 - a) w_1 + a w_2 (pipeline.averaging.weighted_sum), a in [0, 1].
+"""
 
-from torch import Tensor
+from collections.abc import Sequence
 
 from pipeline.errors import UserError
 
 
 def grid(points: int) -> list[float]:
-    """Return ``points`` shares a = 0, ..., 1 at equal distances.
+    """Return ``points`` equidistant coefficients a = 0, ..., 1.
 
     Raises:
-        UserError: fewer than three, which would leave out the way between.
+        UserError: fewer than three points, which are only the two ends.
     """
     if points < 3:
         raise UserError(f"points is {points}: give at least 3, two of which are the ends.")
     return [index / (points - 1) for index in range(points)]
 
 
-def between(
-    first: Mapping[str, Tensor], second: Mapping[str, Tensor], a: float
-) -> dict[str, Tensor]:
-    """Return (1 - a) w_1 + a w_2, tensor by tensor, in float64 and cast back.
+def barrier(coefficients: Sequence[float], losses: Sequence[float]) -> float:
+    """Return max_a [ L(a) - ((1 - a) L(0) + a L(1)) ], the largest excess over the chord.
 
-    A weight is 0 on the whole way where it is 0 at both ends, so that candidates of one mask keep
-    it. Integer buffers are the first one's; BatchNorm's statistics must be re-estimated.
+    It is at least 0, since the ends lie on the chord.
 
     Args:
-        first: the state dict at a = 0.
-        second: the state dict at a = 1, of equal keys, shapes and dtypes.
-        a: the share of the second, in [0, 1].
-    """
-    return {
-        name: ((1 - a) * one.double() + a * second[name].double()).to(one.dtype)
-        if one.is_floating_point()
-        else one
-        for name, one in first.items()
-    }
-
-
-def barrier(shares: Sequence[float], values: Sequence[float]) -> float:
-    """Return max_a [ L(a) - ((1 - a) L(0) + a L(1)) ], the height above the line between the ends.
-
-    It is 0 where the loss lies nowhere above that line, for the ends lie on it.
-
-    Args:
-        shares: a, rising from 0 to 1.
-        values: L(a), a loss or an error, at each.
+        coefficients: a, rising from 0 to 1.
+        losses: L(a), a loss or an error, at each.
 
     Source: Frankle et al. 2020, section 2 (error barrier), with the ends' mean replaced by the
-        line between them, as Entezari et al. 2022, Definition 1.
+        chord, as Entezari et al. 2022, Definition 1.
     """
-    start, end = values[0], values[-1]
-    return max(value - ((1 - a) * start + a * end) for a, value in zip(shares, values, strict=True))
+    start, end = losses[0], losses[-1]
+    return max(
+        loss - ((1 - a) * start + a * end) for a, loss in zip(coefficients, losses, strict=True)
+    )

@@ -1,11 +1,11 @@
-"""Finding a merge rule by the name a user writes in params.yaml, and what it has to be given.
+"""Merge rules by name: ``greedy`` in params.yaml is pipeline/soup/greedy.py.
 
 To add a rule, write one file with a function
 
     merge(candidates, *, ...) -> Soup
 
-whose keyword arguments name what it needs beside the candidates. pipeline/stagekit/merge_inputs.py
-says what there is; nothing is read or computed that no rule asks for.
+whose keyword arguments name its further inputs. pipeline/stagekit/merge_inputs.py lists the inputs
+that exist; an input is read or computed only if the rule names it.
 """
 
 import ast
@@ -21,7 +21,7 @@ def names() -> list[str]:
 
 
 def module_name(name: str) -> str:
-    """Return the dotted module behind ``name``, without importing it.
+    """Return the dotted module of the rule ``name``, without importing it.
 
     Raises:
         UserError: there is no such rule.
@@ -29,21 +29,21 @@ def module_name(name: str) -> str:
     return registry.module_name("soup", name, "merge")
 
 
-def asks(name: str) -> list[str]:
-    """Return what a rule's ``merge`` must be given, read off its file: planning needs no torch."""
+def required_inputs(name: str) -> list[str]:
+    """Return the keyword arguments of a rule's ``merge``, read without importing torch."""
     for node in _parsed(name).body:
         if isinstance(node, ast.FunctionDef) and node.name == "merge":
             return [argument.arg for argument in node.args.kwonlyargs]
     raise AssertionError(f"{module_name(name)} has no function merge")
 
 
-def about() -> dict[str, str]:
-    """Return the first line of what each rule is, by name."""
+def descriptions() -> dict[str, str]:
+    """Return the first docstring line of every rule, by name."""
     return {name: (ast.get_docstring(_parsed(name)) or "").partition("\n")[0] for name in names()}
 
 
 def load(name: str) -> ModuleType:
-    """Import the module behind ``name``."""
+    """Import the module of the rule ``name``."""
     return importlib.import_module(module_name(name))
 
 

@@ -1,4 +1,4 @@
-"""LearnedSoup whose predictions are nearest the dense model's (the paper, appendix A.2)."""
+"""Distilled soup: the convex combination of least distillation loss (the paper, appendix A.2)."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ def merge(candidates: Sequence[Checkpoint], *, distillation: Objective) -> Soup:
 
         L = -(1/N) sum_n sum_k p_nk log softmax(f_theta(x_n))_k,   p = softmax(f_dense(x))
 
-    over the validation images, whose labels are not used; otherwise as `learned.merge`.
+    over the validation images, without their labels; otherwise as `learned.merge`.
 
     Raises:
         UserError: as `uniform.merge`.

@@ -1,4 +1,4 @@
-"""Model Stock: from the parent to the mean as far as candidates agree (Jang et al., 2024)."""
+"""Model Stock: between parent and mean, by the angle of the candidates (Jang et al., 2024)."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -7,28 +7,28 @@ import torch
 from torch import Tensor
 
 from pipeline.averaging import check, check_parent
-from pipeline.soup.base import Soup, mixture
+from pipeline.soup.base import Soup, weighted_average
 from pipeline.soup.uniform import average
 from pipeline.storage.checkpoint import Checkpoint
 
-SMALL = 2**16  # weights; a tensor of no more is taken as a whole
+SMALL = 2**16  # weights; a tensor of at most so many is not split
 
 
 def merge(
     candidates: Sequence[Checkpoint], *, parent: Checkpoint, parameters: Sequence[str]
 ) -> Soup:
-    """Return the point nearest the centre of all models that retraining could have given.
+    """Return the estimated centre of all models that retraining could give.
 
         theta = t (theta_1 + ... + theta_m) / m + (1 - t) theta_parent
         t = m cos / (1 + (m - 1) cos)
 
-    where cos is the mean cosine, at least 0, of the angles between theta_i - theta_parent and
-    theta_j - theta_parent over all pairs. It needs no data, and two candidates are enough.
+    cos is the mean cosine, clipped at 0, of the angles between theta_i - theta_parent and
+    theta_j - theta_parent over all pairs. The rule needs no data and at least two candidates.
 
     Args:
         candidates: at least two, retrained from ``parent``.
         parent: the pruned model, which has the candidates' mask.
-        parameters: the names of the tensors that are trained; the angle is theirs.
+        parameters: the names of the trained tensors, over which the angle is taken.
 
     Raises:
         UserError: as `uniform.merge`, or a parent that does not fit.
@@ -42,16 +42,16 @@ def merge(
     cos = cosine(sum(inner.values(), torch.zeros(m, m, dtype=torch.float64)))
     t = ratio(cos, m)
     trials = tuple({"tensor": name, "cosine": cosine(each)} for name, each in inner.items())
-    why = (
+    reason = (
         f"all {m} candidates alike, {t:.4f} of the way from the pruned parent to their mean, "
         f"because the mean cosine between their ways is {cos:.4f}"
     )
-    checkpoint = mixture([average(candidates), parent], [t, 1 - t])
-    return Soup(checkpoint, (t / m,) * m, why, trials, anchor=1 - t)
+    checkpoint = weighted_average([average(candidates), parent], [t, 1 - t])
+    return Soup(checkpoint, (t / m,) * m, reason, trials, parent_weight=1 - t)
 
 
 def ratio(cos: float, m: int) -> float:
-    """Return t = m cos / (1 + (m - 1) cos): 0 for orthogonal ways, 1 for parallel ones."""
+    """Return t = m cos / (1 + (m - 1) cos): 0 for orthogonal differences, 1 for parallel ones."""
     cos = min(max(cos, 0.0), 1.0)
     return m * cos / (1 + (m - 1) * cos)
 
@@ -61,8 +61,8 @@ def inner_products(
 ) -> dict[str, Tensor]:
     """Return <theta_i - theta_parent, theta_j - theta_parent> of each tensor, float64 [m, m].
 
-    Of a tensor that is a large part of the network some weights are taken at a time, so that the
-    differences of all candidates together need the memory of one network in float64.
+    Large tensors are processed in slices, so that the differences of all candidates together take
+    the memory of one network in float64.
     """
     m = len(candidates)
     total = sum(parent.state[name].numel() for name in parameters)
@@ -73,17 +73,17 @@ def inner_products(
         inner[name] = torch.zeros(m, m, dtype=torch.float64)
         for part in range(0, len(start), step):
             rows = slice(part, part + step)
-            ways = start.new_empty(m, len(start[rows]))
-            for way, each in zip(ways, candidates, strict=True):
-                way.copy_(each.state[name].flatten()[rows]).sub_(start[rows])
-            inner[name] += ways @ ways.T
+            differences = start.new_empty(m, len(start[rows]))
+            for difference, each in zip(differences, candidates, strict=True):
+                difference.copy_(each.state[name].flatten()[rows]).sub_(start[rows])
+            inner[name] += differences @ differences.T
     return inner
 
 
 def cosine(inner: Tensor) -> float:
     """Return the mean cosine of all pairs from their inner products, float64 [m, m].
 
-    1 where there is no angle: one candidate, or one that has not moved.
+    1 where no angle exists: a single candidate, or one equal to the parent.
     """
     norms = inner.diagonal().sqrt()
     pairs = [

@@ -23,6 +23,6 @@ def merge(candidates: Sequence[Checkpoint]) -> Soup:
 
 
 def average(candidates: Sequence[Checkpoint]) -> Checkpoint:
-    """Return the mean of candidates that have been checked."""
+    """Return the mean of candidates, which `check` has accepted."""
     first = candidates[0]
     return Checkpoint(mean([each.state for each in candidates]), first.masks, first.meta)

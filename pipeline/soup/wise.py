@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from pipeline.averaging import check, check_parent
-from pipeline.soup.base import Soup, mixture
+from pipeline.soup.base import Soup, weighted_average
 from pipeline.soup.uniform import average
 from pipeline.storage.checkpoint import Checkpoint
 
@@ -20,13 +20,13 @@ def merge(
 
         theta = (1 - a) theta_parent + a (theta_1 + ... + theta_m) / m,   a = 1, 0.9, ..., 0
 
-    Of equally good points the one nearest the soup is taken. The parent, pruned and not yet
+    Among equal scores the point nearest the UniformSoup is taken. The parent, pruned and not
     retrained, has the candidates' mask.
 
     Args:
         candidates: retrained from ``parent``.
         parent: the model that was retrained.
-        score: a model's on the validation split, its BatchNorm re-estimated first.
+        score: the score of a model on the validation split, its BatchNorm re-estimated first.
 
     Raises:
         UserError: as `uniform.merge`, or a parent that does not fit.
@@ -36,11 +36,13 @@ def merge(
     check(candidates)
     check_parent(parent, candidates[0])
     ends, m = [average(candidates), parent], len(candidates)
-    trials = [{"a": a, "val_score": score(mixture(ends, [a, 1 - a]))} for a in GRID]
-    best = max(trials, key=lambda trial: trial["val_score"])  # the first of equals
+    trials = [{"a": a, "val_score": score(weighted_average(ends, [a, 1 - a]))} for a in GRID]
+    best = max(trials, key=lambda trial: trial["val_score"])  # the first of equal ones
     a = best["a"]
-    why = (
+    reason = (
         f"a = {a:g} of the way from the pruned parent to the mean of all {m} candidates: of "
         f"{len(GRID)} points the best validation score, {best['val_score']:.4f}"
     )
-    return Soup(mixture(ends, [a, 1 - a]), (a / m,) * m, why, tuple(trials), anchor=1 - a)
+    return Soup(
+        weighted_average(ends, [a, 1 - a]), (a / m,) * m, reason, tuple(trials), parent_weight=1 - a
+    )

@@ -1,4 +1,4 @@
-"""A training that pauses between two parts: what the next part needs beside the network's file."""
+"""Paused training: the tensors that the next part of a training needs beside the network's file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,10 +15,10 @@ TRAINING = "training.safetensors"  # in a model folder
 
 @dataclass(frozen=True)
 class Paused:
-    """Tensors by name: those of the state dict that the network's file holds otherwise, and more.
+    """Tensors by name that the network's file does not hold as training left them.
 
-    Attributes: weights, the dense weights behind DPF's mask and BatchNorm's running statistics as
-    training left them; momentum and streams, see `TrainingState`.
+    Attributes: weights, the dense weights behind DPF's mask and BatchNorm's running statistics;
+    momentum and streams, as in `TrainingState`.
     """
 
     weights: Mapping[str, Tensor] = field(default_factory=dict)
@@ -26,18 +26,18 @@ class Paused:
     streams: Mapping[str, Tensor] = field(default_factory=dict)
 
     def resumed(self, checkpoint: Checkpoint) -> Checkpoint:
-        """Return ``checkpoint`` as training left it."""
+        """Return ``checkpoint`` with the weights and statistics as training left them."""
         state = {**checkpoint.state, **self.weights}
         return Checkpoint(state, checkpoint.masks, checkpoint.meta)
 
     def training(self, epochs: int, *, same_streams: bool) -> TrainingState:
-        """Return where the training stands after ``epochs``, with or without its own streams."""
+        """Return the training's state after ``epochs``, with or without its random streams."""
         streams = dict(self.streams) if same_streams else {}
         return TrainingState(epochs, dict(self.momentum), streams)
 
 
 def read_paused(folder: Path) -> Paused:
-    """Read what `save_paused` wrote; nothing where the training of ``folder`` is over."""
+    """Return what `save_paused` wrote; no tensors where the training of ``folder`` has ended."""
     if not (folder / TRAINING).exists():
         return Paused()
     parts: dict[str, dict[str, Tensor]] = {}
@@ -48,7 +48,7 @@ def read_paused(folder: Path) -> Paused:
 
 
 def save_paused(folder: Path, paused: Paused) -> None:
-    """Write ``paused`` beside the network of ``folder``."""
+    """Write ``paused`` into the model folder ``folder``."""
     tensors = {
         f"{part}/{name}": tensor
         for part, named in asdict(paused).items()

@@ -1,4 +1,4 @@
-"""One ranking over all layers, with exact counts, for weights that are being trained."""
+"""Global ranking of weights in training: one ranking over all layers, with exact counts."""
 
 from collections.abc import Mapping
 
@@ -16,20 +16,15 @@ def magnitudes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def largest(
     scores: Mapping[str, Tensor], sparsity: float, alive: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """Return masks that keep the largest scores of one global ranking: exact counts, fixed ties.
+    """Return masks of the largest scores of one global ranking, in the scores' memory format.
 
     Args:
         scores: non-negative, by name; compared as float32.
-        sparsity: s; floor(s * n + 1/2) of all n are pruned (pipeline/prune/topk.py).
-        alive: masks of those that may be kept; by default all.
+        sparsity: s; floor(s * n + 1/2) of all n are pruned (pipeline/prune/topk.py has the ties).
+        alive: masks of the weights not pruned yet; by default all weights.
     """
-    flat = torch.cat([score.flatten().float() for score in scores.values()])
-    standing = torch.ones_like(flat, dtype=torch.bool)
-    if alive is not None:
-        standing = torch.cat([alive[name].flatten() for name in scores])
-    kept = keep_largest({"all": flat}, sparsity, {"all": standing})["all"]
-    parts = torch.split(kept, [score.numel() for score in scores.values()])
+    kept = keep_largest({name: score.float() for name, score in scores.items()}, sparsity, alive)
     return {
-        name: torch.empty_like(score, dtype=torch.bool).copy_(part.view(score.shape))
-        for (name, score), part in zip(scores.items(), parts, strict=True)
+        name: torch.empty_like(score, dtype=torch.bool).copy_(kept[name])
+        for name, score in scores.items()
     }

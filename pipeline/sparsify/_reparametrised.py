@@ -1,4 +1,4 @@
-"""Weights that are computed from others in every forward pass, with parameters of their own."""
+"""Reparametrised weights: w is computed in every forward pass by a module with own parameters."""
 
 from collections.abc import Callable
 
@@ -10,10 +10,10 @@ from pipeline.sparsify.base import Sparsifier, SparsifyConfig
 
 
 class Reparametrised(Sparsifier):
-    """Each prunable weight is computed in every forward pass, with parameters of its own."""
+    """Registers a parametrisation of every prunable weight, and removes it at the end."""
 
-    def __init__(self, goal: SparsifyConfig, make: Callable[[Tensor], nn.Module]) -> None:
-        super().__init__(goal)
+    def __init__(self, config: SparsifyConfig, make: Callable[[Tensor], nn.Module]) -> None:
+        super().__init__(config)
         self.make = make
 
     def on_train_start(self, model: nn.Module) -> None:
@@ -29,7 +29,7 @@ class Reparametrised(Sparsifier):
 
     @torch.no_grad()
     def on_train_end(self, model: nn.Module) -> None:  # noqa: ARG002
-        """Bake the weights in and remove every parametrisation; the masks are what is not 0."""
+        """Store the computed weights, remove every parametrisation; masks are True where w != 0."""
         for name, (layer, attribute) in self.layers.items():
             weight = layer.get_parameter(f"parametrizations.{attribute}.original")
             final = self.functions[name](weight)

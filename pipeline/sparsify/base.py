@@ -1,7 +1,6 @@
-"""What the methods that prune during training share: a hook that knows its masks.
+"""Sparsifier: a hook of the training loop that prunes.
 
-A method is a hook of the training loop. When training ends it leaves plain weights, exactly +0.0
-where pruned, and says by ``masks`` where that is.
+When training ends the model has plain weights, exactly +0.0 where ``masks`` are False.
 """
 
 import torch
@@ -13,52 +12,55 @@ from pipeline.sparsify._ranking import largest, magnitudes
 from pipeline.sparsify.config import SparsifyConfig
 from pipeline.train.hook import Hook
 
-__all__ = ["Gradual", "Sparsifier", "SparsifyConfig"]
+__all__ = ["GradualSparsifier", "Sparsifier", "SparsifyConfig"]
 
 
 class Sparsifier(Hook):
-    """A hook that prunes: ``masks`` by name (bool, True = kept) and ``dense`` weights if any."""
+    """A hook with ``masks`` by name (bool, True = kept), and ``dense`` weights if it has any."""
 
-    def __init__(self, goal: SparsifyConfig) -> None:
-        self.goal = goal
+    def __init__(self, config: SparsifyConfig) -> None:
+        self.config = config
         self.masks: dict[str, Tensor] = {}
         self.dense: dict[str, Tensor] = {}
 
     def on_train_start(self, model: nn.Module) -> None:
-        """Find the prunable weights; all are kept unless an earlier part has pruned."""
+        """Collect the prunable weights; masks are all True unless an earlier part has pruned."""
         self.weights = {name: model.get_parameter(name) for name in prunable(model)}
-        given = self.goal.masks or {}
+        initial = self.config.masks or {}
         self.masks = {
             name: torch.ones_like(weight, dtype=torch.bool)
-            if name not in given
-            else torch.empty_like(weight, dtype=torch.bool).copy_(given[name])
+            if name not in initial
+            else torch.empty_like(weight, dtype=torch.bool).copy_(initial[name])
             for name, weight in self.weights.items()
         }
 
     @torch.no_grad()
     def zero_pruned(self) -> None:
-        """Set w = +0.0 wherever the masks prune."""
+        """Set w = +0.0 where the masks are False."""
         for name, weight in self.weights.items():
             weight.masked_fill_(~self.masks[name], 0)
 
-    def prune_hard(self) -> None:
-        """Keep the largest |w| of the whole network, as many as the sparsity leaves."""
-        self.masks = largest(magnitudes(self.weights), self.goal.sparsity)
+    def prune_to_sparsity(self) -> None:
+        """Keep the largest |w| of one global ranking, at the exact sparsity."""
+        self.masks = largest(magnitudes(self.weights), self.config.sparsity)
         self.zero_pruned()
 
 
-class Gradual(Sparsifier):
-    """A hook that climbs a ramp of pruning steps, within its part of the training.
+class GradualSparsifier(Sparsifier):
+    """A hook that raises the sparsity by the pruning steps in its part of the training.
 
     ``ramp``: the sparsity after each step of this part, by the epoch at whose end it is taken.
-    ``level``: the sparsity that has been reached. The step at which a part ends is not its own: it
-    is taken when the copies of the part have been averaged.
+    ``level``: the present sparsity. ``last``: the epoch of the last step of the whole training.
+    The step at the end of a part is taken outside it, after the part's copies are averaged.
     """
 
-    def __init__(self, goal: SparsifyConfig) -> None:
-        super().__init__(goal)
-        whole = ramp(goal.sparsity, goal.epochs, goal.pruning_steps)
-        end = goal.epochs if goal.end is None else goal.end
-        self.ramp = {epoch: level for epoch, level in whole.items() if goal.begin < epoch < end}
-        self.level = max((level for at, level in whole.items() if at <= goal.begin), default=0.0)
-        self.last = max(whole)  # the epoch of the last step
+    def __init__(self, config: SparsifyConfig) -> None:
+        super().__init__(config)
+        all_steps = ramp(config.sparsity, config.epochs, config.pruning_steps)
+        end = config.epochs if config.end is None else config.end
+        self.ramp = {
+            epoch: level for epoch, level in all_steps.items() if config.begin < epoch < end
+        }
+        levels = (level for epoch, level in all_steps.items() if epoch <= config.begin)
+        self.level = max(levels, default=0.0)
+        self.last = max(all_steps)

@@ -1,6 +1,6 @@
-"""Finding a method that prunes during training by its name: ``gmp`` is pipeline/sparsify/gmp.py.
+"""Methods of pruning during training by name: ``gmp`` is pipeline/sparsify/gmp.py.
 
-To add one, write one file with ``build(goal) -> Sparsifier``, and its test.
+To add one, write one file with ``build(config) -> Sparsifier``, and a test.
 """
 
 from typing import cast
@@ -11,17 +11,17 @@ from pipeline.sparsify.base import Sparsifier, SparsifyConfig
 
 
 def names() -> list[str]:
-    """Return the methods of this room, sorted."""
+    """Return the names of all methods, sorted."""
     return registry.names("sparsify")
 
 
-def build(method: str, goal: SparsifyConfig) -> Sparsifier:
-    """Return the hook of ``method`` for ``goal``.
+def build(method: str, config: SparsifyConfig) -> Sparsifier:
+    """Return the hook of ``method`` with ``config``.
 
     Raises:
-        UserError: no such method, or a sparsity that is out of its range.
+        UserError: the method does not exist, or the sparsity is out of range.
     """
-    if not 0 <= goal.sparsity < 1:
-        raise UserError(f"the sparsity is {goal.sparsity}: give a fraction from 0 up to 1.")
+    if not 0 <= config.sparsity < 1:
+        raise UserError(f"the sparsity is {config.sparsity}: it must be in [0, 1).")
     module = registry.load("sparsify", method, "the method")
-    return cast("Sparsifier", module.build(goal))
+    return cast("Sparsifier", module.build(config))

@@ -1,7 +1,7 @@
-"""What a method that prunes during training has to reach: its options, each defined here once.
+"""Options of pruning during training, each defined once.
 
-The planner, the stage's flags and the defaults of params.yaml are read off this class; how far a
-value may go stands in pipeline/config/schema.py.
+The planner, the stage's flags and the defaults of params.yaml read this class; the ranges of the
+values are in pipeline/config/schema.py.
 """
 
 from dataclasses import Field, dataclass, field, fields
@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # the planner reads this file too, and has no other use for t
 
     from torch import Tensor
 
-TO_A_SPARSITY = ("gmp", "dpf", "gsm", "lc", "dnw")  # of DST and STR it is what comes out
+TO_A_SPARSITY = ("gmp", "dpf", "gsm", "lc", "dnw")  # for DST and STR it is a result
 
 
 def _option(default: Any, about: str, *methods: str) -> Any:
@@ -21,11 +21,11 @@ def _option(default: Any, about: str, *methods: str) -> Any:
 
 @dataclass(frozen=True)
 class SparsifyConfig:
-    """What to reach, and how.
+    """The sparsity to reach, and the options of the methods.
 
     Attributes that are no option of a method: epochs, of the whole training; begin and end, the
-    epochs after which this part of it begins and ends (by default it is all); masks, by name, True
-    = kept: those that the part before has left.
+    epochs after which this part of it begins and ends (by default the whole); masks, by name, True
+    = kept: those of the part before.
     """
 
     sparsity: float = _option(0.0, "fraction of the weights, in [0, 1)", *TO_A_SPARSITY)
@@ -41,11 +41,11 @@ class SparsifyConfig:
 
 
 def options(method: str | None = None) -> list[Field[Any]]:
-    """Return the options of ``method``, or of all, with ``metadata["about"]`` saying what they are.
+    """Return the options of ``method``, or of all methods; ``metadata["about"]`` describes each.
 
-    A method that is not named in any takes the sparsity.
+    A method that no option names takes the sparsity.
     """
-    known = [each for each in fields(SparsifyConfig) if each.metadata]
+    every = [option for option in fields(SparsifyConfig) if option.metadata]
     if method is None:
-        return known
-    return [each for each in known if method in each.metadata["methods"]] or known[:1]
+        return every
+    return [option for option in every if method in option.metadata["methods"]] or every[:1]

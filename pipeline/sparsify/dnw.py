@@ -1,9 +1,9 @@
-"""DNW: only the largest weights take part, yet the gradient reaches all (Wortsman et al. 2019).
+"""DNW: the forward pass uses the top-k weights, gradients update all (Wortsman et al. 2019).
 
     M_t     = the k largest |w_t| of the network
     w_(t+1) = w_t - eta * v,  v the optimiser's step with the gradient grad L(M_t * w_t)
 
-The sparsity is the final one from the first iteration on; which weights make it up is discovered.
+The sparsity is the final one from the first iteration on; the set of kept weights is learned.
 
 Source: Wortsman et al. 2019, section 3 (training sparse networks), with one ranking over all
 layers, as for every other method here.
@@ -17,19 +17,19 @@ from pipeline.sparsify.base import SparsifyConfig
 
 
 class DNW(StraightThrough):
-    """Choose the largest weights before every forward pass."""
+    """Keeps the largest |w| of the dense weights, anew for every forward pass."""
 
     def on_train_start(self, model: nn.Module) -> None:
-        """Choose them for the first."""
+        """Choose the masks of the first forward pass."""
         super().on_train_start(model)
-        self.update(0)
-        self.apply()
+        self.update_masks(0)
+        self.apply_masks()
 
-    def update(self, step: int) -> None:  # noqa: ARG002
-        """Choose them for the next."""
-        self.masks = largest(magnitudes(self.dense), self.goal.sparsity)
+    def update_masks(self, step: int) -> None:  # noqa: ARG002
+        """Choose the masks of the next forward pass."""
+        self.masks = largest(magnitudes(self.dense), self.config.sparsity)
 
 
-def build(goal: SparsifyConfig) -> DNW:
-    """Return DNW at ``goal.sparsity``."""
-    return DNW(goal)
+def build(config: SparsifyConfig) -> DNW:
+    """Return DNW at ``config.sparsity``."""
+    return DNW(config)

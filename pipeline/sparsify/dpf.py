@@ -1,12 +1,12 @@
-"""DPF: GMP's ramp with feedback, pruned weights keep learning and may return (Lin et al. 2020).
+"""DPF: GMP's ramp, with pruned weights that keep learning and may return (Lin et al. 2020).
 
     w <- w - eta * v,  v the optimiser's step with the gradient grad L(M * w) on the dense w
-    M  = the largest |w|, so many that s_k is pruned; anew every ``refresh`` iterations
+    M  = the largest |w| at sparsity s_k, chosen again every ``refresh`` iterations
 
-and in the end the network is M * w. The sparsity s_k climbs with GMP's pruning steps, which is
-what makes the interval between two of them a phase. The mask is refreshed within it too, but not
-after the last step: the copies that SMS averages there share it. With ``refresh`` 0 the mask
-changes at pruning steps only, as in the authors' own DPF (github.com/ZIB-IOL/BIMP).
+and the final network is M * w. The sparsity s_k rises at GMP's pruning steps; the interval between
+two of them is a phase. The mask is refreshed within a phase too, but not after the last step, where
+the copies that SMS averages share it. With ``refresh`` 0 the mask changes at pruning steps only, as
+in the DPF of the SMS authors (github.com/ZIB-IOL/BIMP).
 
 Source: Lin et al. 2020, Algorithm 1; Sparse Model Soups, section 3.3.
 """
@@ -16,32 +16,32 @@ from torch import nn
 from pipeline.errors import UserError
 from pipeline.sparsify._ranking import largest, magnitudes
 from pipeline.sparsify._straight_through import StraightThrough
-from pipeline.sparsify.base import Gradual, SparsifyConfig
+from pipeline.sparsify.base import GradualSparsifier, SparsifyConfig
 
 
-class DPF(StraightThrough, Gradual):
-    """Refresh the mask from the dense weights, at the sparsity that the ramp has reached."""
+class DPF(StraightThrough, GradualSparsifier):
+    """Chooses the masks from the dense weights, at the present sparsity of the ramp."""
 
-    def __init__(self, goal: SparsifyConfig) -> None:
-        super().__init__(goal)
-        if goal.refresh < 0:
-            raise UserError(f"during.refresh is {goal.refresh}: give 0 iterations or more.")
-        self.refreshes = goal.refresh > 0 and self.level > 0.0 and goal.begin < self.last
+    def __init__(self, config: SparsifyConfig) -> None:
+        super().__init__(config)
+        if config.refresh < 0:
+            raise UserError(f"during.refresh is {config.refresh}: it must be 0 iterations or more.")
+        self.refreshes = config.refresh > 0 and self.level > 0.0 and config.begin < self.last
 
-    def update(self, step: int) -> None:
-        """Refresh the masks every so many iterations."""
-        if self.refreshes and step % self.goal.refresh == 0:
+    def update_masks(self, step: int) -> None:
+        """Refresh the masks every ``refresh`` iterations, up to the last pruning step."""
+        if self.refreshes and step % self.config.refresh == 0:
             self.masks = largest(magnitudes(self.dense), self.level)
 
     def on_epoch_end(self, model: nn.Module, epoch: int) -> None:  # noqa: ARG002
-        """Climb the ramp where ``epoch`` has a pruning step."""
+        """Take the pruning step of ``epoch``, if it has one."""
         if epoch in self.ramp:
             self.level = self.ramp[epoch]
-            self.refreshes = self.goal.refresh > 0 and epoch < self.last
+            self.refreshes = self.config.refresh > 0 and epoch < self.last
             self.masks = largest(magnitudes(self.dense), self.level)
-            self.apply()
+            self.apply_masks()
 
 
-def build(goal: SparsifyConfig) -> DPF:
-    """Return DPF with ``goal.pruning_steps`` and a mask ``goal.refresh`` iterations old at most."""
-    return DPF(goal)
+def build(config: SparsifyConfig) -> DPF:
+    """Return DPF with ``config.pruning_steps``, and masks refreshed by ``config.refresh``."""
+    return DPF(config)

@@ -1,14 +1,14 @@
-"""DST: every output channel learns the threshold that prunes it (Liu et al. 2020).
+"""DST: every output channel has a learned magnitude threshold (Liu et al. 2020).
 
     Q_ij = |w_ij| - t_i        M = S(Q), 1 where Q >= 0        forward at M * w
 
-Backward, the step S has the surrogate derivative
+In the backward pass the step S has the surrogate derivative
 
     H(Q) = 2 - 4 |Q| where |Q| <= 0.4,  0.4 where |Q| <= 1,  else 0
 
 so that with G = dL/d(M * w):  dL/dw = G * (M + w * H(Q) * sign(w))  and  dL/dt_i = -sum_j G w H(Q).
-The loss has + alpha * sum(exp(-t)) beside it, which pushes thresholds up. A layer that keeps less
-than a hundredth of its weights has its thresholds reset to 0. The sparsity is what comes out.
+The regulariser alpha * sum(exp(-t)), added to the loss, raises the thresholds. A layer that keeps
+less than a hundredth of its weights has its thresholds reset to 0. The sparsity is a result.
 
 Source: Liu et al. 2020, equations 1 to 5 and section 3.
 """
@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from pipeline.sparsify._reparametrised import Reparametrised
 from pipeline.sparsify.base import SparsifyConfig
 
-LEAST = 0.01  # of a layer's weights
+MIN_DENSITY = 0.01  # of a layer's weights
 
 
-class Step(torch.autograd.Function):
+class UnitStep(torch.autograd.Function):
     """The unit step with its long-tailed surrogate derivative."""
 
     @staticmethod
@@ -42,7 +42,7 @@ class Step(torch.autograd.Function):
 
 
 class Threshold(nn.Module):
-    """w -> S(|w| - t) * w with one t an output channel, 0 at first."""
+    """w -> S(|w| - t) * w with one t an output channel, initially 0."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -51,12 +51,12 @@ class Threshold(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the masked weight."""
-        mask: Tensor = Step.apply(weight.abs() - self.t)
+        mask: Tensor = UnitStep.apply(weight.abs() - self.t)
         return mask * weight
 
 
 class DST(Reparametrised):
-    """Thresholds as parameters, the gradient of their regulariser, and the reset."""
+    """Thresholds as parameters, with the gradient of their regulariser and the reset."""
 
     @torch.no_grad()
     def on_gradients(self, model: nn.Module, step: int) -> None:  # noqa: ARG002
@@ -64,17 +64,17 @@ class DST(Reparametrised):
         for function in self.functions.values():
             threshold = function.get_parameter("t")
             if threshold.grad is not None:
-                threshold.grad.sub_(torch.exp(-threshold), alpha=self.goal.alpha)
+                threshold.grad.sub_(torch.exp(-threshold), alpha=self.config.alpha)
 
     @torch.no_grad()
     def on_step_end(self, model: nn.Module, step: int) -> None:  # noqa: ARG002
-        """Reset the thresholds of a layer that is all but gone."""
+        """Reset the thresholds of a layer that keeps less than a hundredth of its weights."""
         for name, function in self.functions.items():
             weight, threshold = self.weights[name], function.get_parameter("t")
-            kept = (weight.abs() >= threshold).float().mean()
-            threshold.masked_fill_(kept < LEAST, 0)  # no number is read: the host goes on
+            density = (weight.abs() >= threshold).float().mean()
+            threshold.masked_fill_(density < MIN_DENSITY, 0)  # without a read by the host
 
 
-def build(goal: SparsifyConfig) -> DST:
-    """Return DST with the regulariser's weight ``goal.alpha``."""
-    return DST(goal, Threshold)
+def build(config: SparsifyConfig) -> DST:
+    """Return DST with the regulariser's weight ``config.alpha``."""
+    return DST(config, Threshold)

@@ -1,9 +1,9 @@
-"""GMP: prune the smallest weights a little more at every step of a cubic ramp (Zhu & Gupta 2017).
+"""GMP: prune the smallest weights in steps along a cubic ramp of sparsity (Zhu & Gupta 2017).
 
-    M_k = the largest |w| of those that M_(k-1) keeps, so many that s_k is pruned
+    M_k = the largest |w| among those that M_(k-1) keeps, at sparsity s_k
     w   <- M_k * (w - eta * v),  v the optimiser's step with the gradient M_k * grad L(w)
 
-One ranking over all layers. What is pruned stays pruned.
+One ranking over all layers. Pruned weights stay pruned.
 
 Source: Zhu & Gupta 2017, section 3; Gale et al. 2019; Sparse Model Soups, section 3.3 and A.2.
 """
@@ -12,26 +12,26 @@ import torch
 from torch import nn
 
 from pipeline.sparsify._ranking import largest, magnitudes
-from pipeline.sparsify.base import Gradual, SparsifyConfig
+from pipeline.sparsify.base import GradualSparsifier, SparsifyConfig
 
 
-class GMP(Gradual):
-    """Prune at the ends of the ramp's epochs, and train under the mask between them."""
+class GMP(GradualSparsifier):
+    """Prunes at the ends of the ramp's epochs, and trains under the masks in between."""
 
     def on_train_start(self, model: nn.Module) -> None:
-        """Start from what the goal's masks keep."""
+        """Start from the masks of the config."""
         super().on_train_start(model)
         self.zero_pruned()
 
     @torch.no_grad()
     def on_gradients(self, model: nn.Module, step: int) -> None:  # noqa: ARG002
-        """Pruned weights have no gradient: clipping must not count it."""
+        """Zero the gradient of pruned weights, so that clipping does not count it."""
         for name, weight in self.weights.items():
             if weight.grad is not None:
                 weight.grad.masked_fill_(~self.masks[name], 0)
 
     def on_step_end(self, model: nn.Module, step: int) -> None:  # noqa: ARG002
-        """Undo what the momentum of weights pruned since does to them."""
+        """Zero pruned weights, which their remaining momentum has moved."""
         self.zero_pruned()
 
     def on_epoch_end(self, model: nn.Module, epoch: int) -> None:  # noqa: ARG002
@@ -41,6 +41,6 @@ class GMP(Gradual):
             self.zero_pruned()
 
 
-def build(goal: SparsifyConfig) -> GMP:
-    """Return GMP with ``goal.pruning_steps`` on the ramp."""
-    return GMP(goal)
+def build(config: SparsifyConfig) -> GMP:
+    """Return GMP with ``config.pruning_steps`` on the ramp."""
+    return GMP(config)

@@ -1,9 +1,9 @@
 """STR: soft thresholding with one learned threshold a layer (Kusupati et al. 2020).
 
-    forward at sign(w) * relu(|w| - sigmoid(s_layer))
+    forward pass at sign(w) * relu(|w| - sigmoid(s_layer))
 
-and s is learned with the weights: by the loss, and by weight decay, which pulls s to 0 and so the
-threshold up. The sparsity is what comes out.
+s is learned with the weights, by the loss and by weight decay, which pulls s from below to 0 and so
+raises the threshold. The sparsity is a result.
 
 Source: Kusupati et al. 2020, equations 3 to 5.
 """
@@ -23,14 +23,14 @@ class SoftThreshold(nn.Module):
         self.s = nn.Parameter(weight.new_tensor(initial))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the weight drawn towards 0 by the threshold."""
+        """Return the weight shrunk towards 0 by the threshold."""
         return torch.sign(weight) * torch.relu(weight.abs() - torch.sigmoid(self.s))
 
 
 class STR(Reparametrised):
-    """Soft thresholds as parameters; the optimiser does the rest."""
+    """Soft thresholds as parameters, trained by the optimiser."""
 
 
-def build(goal: SparsifyConfig) -> STR:
-    """Return STR with s = ``goal.initial`` at first."""
-    return STR(goal, lambda weight: SoftThreshold(weight, goal.initial))
+def build(config: SparsifyConfig) -> STR:
+    """Return STR with the initial value s = ``config.initial``."""
+    return STR(config, lambda weight: SoftThreshold(weight, config.initial))

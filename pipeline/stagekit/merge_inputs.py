@@ -34,7 +34,7 @@ class MergeInputs:
         device: where soups are run.
         parent: the folder of the pruned model, for rules that ask for it.
         dense: the folder of the dense model, for rules that ask for ``distillation``.
-        seed: of the batches that an objective's slopes are taken on.
+        seed: of the batches of an objective's gradient.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class MergeInputs:
     def loss(self) -> Objective:
         """The task's loss against the labels."""
         return Objective(
-            alone=self._measured("loss"),
+            candidate_losses=self._measured("loss"),
             value=lambda soup: self._measure(soup)["loss"],
-            slopes=self._slopes(_whole(self.data.val.labels), self.task.loss),
+            gradient=self._slopes(_whole(self.data.val.labels), self.task.loss),
         )
 
     @cached_property
@@ -90,11 +90,11 @@ class MergeInputs:
         )
         targets = dense.double().softmax(1)
         return Objective(
-            alone=[_loss(logits, targets) for logits in own],
+            candidate_losses=[_loss(logits, targets) for logits in own],
             value=lambda soup: _loss(
                 with_batchnorm_statistics(soup, self.data, self.device)[1], targets
             ),
-            slopes=self._slopes(targets.float(), cross_entropy),
+            gradient=self._slopes(targets.float(), cross_entropy),
         )
 
     def _slopes(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.data.base import IGNORE, Dataset, Split
 from pipeline.errors import UserError
-from pipeline.evaluate.bleu import of_split
+from pipeline.evaluate.bleu import split_bleu
 from pipeline.models._t5 import Translator
 from pipeline.tasks.base import Task
 from pipeline.train.placement import sent
@@ -79,7 +79,7 @@ class Translation(Task):
                 "the network's scores hold NaN or infinity, so training diverged: "
                 "lower the learning rate."
             )
-        score = of_split(predictions[:, 0], split, data).score
+        score = split_bleu(predictions[:, 0], split, data).score
         return {"bleu": score, "loss": -float(likelihood.mean())}
 
     def ensemble(self, predictions: Sequence[Tensor]) -> None:  # noqa: ARG002

@@ -1,4 +1,4 @@
-"""What a corrupted test set is, wherever its images come from."""
+"""CorruptedSet: the interface of corrupted test sets, stored or generated."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -10,7 +10,7 @@ from pipeline.train.predict import batch_on
 
 
 class CorruptedSet(Protocol):
-    """A test set under several corruptions at severities 1 to 5, a batch of it in memory."""
+    """A test set under several corruptions at severities 1 to 5, read in batches."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -18,20 +18,20 @@ class CorruptedSet(Protocol):
 
     @property
     def synthetic(self) -> bool:
-        """Whether it was made here, so that it must not be laid beside published numbers."""
+        """Whether it was generated here, so that results do not compare with published ones."""
 
     @property
     def about(self) -> str:
-        """What the images are, in a few words for a reader of results."""
+        """A short description of the images for a reader of results."""
 
     def batches(self, corruption: str, severity: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images, uint8 [B, C, H, W], and labels, int64 [B], in an order that is fixed."""
+        """Yield images, uint8 [B, C, H, W], and labels, int64 [B], in a fixed order."""
 
 
 def set_batch_size(height: int, width: int) -> int:
-    """Return how many images of ``height`` x ``width`` pixels a network is given at once.
+    """Return the batch size for images of ``height`` x ``width`` pixels.
 
-    They are a GPU's batch; a CPU splits them into several whole ones.
+    It is that of a GPU; on the CPU such a batch is split into several whole CPU batches.
     """
     image = torch.empty(1, 1, 1, 1, dtype=torch.uint8).expand(1, 1, height, width)
     return batch_on(torch.device("cuda"), image)

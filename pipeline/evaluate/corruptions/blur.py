@@ -1,4 +1,4 @@
-"""Blur: lenses, glass and motion."""
+"""Blur corruptions: Gaussian, defocus, glass, motion and zoom."""
 
 import numpy as np
 from numpy.random import Generator
@@ -14,7 +14,7 @@ def gaussian_blur(images: Images, sigma: float, _: Generator) -> Images:
 
 
 def defocus_blur(images: Images, constants: tuple[float, float], _: Generator) -> Images:
-    """Average over a disk with a softened edge: a lens out of focus."""
+    """Average over a disk with a softened edge, like a lens out of focus."""
     kernel = _disk(*constants)[None, :, :, None]
     return quantise(ndimage.correlate(unit(images), kernel, mode="mirror"))
 
@@ -22,8 +22,8 @@ def defocus_blur(images: Images, constants: tuple[float, float], _: Generator) -
 def _disk(radius: float, softness: float) -> NDArray[np.float32]:
     """Return the weights of a disk whose edge is softened by 3 (above radius 8: 5) taps.
 
-    A disk that touches the grid's border, as of radius 8, gains weight there; so it is in the
-    benchmarks, whose images it brightens by a hundredth.
+    A disk that touches the grid's border, from radius 8 on, gains weight there and brightens the
+    image by a hundredth, as in the benchmarks.
     """
     reach = np.arange(-max(8, radius), max(8, radius) + 1)
     disk = (reach[:, None] ** 2 + reach**2 <= radius**2).astype(np.float64)
@@ -36,9 +36,9 @@ def _disk(radius: float, softness: float) -> NDArray[np.float32]:
 
 
 def glass_blur(images: Images, constants: tuple[float, int, int], rng: Generator) -> Images:
-    """Scatter the pixels over a short distance between two slight blurs: frosted glass."""
+    """Scatter the pixels over a short distance between two slight blurs, like frosted glass."""
     sigma, reach, rounds = constants
-    # The benchmarks truncate here without clipping; a blur never leaves [0, 1].
+    # The benchmarks truncate here without clipping; a blur stays in [0, 1].
     scattered = quantise(gaussian(unit(images), sigma))
     for _ in range(rounds):
         scattered = _scatter(scattered, reach, rng)
@@ -48,10 +48,11 @@ def glass_blur(images: Images, constants: tuple[float, int, int], rng: Generator
 def _scatter(images: Images, reach: int, rng: Generator) -> Images:
     """Give each pixel, from the last to the first, the value of a random neighbour.
 
-    The benchmarks' code reads as a swap of the two pixels, but its operands are views, so that the
-    second assignment changes nothing: the neighbour keeps its value. A neighbour further on has
-    had its turn and hands on what it got, so values wander; instead of walking the pixels one by
-    one we point each to where its value comes from and follow all pointers at once, doubling.
+    The benchmarks' code looks like a swap of the two pixels, but its operands are views, so the
+    second assignment changes nothing and the neighbour keeps its value. A later neighbour was
+    processed before and passes on the value that it received, so values move far. Instead of a
+    loop over the pixels, each pixel points to the source of its value, and pointer doubling
+    resolves all pointers at once.
     """
     n, height, width, channels = images.shape
     rows, columns, pixels = height - 2 * reach, width - 2 * reach, height * width
@@ -61,11 +62,11 @@ def _scatter(images: Images, reach: int, rng: Generator) -> Images:
     inside = np.arange(pixels).reshape(height, width)
     inside = inside[reach + 1 : height - reach + 1, reach + 1 : width - reach + 1]
     neighbour = inside + offsets[0] * width + offsets[1]
-    # Node p is pixel p after its turn, node pixels + p is pixel p before it, where a value ends.
+    # Node p is pixel p after processing, node pixels + p is pixel p before, the end of a chain.
     before = np.arange(pixels, 2 * pixels)
     source = np.tile(np.concatenate([before, before]), (n, 1))
-    had_turn = neighbour > inside
-    source[:, inside] = np.where(had_turn, neighbour, neighbour + pixels)
+    processed = neighbour > inside
+    source[:, inside] = np.where(processed, neighbour, neighbour + pixels)
     while (source[:, :pixels] < pixels).any():
         source = np.take_along_axis(source, source, axis=1)
     origin = source[:, :pixels, None] - pixels
@@ -74,13 +75,13 @@ def _scatter(images: Images, reach: int, rng: Generator) -> Images:
 
 
 def motion_blur(images: Images, constants: tuple[int, float], rng: Generator) -> Images:
-    """Drag each image along a random direction within 45 degrees of the horizontal."""
+    """Smear each image along a random direction within 45 degrees of the horizontal."""
     angles = rng.uniform(-45, 45, len(images))
     return smear(images, *constants, angles).astype(np.uint8)
 
 
 def zoom_blur(images: Images, constants: tuple[float, float], _: Generator) -> Images:
-    """Average the image and its enlargements: a camera that moves towards the object."""
+    """Average the image and its enlargements, like a camera moving towards the object."""
     x = unit(images).astype(np.float32)
     factors = np.arange(1, *constants)
     total = np.zeros_like(x)

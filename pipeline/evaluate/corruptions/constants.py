@@ -1,12 +1,11 @@
 """The severity constants of CIFAR-C and ImageNet-C: one row a corruption, one entry a severity.
 
-Lengths are pixels, intensities are on the scale [0, 1], unless a note says otherwise. CIFAR-C was
-made for 32 x 32 images and ImageNet-C for 224 x 224. At other sizes nothing is scaled: what is a
-share of the image (elastic transform, pixelate, zoom) grows with it, and what is pixels (blurs,
-motion, glass, snow's drag, frost's crystals, spatter's drops) hits a smaller image harder and a
-larger one softer, as with the public packages. CIFAR-C's come from its authors' generating script;
-ImageNet-C's are those of the public packages, whose elastic_transform is gentler than the original
-benchmark's.
+Lengths are in pixels and intensities in [0, 1], unless a note says otherwise. CIFAR-C was made for
+32 x 32 images and ImageNet-C for 224 x 224. Constants are not scaled to other sizes: those that are
+fractions of the image (elastic transform, pixelate, zoom) grow with it, and those in pixels (blurs,
+motion, glass, snow's smear, frost's crystals, spatter's drops) have a stronger effect on smaller
+images, as in the public packages. CIFAR-C's constants are from its authors' script; ImageNet-C's
+are those of the public packages, whose elastic_transform is weaker than the original benchmark's.
 
 Source: Hendrycks & Dietterich 2019, Benchmarking Neural Network Robustness to Common Corruptions
 and Perturbations; Michaelis et al. 2019, Benchmarking Robustness in Object Detection.
@@ -24,7 +23,7 @@ NAMES_15 = (
 )  # fmt: skip
 NAMES_19 = (*NAMES_15, "speckle_noise", "gaussian_blur", "spatter", "saturate")
 
-ARCHIVES = ("noise", "blur", "weather", "digital", "extra")  # what ImageNet-C is downloaded as
+ARCHIVES = ("noise", "blur", "weather", "digital", "extra")  # the archives of ImageNet-C
 BENCHMARKS = {"cifar": "CIFAR-C", "imagenet": "ImageNet-C"}
 OFFICIAL = (
     'the records "CIFAR-10-C", "CIFAR-100-C" and "ImageNet-C" by Hendrycks & Dietterich on '
@@ -36,7 +35,7 @@ CIFAR: dict[str, tuple[Any, ...]] = {
     "gaussian_noise": (0.04, 0.06, 0.08, 0.09, 0.10),
     # photons at full white
     "shot_noise": (500, 250, 100, 75, 50),
-    # share of the values replaced
+    # fraction of the values replaced
     "impulse_noise": (0.01, 0.02, 0.03, 0.05, 0.07),
     # standard deviation at full white
     "speckle_noise": (0.06, 0.1, 0.12, 0.16, 0.2),
@@ -50,13 +49,13 @@ CIFAR: dict[str, tuple[Any, ...]] = {
     "motion_blur": ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
     # zoom factors: from 1 up to the first, excluded, in steps of the second
     "zoom_blur": ((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01)),
-    # mean and deviation of the flakes, zoom, threshold, smear's radius and sigma, image's share
+    # mean and deviation of the flakes, zoom, threshold, smear's radius and sigma, image's weight
     "snow": (
         (0.1, 0.2, 1, 0.6, 8, 3, 0.95), (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
         (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9), (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
         (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
     ),
-    # share of the image, share of the ice, photograph's pixels a pixel, photographs to draw from
+    # weight of the image, weight of the ice, photograph pixels a pixel, number of photographs
     "frost": (
         (1, 0.2, 5, 5), (1, 0.3, 5, 5), (0.9, 0.4, 5, 5), (0.85, 0.4, 5, 5), (0.75, 0.45, 5, 5),
     ),
@@ -64,15 +63,15 @@ CIFAR: dict[str, tuple[Any, ...]] = {
     "fog": ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
     # added value
     "brightness": (0.05, 0.1, 0.15, 0.2, 0.3),
-    # share of the contrast kept
+    # fraction of the contrast kept
     "contrast": (0.75, 0.5, 0.4, 0.3, 0.15),
     # factor and addend of the saturation
     "saturate": ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
     # quality
     "jpeg_compression": (80, 65, 58, 50, 40),
-    # share of the resolution kept
+    # fraction of the resolution kept
     "pixelate": (0.95, 0.9, 0.85, 0.75, 0.65),
-    # shift, its sigma, and jitter of three corners: all as shares of the side
+    # shift, its sigma, and jitter of three corners, as fractions of the side
     "elastic_transform": (
         (0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03),
     ),

@@ -1,4 +1,4 @@
-"""Elastic transform: the picture on a sheet that is stretched."""
+"""Elastic transform: a random affine map, then a smooth random displacement of each pixel."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ Indices = NDArray[np.intp]
 def elastic_transform(
     images: Images, constants: tuple[float, float, float], rng: Generator
 ) -> Images:
-    """Move three corners at random, affinely, then shift each pixel by a smooth random field."""
+    """Apply an affine map that jitters three corners, then a smooth random displacement field."""
     shift, sigma, jitter = constants
     n, height, width, _ = images.shape
     x = unit(images).astype(np.float32)
@@ -33,16 +33,16 @@ def elastic_transform(
 def _affine(
     shape: tuple[int, int, int], jitter: float, rng: Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return where each pixel [N, H, W] of a random affine picture comes from, as (row, column)."""
+    """Return the source (row, column) of each pixel [N, H, W] under a random affine map."""
     n, height, width = shape
     arm = min(height, width) // 3
     corners = np.array([[1, 1], [1, -1], [-1, -1]]) * arm + [width // 2, height // 2]
     moved = corners + rng.uniform(-jitter, jitter, (n, 3, 2))
-    # The map back from the moved corners: [x, y, 1] @ back = the place it comes from.
+    # The map back from the moved corners: [x, y, 1] @ back = the source.
     back = np.linalg.solve(np.dstack([moved, np.ones((n, 3, 1))]), corners.astype(float)[None])
     rows, columns = np.mgrid[:height, :width]
-    places = np.stack([columns, rows, np.ones_like(rows)], axis=-1).reshape(1, -1, 3) @ back
-    return places[..., 1].reshape(shape), places[..., 0].reshape(shape)
+    sources = np.stack([columns, rows, np.ones_like(rows)], axis=-1).reshape(1, -1, 3) @ back
+    return sources[..., 1].reshape(shape), sources[..., 0].reshape(shape)
 
 
 def _mirror(index: Indices, size: int) -> Indices:
@@ -64,7 +64,7 @@ def _sample(
     columns: NDArray[np.float64],
     fold: Callable[[Indices, int], Indices],
 ) -> Floats:
-    """Return [N, H, W, C] read at fractional places [N, H, W], bilinearly, folded at the edge."""
+    """Return [N, H, W, C] sampled bilinearly at positions [N, H, W], folded at the edge."""
     n, height, width, _ = images.shape
     image = np.arange(n)[:, None, None]
     top, left = np.floor(rows).astype(np.intp), np.floor(columns).astype(np.intp)

@@ -1,4 +1,4 @@
-"""From bytes to intensities and back, and the filters that several corruptions share.
+"""Filters of several corruptions, and the conversion between bytes and intensities.
 
 Images are batches [N, H, W, C] with C = 1 or 3; a layer is [N, H, W].
 """
@@ -27,11 +27,11 @@ def quantise(intensities: Floats) -> Images:
 
 
 def luminance(images: Floats) -> Floats:
-    """Return the brightness [N, H, W, 1] of colours; grey stays as it is."""
+    """Return the luminance [N, H, W, 1] of colours; one channel is returned unchanged."""
     return images if images.shape[-1] == 1 else (images @ LUMA)[..., None]
 
 
-def coloured(layer: Floats, colour: tuple[int, int, int], channels: int) -> Floats:
+def tint(layer: Floats, colour: tuple[int, int, int], channels: int) -> Floats:
     """Return ``layer`` [N, H, W] in ``colour`` (bytes), or in its luminance for one channel."""
     tinted = layer[..., None] * (np.array(colour) / 255)
     return tinted if channels == 3 else luminance(tinted)
@@ -43,9 +43,9 @@ def gaussian(
     mode: Literal["nearest", "reflect"] = "nearest",
     reach: float = 4.0,
 ) -> Floats:
-    """Return [N, H, W] or [N, H, W, C] blurred in the image plane, up to ``reach`` sigmas away.
+    """Return [N, H, W] or [N, H, W, C] blurred in the image plane, truncated at ``reach`` sigmas.
 
-    Past the edge the edge's value goes on (``nearest``), or the image backwards (``reflect``).
+    Past the edge the edge value is repeated (``nearest``) or the image mirrored (``reflect``).
     """
     height, width = sigma if isinstance(sigma, tuple) else (sigma, sigma)
     sigmas = (0.0, height, width, 0.0)[: images.ndim]
@@ -53,7 +53,7 @@ def gaussian(
 
 
 def smear(images: Floats | Images, radius: int, sigma: float, angles: Floats) -> Floats:
-    """Return [N, H, W, C] dragged along ``angles`` [N] in degrees; the edge value goes on.
+    """Return [N, H, W, C] smeared along ``angles`` [N] in degrees; the edge value is repeated.
 
     out(p) = sum_{i=0}^{2 radius} k_i in(p + round(i (cos a, sin a))), k_i ~ exp(-i^2 / 2 sigma^2)
 
@@ -77,23 +77,24 @@ def smear(images: Floats | Images, radius: int, sigma: float, angles: Floats) ->
 def zoomed(images: Floats, factor: float) -> Floats:
     """Return the centre of [N, H, W, C] enlarged ``factor`` times to the same size, linearly."""
     n, height, width, channels = images.shape
-    rows, columns = _enlarging(height, factor), _enlarging(width, factor)
+    rows, columns = _zoom_matrix(height, factor), _zoom_matrix(width, factor)
     tall = rows @ images.reshape(n, height, width * channels)
     wide = columns @ tall.reshape(n * height, width, channels)
     return wide.reshape(images.shape).astype(images.dtype)
 
 
-def _enlarging(size: int, factor: float) -> NDArray[np.float64]:
+def _zoom_matrix(size: int, factor: float) -> NDArray[np.float64]:
     """Return the matrix [size, size] that enlarges the middle of a line ``factor`` times.
 
-    Output o lies at o (c - 1) / (round(c factor) - 1) of the middle c = ceil(size / factor) values.
+    Output o is at position o (c - 1) / (round(c factor) - 1) of the middle
+    c = ceil(size / factor) values.
     """
     crop = math.ceil(size / factor)
-    place = np.arange(size) * ((crop - 1) / max(1, round(crop * factor) - 1))
-    low = np.minimum(place.astype(int), crop - 1)
+    position = np.arange(size) * ((crop - 1) / max(1, round(crop * factor) - 1))
+    low = np.minimum(position.astype(int), crop - 1)
     high = np.minimum(low + 1, crop - 1)
     matrix = np.zeros((size, size))
     first, output = (size - crop) // 2, np.arange(size)
-    np.add.at(matrix, (output, first + low), 1 - (place - low))
-    np.add.at(matrix, (output, first + high), place - low)
+    np.add.at(matrix, (output, first + low), 1 - (position - low))
+    np.add.at(matrix, (output, first + high), position - low)
     return matrix

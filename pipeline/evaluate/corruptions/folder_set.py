@@ -1,8 +1,7 @@
-"""Corrupted sets in ImageNet-C's layout: image files, read a batch at a time.
+"""FolderSet: a corrupted set in ImageNet-C's layout, image files read in batches.
 
-Millions of files are no dependency that could be hashed before every stage. They are listed once,
-with their sizes (listing.py), and each corruption and severity is compared with that list when it
-is read.
+Hashing millions of files before every stage would take too long. They are listed once, with their
+sizes (manifest.py), and each corruption and severity is compared with that list when it is read.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from pipeline.data.formats.prefetch import prefetch
 from pipeline.errors import UserError
 from pipeline.evaluate.corruptions.base import set_batch_size
 from pipeline.evaluate.corruptions.constants import NAMES_19
-from pipeline.evaluate.corruptions.manifest import Files, files_of, named
+from pipeline.evaluate.corruptions.manifest import Files, hash_names, image_files
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,10 @@ class FolderSet:
     """A `CorruptedSet` of image files.
 
     Args:
-        root: the folder they are in.
-        cells: what `listed` found there, by corruption and severity.
+        root: the folder of the files.
+        cells: the files by corruption and severity, as `list_files` returns them.
         classes: the names of the classes, by label.
-        size: pixels a side of what the network takes; images of this size are not resized.
+        size: side length of the network's input, in pixels; images of this size are not resized.
     """
 
     root: Path
@@ -50,27 +49,27 @@ class FolderSet:
         return f"`{self.root}`"
 
     def batches(self, corruption: str, severity: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images and labels, decoded in threads, as `CorruptedSet` says.
+        """Yield images and labels, decoded in threads, as in `CorruptedSet`.
 
         Raises:
-            UserError: the files are not those that were listed, or one is damaged.
+            UserError: the files differ from the list, or one is damaged.
         """
         cell = self.cells[corruption][severity - 1]
-        files, read = files_of(self.root / cell["folder"], self.classes), 0
-        if named(files) == cell["names"]:
+        files, bytes_read = image_files(self.root / cell["folder"], self.classes), 0
+        if hash_names(files) == cell["names"]:
             step = set_batch_size(self.size, self.size)
             parts = [files[i : i + step] for i in range(0, len(files), step)]
             for images, labels, size in prefetch(self._decoded, parts):
-                read += size
+                bytes_read += size
                 yield images, labels
-        if read != cell["bytes"]:
+        if bytes_read != cell["bytes"]:
             raise UserError(
-                f"{self.root / cell['folder']} is not what it was when it was listed: put it back, "
+                f"{self.root / cell['folder']} is not what it was when it was listed: restore it, "
                 "or list it anew with `dvc repro -f -s stages/dvc.yaml:corruptions`"
             )
 
     def _decoded(self, files: Files) -> tuple[Tensor, Tensor, int]:
-        """Return images and labels, and how many bytes their files have."""
+        """Return images, labels, and the total size of the files in bytes."""
         images = np.stack([decode(path, self.size) for path, _ in files])
         labels = torch.tensor([label for _, label in files])
         return torch.from_numpy(images), labels, sum(path.stat().st_size for path, _ in files)

@@ -1,4 +1,4 @@
-"""The 19 corruptions of CIFAR-C and ImageNet-C, of any batch of images."""
+"""Generation of the 19 corruptions of CIFAR-C and ImageNet-C for a batch of images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +11,9 @@ from pipeline.evaluate.corruptions.constants import NAMES_19, SEVERITIES, TABLES
 from pipeline.evaluate.corruptions.filters import Images
 from pipeline.seeds import derive
 
-SMALLEST = 8  # pixels; a corruption of less would leave nothing to see
-LARGEST_CIFAR = 32  # pixels; above it images get ImageNet-C's constants
-CHUNK = 2**16  # pixels corrupted at once, for the processor's cache; a part of what a seed means
+MIN_SIZE = 8  # pixels
+MAX_CIFAR_SIZE = 32  # pixels; larger images get ImageNet-C's constants
+CHUNK = 2**16  # pixels corrupted at once, for the processor's cache; it affects the random draws
 
 Corruption = Callable[[Images, Any, np.random.Generator], Images]
 CORRUPTIONS: dict[str, Corruption] = {
@@ -25,8 +25,8 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def constants_for(size: int) -> str:
-    """Return the benchmark whose constants fit images of ``size`` pixels: "cifar" or "imagenet"."""
-    return "cifar" if size <= LARGEST_CIFAR else "imagenet"
+    """Return the benchmark with constants for images of ``size`` pixels: "cifar" or "imagenet"."""
+    return "cifar" if size <= MAX_CIFAR_SIZE else "imagenet"
 
 
 def generate(
@@ -35,23 +35,23 @@ def generate(
     """Return ``images`` corrupted; equal arguments give equal bits.
 
     Args:
-        images: uint8 [N, H, W, C], C = 1 or 3. One channel is corrupted as grey, colours of
-            overlays turning into their luminance.
+        images: uint8 [N, H, W, C], C = 1 or 3. For one channel, colours of overlays are converted
+            to their luminance.
         corruption: one of NAMES_19.
         severity: 1 to 5.
-        constants: "cifar" or "imagenet"; by default what fits the size.
-        seed: each corruption and severity draws from a stream of its own under it.
+        constants: "cifar" or "imagenet"; by default `constants_for` the size.
+        seed: each corruption and severity derives its own random stream from it.
 
     Raises:
         UserError: the corruption, severity or constants do not exist, or the images are too small.
-        ValueError: the images are not such a batch.
+        ValueError: the images do not have that dtype and shape.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise ValueError(f"images are {images.dtype} {images.shape}, not uint8 [N, H, W, 1 or 3]")
-    if min(images.shape[1:3]) < SMALLEST:
+    if min(images.shape[1:3]) < MIN_SIZE:
         raise UserError(
             f"images of {images.shape[1]} x {images.shape[2]} pixels are too small to corrupt: "
-            f"set data.size to {SMALLEST} or more, or evaluate.corruptions to none."
+            f"set data.size to {MIN_SIZE} or more, or evaluate.corruptions to none."
         )
     table = constants or constants_for(max(images.shape[1:3]))
     if table not in TABLES:

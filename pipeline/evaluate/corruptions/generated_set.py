@@ -1,9 +1,9 @@
-"""Corrupted sets that would be too large to keep: generated anew, a block of images at a time.
+"""GeneratedSet: a corrupted set too large to store, generated in blocks by every evaluation.
 
-A set of 224-pixel images takes 14 MB for each test image. Past `LARGEST_STORED` it is not stored:
-every evaluation generates it again, block by block, in threads. Each block has seeds of its own, so
-neither threads nor an interruption can change a bit. That costs seconds of one core for each such
-image, so at most `MOST` of the test images, drawn once, are taken.
+A set of 224-pixel images takes 14 MB for each test image. Sets above `LARGEST_STORED` are generated
+block by block, in threads, whenever they are read. Each block has its own seeds, so neither threads
+nor an interruption changes a bit. Generation takes seconds of one core for each test image, so at
+most `MOST` test images, drawn with a fixed seed, are used.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from pipeline.seeds import derive
 
 LARGEST_STORED = 4 * 2**30  # bytes
 MOST = 5000  # images
-BLOCK = 32  # images with one seed; a part of what a seed means
+BLOCK = 32  # images with one seed; it affects the random draws
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class GeneratedSet:
     Args:
         test: the clean images and labels.
         constants: "cifar" or "imagenet".
-        seed: of everything random in it.
-        most: how many of the images are taken, drawn at random where there are more.
+        seed: of the drawn images and their corruptions.
+        most: the largest number of test images used; of more, a random subset.
     """
 
     test: Split
@@ -43,18 +43,18 @@ class GeneratedSet:
 
     @property
     def about(self) -> str:
-        """The benchmark imitated, and how many images are taken."""
-        taken, n = len(self.rows()), len(self.test)
-        which = "the" if taken == n else f"{taken:,} of the {n:,}"
+        """The benchmark of the constants, and the number of images."""
+        used, n = len(self.rows()), len(self.test)
+        which = "the" if used == n else f"{used:,} of the {n:,}"
         return f"{which} test images with {BENCHMARKS[self.constants]}'s constants"
 
     def rows(self) -> Tensor:
-        """Return which of the test images are taken, int64 [min(N, most)], in order."""
+        """Return the indices of the test images used, int64 [min(N, most)], in order."""
         generator = torch.Generator().manual_seed(derive(self.seed, "corruption", "images"))
         return torch.randperm(len(self.test), generator=generator)[: self.most].sort().values
 
     def batches(self, corruption: str, severity: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images and labels, generated in threads, as `CorruptedSet` says."""
+        """Yield images and labels, generated in threads, as in `CorruptedSet`."""
         blocks = torch.split(self.rows(), BLOCK)
 
         def block(number: int) -> tuple[Tensor, Tensor]:
@@ -72,5 +72,5 @@ class GeneratedSet:
 
 
 def too_large(shape: Sequence[int]) -> bool:
-    """Say whether test images of ``shape`` [N, C, H, W] would make a set too large to store."""
+    """Say whether the set of test images of ``shape`` [N, C, H, W] is too large to store."""
     return torch.Size(shape).numel() * len(NAMES_19) * len(SEVERITIES) > LARGEST_STORED

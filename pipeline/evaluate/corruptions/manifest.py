@@ -1,8 +1,8 @@
-"""What an ImageNet-C folder holds: its image files by corruption, severity and class, listed.
+"""Manifest of an ImageNet-C folder: its image files by corruption, severity and class.
 
 ROOT/TYPE/SEVERITY/WNID/*.JPEG, or ROOT/GROUP/TYPE/SEVERITY/WNID/*.JPEG as the archives noise,
-blur, weather, digital and extra unpack. A class is found by the name of its folder, whatever its
-label is; folders of classes that the data set lacks are left alone.
+blur, weather, digital and extra unpack. Classes are matched by the names of their folders; folders
+of other classes are ignored.
 """
 
 import hashlib
@@ -22,76 +22,82 @@ from pipeline.evaluate.corruptions.constants import (
 )
 from pipeline.events import emit
 
-Files = Sequence[tuple[Path, int]]  # an image and its label
+Files = Sequence[tuple[Path, int]]  # image and label
 
 
-def places(root: Path) -> dict[str, Path]:
-    """Return the folder of each corruption under ``root``, relative to it; all 19 or the main 15.
+def corruption_folders(root: Path) -> dict[str, Path]:
+    """Return each corruption's folder, relative to ``root``, for all 19 or the main 15.
 
     Raises:
         UserError: one is missing.
     """
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for name in NAMES_19:
-        around = (Path(name), *(Path(archive, name) for archive in ARCHIVES))
-        known = [place for place in around if (root / place).is_dir()]
-        found |= {name: known[0]} if known else {}
-    wanted = NAMES_15 if not found.keys() - set(NAMES_15) else NAMES_19
-    absent = [name for name in wanted if name not in found]
-    if absent:
+        candidates = (Path(name), *(Path(archive, name) for archive in ARCHIVES))
+        existing = [folder for folder in candidates if (root / folder).is_dir()]
+        folders |= {name: existing[0]} if existing else {}
+    expected = NAMES_15 if not folders.keys() - set(NAMES_15) else NAMES_19
+    missing = [name for name in expected if name not in folders]
+    if missing:
         raise UserError(
-            f"{root} lacks {', '.join(absent)}: it must hold {root}/TYPE/SEVERITY/CLASS/*.JPEG for "
-            "the 15 or all 19 types and the severities 1 to 5 of ImageNet-C, TYPE also in the "
+            f"{root} lacks {', '.join(missing)}: it must hold {root}/TYPE/SEVERITY/CLASS/*.JPEG "
+            "for the 15 or all 19 types and the severities 1 to 5 of ImageNet-C, TYPE also in the "
             f"folders {', '.join(ARCHIVES)} as the archives unpack, or CIFAR-C's .npy files "
             f"({OFFICIAL})"
         )
-    return found
+    return folders
 
 
-def files_of(folder: Path, classes: Sequence[str]) -> Files:
-    """Return the images of one corruption and severity and their labels, class by class, by name.
+def image_files(folder: Path, classes: Sequence[str]) -> Files:
+    """Return images and labels of one corruption and severity, sorted by label, then by name.
 
     Raises:
         UserError: a class has no folder there, or no image.
     """
-    found: list[tuple[Path, int]] = []
+    files: list[tuple[Path, int]] = []
     for label, name in enumerate(classes):
         try:
-            inside = sorted((folder / name).iterdir())
+            paths = sorted((folder / name).iterdir())
         except OSError:
             raise UserError(
                 f"{folder} has no folder {name}, which is a class of the data set: unpack the "
                 f"whole archive there ({OFFICIAL})"
             ) from None
-        images = [path for path in inside if path.suffix.lower() in SUFFIXES]
+        images = [path for path in paths if path.suffix.lower() in SUFFIXES]
         if not images:
             raise UserError(f"{folder / name} holds no image: unpack the whole archive there")
-        found += [(path, label) for path in images]
-    return found
+        files += [(path, label) for path in images]
+    return files
 
 
-def named(files: Files) -> str:
+def hash_names(files: Files) -> str:
     """Return a hash of the files' classes and names."""
     text = "".join(f"{path.parent.name}/{path.name}\n" for path, _ in files)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def list_files(root: Path, classes: Sequence[str]) -> dict[str, Any]:
-    """Return the names and sizes of the files of the set in ``root``, as `FolderSet` takes them.
+    """Return the manifest of the set in ``root``, with the cells of a `FolderSet`.
 
     Raises:
         UserError: a corruption, severity or class is missing, or one has fewer images than others.
     """
-    found = places(root)
+    by_corruption = corruption_folders(root)
 
     def cell(folder: Path) -> dict[str, Any]:
-        files = files_of(root / folder, classes)
+        files = image_files(root / folder, classes)
         size = sum(path.stat().st_size for path, _ in files)
-        place = folder.as_posix()
-        return {"folder": place, "images": len(files), "names": named(files), "bytes": size}
+        return {
+            "folder": folder.as_posix(),
+            "images": len(files),
+            "names": hash_names(files),
+            "bytes": size,
+        }
 
-    # In threads, since a network's file system answers one question a millisecond.
-    folders = [place / str(severity) for place in found.values() for severity in SEVERITIES]
+    # In threads, because a network file system takes about a millisecond for each query.
+    folders = [
+        folder / str(severity) for folder in by_corruption.values() for severity in SEVERITIES
+    ]
     cells: list[dict[str, Any]] = []
     for one in prefetch(cell, folders):
         cells.append(one)
@@ -102,5 +108,5 @@ def list_files(root: Path, classes: Sequence[str]) -> dict[str, Any]:
             )
         emit(listed=one["folder"], done=len(cells), of=len(folders))
     each = len(SEVERITIES)
-    by_name = {name: cells[i * each : (i + 1) * each] for i, name in enumerate(found)}
+    by_name = {name: cells[i * each : (i + 1) * each] for i, name in enumerate(by_corruption)}
     return {"layout": "folders", "root": str(root), "cells": by_name}

@@ -1,10 +1,10 @@
-"""Corrupted sets in CIFAR-C's layout, whether downloaded or generated.
+"""NpySet: a corrupted set in CIFAR-C's layout, downloaded or generated.
 
 NAME.npy     uint8 [5 N, H, W, C], severity s = rows (s - 1) N to s N; one file a corruption
 labels.npy   integers [5 N]
 meta.json    only beside a generated set: {constants, synthetic: true}
 
-Official sets carry no meta.json, which is how the two are told apart.
+Official sets have no meta.json, which distinguishes them from generated ones.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,10 +31,10 @@ class NpySet:
     """A `CorruptedSet` in arrays.
 
     Args:
-        images: by corruption, uint8 [5 N, H, W, C], read from disk where they are used.
+        images: by corruption, uint8 [5 N, H, W, C], memory-mapped.
         labels: int64 [5 N].
-        synthetic: made here, so not to be laid beside published numbers.
-        about: what the images are.
+        synthetic: generated here, so not comparable with published numbers.
+        about: a short description of the images.
     """
 
     images: Mapping[str, Images]
@@ -48,7 +48,7 @@ class NpySet:
         return tuple(self.images)
 
     def batches(self, corruption: str, severity: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images and labels, read in threads, as `CorruptedSet` says."""
+        """Yield images and labels, read in threads, as in `CorruptedSet`."""
         source, n = self.images[corruption], len(self.labels) // len(SEVERITIES)
         step, first = set_batch_size(*source.shape[1:3]), (severity - 1) * n
 
@@ -65,8 +65,8 @@ def _load(path: Path) -> NDArray[Any]:
         return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except FileNotFoundError:
         raise UserError(
-            f"{path} is missing: unpack the whole archive there ({OFFICIAL}), or take the folder "
-            "away to have a synthetic set made"
+            f"{path} is missing: unpack the whole archive there ({OFFICIAL}), or remove the folder "
+            "to generate a synthetic set"
         ) from None
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} is not a whole .npy file: download it again.") from error
@@ -76,7 +76,7 @@ def read(folder: Path, names: Sequence[str] = NAMES_19) -> NpySet:
     """Open the set in ``folder`` without reading the images.
 
     Raises:
-        UserError: a file is missing, damaged, or not what the layout says.
+        UserError: a file is missing, damaged, or not of the layout.
     """
     labels = _load(folder / "labels.npy")
     whole = labels.ndim == 1 and len(labels) and not len(labels) % len(SEVERITIES)
@@ -88,16 +88,16 @@ def read(folder: Path, names: Sequence[str] = NAMES_19) -> NpySet:
     images: dict[str, Images] = {}
     for name in names:
         path = folder / f"{name}.npy"
-        found = images[name] = _load(path)
+        array = images[name] = _load(path)
         size = images[names[0]].shape[1:]
-        if found.dtype != np.uint8 or found.ndim != 4 or found.shape[1:] != size:
+        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1:] != size:
             raise UserError(
-                f"{path} is {found.dtype} {found.shape}, not uint8 [5 N, H, W, C] of the other "
+                f"{path} is {array.dtype} {array.shape}, not uint8 [5 N, H, W, C] of the other "
                 "files' size: download it again."
             )
-        if len(found) != len(labels):
+        if len(array) != len(labels):
             raise UserError(
-                f"{path} has {len(found)} images but labels.npy {len(labels)} labels: "
+                f"{path} has {len(array)} images but labels.npy {len(labels)} labels: "
                 "download both again."
             )
     meta = read_json(folder / "meta.json") if (folder / "meta.json").exists() else {}

@@ -1,4 +1,4 @@
-"""From a folder to the corrupted set it holds, describes, or says how to generate."""
+"""Opens a corrupted set: NumPy files, a manifest of image files, or settings of a generated set."""
 
 from pathlib import Path
 
@@ -15,22 +15,22 @@ def open_set(folder: Path, data: Dataset) -> CorruptedSet:
     """Return the set of ``folder`` for the classes and the image size of ``data``.
 
     Raises:
-        UserError: there is none, or it is not whole.
+        UserError: the folder has none, it is incomplete, or its image size differs.
     """
     size = data.test.images.shape[-1]
     meta = read_json(folder / "meta.json") if (folder / "meta.json").exists() else {}
     if meta.get("layout") == "folders":
-        _refuse_others(folder, (size, size, 3), data)
+        _check_shape(folder, (size, size, 3), data)
         return FolderSet(Path(meta["root"]), meta["cells"], data.classes, size)
     if meta.get("layout") == "streamed":
         return GeneratedSet(data.test, meta["constants"], meta["seed"], meta["images"])
-    found = npy_set.read(folder)
-    _refuse_others(folder, next(iter(found.images.values())).shape[1:], data)
-    return found
+    stored = npy_set.read(folder)
+    _check_shape(folder, next(iter(stored.images.values())).shape[1:], data)
+    return stored
 
 
-def _refuse_others(folder: Path, shape: tuple[int, ...], data: Dataset) -> None:
-    """Refuse corrupted images [H, W, C] that the network of ``data`` cannot take."""
+def _check_shape(folder: Path, shape: tuple[int, ...], data: Dataset) -> None:
+    """Refuse corrupted images [H, W, C] of another shape than those of ``data``."""
     channels, height, width = data.test.images.shape[1:]
     if shape != (height, width, channels):
         raise UserError(

@@ -1,11 +1,11 @@
-"""Random textures that lie over images: clouds of fog, and ice."""
+"""Random textures for overlays: plasma fractals for fog, and ice for frost."""
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
 # Of the benchmarks' six frost photographs: mean and deviation of red, green and blue, in bytes.
-# The second and the third are one picture.
+# The second and the third are the same picture.
 PHOTOGRAPHS = np.array([
     [[78, 149, 166], [27, 17, 15]],
     [[201, 205, 214], [21, 22, 23]],
@@ -14,22 +14,22 @@ PHOTOGRAPHS = np.array([
     [[112, 123, 135], [44, 43, 42]],
     [[71, 95, 105], [35, 43, 47]],
 ])  # fmt: skip
-KNEE = 0.3  # cycles a photograph's pixel, where their spectrum bends
-NEEDLE = 4.0  # pixels of a photograph over which a crystal is straight
-CRYSTALS = 3  # layers of crystals, each with a direction of its own
-LIGHT = 0.4  # deviation of a patch's mean in deviations of its pixels
+KNEE = 0.3  # cycles a photograph pixel, where the slope of their spectrum changes
+NEEDLE = 4.0  # photograph pixels over which a crystal is straight
+CRYSTALS = 3  # layers of crystals, each with its own direction
+LIGHT = 0.4  # standard deviation of a patch's mean, in standard deviations of its pixels
 
 
 def plasma(n: int, side: int, decay: float, rng: Generator) -> NDArray[np.float32]:
-    """Return ``n`` plasma fractals [n, side, side] in [0, 1], made by diamonds and squares.
+    """Return ``n`` plasma fractals [n, side, side] in [0, 1], by the diamond-square algorithm.
 
     Each round sets the centres of the squares, then of the diamonds, to the mean of their four
-    corners plus uniform noise, whose amplitude shrinks by ``decay`` a round. The torus has no edge.
+    corners plus uniform noise, whose amplitude is divided by ``decay`` each round. Edges wrap.
 
     Args:
         n: the number of fractals.
         side: a power of two, in pixels.
-        decay: above 1; the larger, the smoother.
+        decay: above 1; larger values give smoother fractals.
         rng: the source of randomness.
 
     Source: Fournier, Fussell & Carpenter 1982, Computer Rendering of Stochastic Models.
@@ -37,19 +37,19 @@ def plasma(n: int, side: int, decay: float, rng: Generator) -> NDArray[np.float3
     clouds = np.zeros((n, side, side), np.float32)
     step, amplitude = side, 100.0
 
-    def shaken(corners: NDArray[np.float32]) -> NDArray[np.float64]:
+    def perturbed(corners: NDArray[np.float32]) -> NDArray[np.float64]:
         return corners / 4 + amplitude * rng.uniform(-amplitude, amplitude, corners.shape)
 
     while step >= 2:
         half = step // 2
         corners = clouds[:, ::step, ::step]
         pairs = corners + np.roll(corners, -1, axis=1)
-        clouds[:, half::step, half::step] = shaken(pairs + np.roll(pairs, -1, axis=2))
+        clouds[:, half::step, half::step] = perturbed(pairs + np.roll(pairs, -1, axis=2))
         centres = clouds[:, half::step, half::step]
         above = centres + np.roll(centres, 1, axis=1)
-        clouds[:, ::step, half::step] = shaken(above + (corners + np.roll(corners, -1, axis=2)))
+        clouds[:, ::step, half::step] = perturbed(above + (corners + np.roll(corners, -1, axis=2)))
         beside = centres + np.roll(centres, 1, axis=2)
-        clouds[:, half::step, ::step] = shaken(beside + (corners + np.roll(corners, -1, axis=1)))
+        clouds[:, half::step, ::step] = perturbed(beside + (corners + np.roll(corners, -1, axis=1)))
         step, amplitude = half, amplitude / decay
     clouds -= clouds.min(axis=(1, 2), keepdims=True)
     highest = clouds.max(axis=(1, 2), keepdims=True)
@@ -59,14 +59,14 @@ def plasma(n: int, side: int, decay: float, rng: Generator) -> NDArray[np.float3
 def ice(shape: tuple[int, int, int], scale: int, kinds: int, rng: Generator) -> NDArray[np.float64]:
     """Return patches of frost [N, H, W, 3] in [0, 1] with the photographs' colours and spectrum.
 
-    Noise with the power spectrum 1 / (f (f + knee)) is drawn out along a random direction into
-    crystals, the brightest of three such layers is seen, and the result takes on the mean and
+    Noise with the power spectrum 1 / (f (f + knee)) is smeared along a random direction into
+    crystals, the maximum of three such layers is taken, and the result is scaled to the mean and
     deviation of one photograph.
 
     Args:
         shape: N, H, W.
-        scale: pixels of a photograph to one of the patch.
-        kinds: how many of the photographs to imitate, from the first.
+        scale: photograph pixels for each pixel of the patch.
+        kinds: the number of photographs to draw from, from the first.
         rng: the source of randomness.
     """
     n, height, width = shape

@@ -1,4 +1,4 @@
-"""A generated corrupted set, written in CIFAR-C's layout (arrays.py)."""
+"""Writes a generated corrupted set in CIFAR-C's layout (npy_set.py)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,10 +25,10 @@ def save_set(
     """Write a generated set into ``folder``, one corruption and severity in memory at a time.
 
     Args:
-        folder: an empty or new folder; whoever calls makes it appear whole.
-        corrupt: the images uint8 [N, H, W, C] under a corruption and severity.
+        folder: an empty or new folder; the caller makes it atomic.
+        corrupt: (corruption, severity) -> images, uint8 [N, H, W, C].
         labels: int64 [N], of the clean images.
-        meta: what to say of the set, besides that it is synthetic.
+        meta: entries of meta.json besides ``synthetic``.
         names: the corruptions to write.
     """
     folder.mkdir(parents=True, exist_ok=True)

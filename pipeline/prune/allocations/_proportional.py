@@ -1,4 +1,4 @@
-"""How many weights each layer keeps: one factor for all layers, limits for each, an exact total."""
+"""Proportional allocation: kept weights by shares, within limits, to an exact total."""
 
 from bisect import bisect_left
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from pipeline.prune.topk import prune_smallest
 
 @dataclass(frozen=True)
 class Layer:
-    """What a layer may keep.
+    """Share and limits of the weights that a layer keeps.
 
     Args:
-        share: a_l > 0, what it keeps in proportion to the other layers.
-        low: the fewest weights that it keeps.
-        high: the most, which are those that still stand.
+        share: a_l > 0; layers keep weights in proportion to it.
+        low: the fewest weights that the layer keeps.
+        high: the most weights that it keeps: those not pruned yet.
     """
 
     share: int
@@ -26,22 +26,22 @@ class Layer:
     high: int
 
     def kept(self, factor: Fraction) -> Fraction:
-        """Return min(max(x * a_l, low), high) for the factor x."""
+        """Return min(max(x * a_l, low), high) for a factor x."""
         return min(max(factor * self.share, Fraction(self.low)), Fraction(self.high))
 
 
-def kept(layers: Mapping[str, Layer], total: int) -> dict[str, Fraction]:
-    """Return how many weights each layer keeps, before rounding.
+def kept_counts(layers: Mapping[str, Layer], total: int) -> dict[str, Fraction]:
+    """Return the number of weights that each layer keeps, before rounding.
 
         keep_l = min(max(x * a_l, low_l), high_l)    with x such that the sum over l is the total
 
-    The sum grows with x and is linear between the x at which a layer meets a limit, so x is found
-    exactly. A layer that is sparser than its share already stays as it is (high_l), and the others
-    make up for it, just as they do where a limit binds.
+    The sum grows with x and is linear between those x at which a layer reaches a limit, so x is
+    exact. Where a limit binds, the other layers compensate; a layer that is sparser than its share
+    already is such a case (high_l).
 
     Args:
         layers: by name, in model order.
-        total: how many weights are kept, from the sum of low to the sum of high.
+        total: the number of weights kept, from the sum of low to the sum of high.
     """
 
     def level(factor: Fraction) -> Fraction:
@@ -58,11 +58,11 @@ def kept(layers: Mapping[str, Layer], total: int) -> dict[str, Fraction]:
     return {name: layer.kept(factor) for name, layer in layers.items()}
 
 
-def rounded(shares: Mapping[str, Fraction], total: int) -> dict[str, int]:
-    """Return whole numbers that sum to ``total``, which is the sum of the shares, each within 1.
+def round_to_total(shares: Mapping[str, Fraction], total: int) -> dict[str, int]:
+    """Return the shares rounded to whole numbers, each by less than 1, that sum to ``total``.
 
-    All are rounded down, and what is missing goes to the largest remainders, one each; among equal
-    remainders the earlier layer comes first.
+    All shares are rounded down, and the missing units go to the largest remainders, one each;
+    among equal remainders to the earlier layer. ``total`` must be the sum of the shares.
     """
     counts = {name: floor(share) for name, share in shares.items()}
     order = sorted(shares, key=lambda name: counts[name] - shares[name])

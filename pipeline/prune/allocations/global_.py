@@ -1,4 +1,4 @@
-"""Global: all layers compete as one vector, so a layer is as sparse as its weights are small."""
+"""Global allocation: one ranking over the weights of all layers."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ def masks(
     Args:
         scores: float32, non-negative, by name in model order; the smallest are pruned first.
         sparsity: s, fraction of the prunable weights that is pruned afterwards, in [0, 1).
-        alive: bool, True where a weight still stands; what was pruned stays pruned.
+        alive: bool, True where a weight is not pruned yet; pruned weights stay pruned.
 
     Returns:
         bool masks, True where a weight is kept.

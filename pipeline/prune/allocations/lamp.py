@@ -1,4 +1,4 @@
-"""LAMP: one ranking of each weight's part in what its layer has left (Lee et al. 2020)."""
+"""LAMP: one ranking of all weights, by magnitude within their layer (Lee et al. 2020)."""
 
 from collections.abc import Mapping
 
@@ -18,37 +18,37 @@ def masks(
         lamp(u) = w_u^2 / sum of w_v^2 over all v of u's layer that are not smaller than u
 
     where |w| is the criterion's score. Within a layer LAMP ranks as |w| does, and the largest
-    weight always scores 1: no layer is emptied as long as at least one weight a layer is kept.
+    weight always scores 1: no layer is emptied while the total keeps at least one weight a layer.
     Ties: within a layer the earlier position counts as the smaller and is pruned first; among
-    layers the earlier one loses first. A weight of exactly 0 scores 0.
+    layers the earlier layer is pruned first. A weight of exactly 0 scores 0.
     Arguments, result and errors are those of the global allocation.
 
     Source: Lee et al. 2020, "Layer-adaptive sparsity for the magnitude-based pruning", equation 1.
     """
     pruned = pruned_count(sparsity, alive)
     ranked = {name: sorted_scores(score, alive[name]) for name, score in scores.items()}
-    lost = smallest(ranked, pruned)
-    counts = {name: len(each) - lost[name] for name, each in ranked.items()}
+    pruned_by_layer = count_smallest(ranked, pruned)
+    counts = {name: len(each) - pruned_by_layer[name] for name, each in ranked.items()}
     return _proportional.masks(scores, counts, alive)
 
 
 def sorted_scores(score: Tensor, alive: Tensor) -> Tensor:
-    """Return the layer's LAMP scores in ascending order, float64; -1 for what is pruned already."""
-    stands = score[alive].double().sort().values.numpy()
-    squares = np.square(stands)
-    # Summed one by one from the largest down, so that rounding cannot break the order.
+    """Return the layer's LAMP scores in ascending order, float64; -1 for pruned weights."""
+    magnitudes = score[alive].double().sort().values.numpy()
+    squares = np.square(magnitudes)
+    # Summed one by one from the largest down, so that rounding preserves the order.
     not_smaller = np.cumsum(squares[::-1])[::-1]
     lamp = np.divide(squares, not_smaller, out=np.zeros_like(squares), where=squares > 0)
-    dead = np.full(score.numel() - len(stands), -1.0)
+    dead = np.full(score.numel() - len(magnitudes), -1.0)
     return torch.from_numpy(np.concatenate([dead, lamp]))
 
 
-def smallest(ranked: Mapping[str, Tensor], k: int) -> dict[str, int]:
-    """Return how many of the k smallest of all scores each layer has.
+def count_smallest(ranked: Mapping[str, Tensor], k: int) -> dict[str, int]:
+    """Return how many of the k smallest of all scores lie in each layer.
 
     Args:
         ranked: each layer's scores in ascending order.
-        k: from 0 to how many there are in all.
+        k: from 0 to the number of all scores.
     """
     if k == 0:
         return dict.fromkeys(ranked, 0)

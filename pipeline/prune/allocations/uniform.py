@@ -1,4 +1,4 @@
-"""Uniform: every layer is pruned to the same sparsity (Zhu & Gupta 2017)."""
+"""Uniform allocation: every layer is pruned to the same sparsity (Zhu & Gupta 2017)."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Magnitude: a weight matters as much as it is large (Han et al. 2015)."""
+"""Magnitude criterion: the score of a weight is its absolute value (Han et al. 2015)."""
 
 from collections.abc import Mapping
 

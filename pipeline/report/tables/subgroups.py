@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.evaluate.intervals import mean_of, wilson
+from pipeline.evaluate.intervals import mean_interval, wilson_interval
 from pipeline.report.studies.base import Measured, Study
 
 KEY = ["sparsity", "method", "role", "phase", "seed"]
@@ -62,10 +62,10 @@ def _measures(metrics: dict[str, Any]) -> Iterator[dict[str, Any]]:
         groups, classes = metrics[part]["groups"], metrics[part]["classes"]
         n = sum(own["n"] for own in groups.values())
         value = metrics[f"{part}_score"]
-        yield _record(f"{part}_accuracy", "", n, value, wilson(value, n))
+        yield _record(f"{part}_accuracy", "", n, value, wilson_interval(value, n))
         for measure, parts in (("macro_accuracy", classes), ("group_mean", groups)):
             shares = [own["recall"] for own in parts.values()]
-            ends = mean_of(shares, [own["n"] for own in parts.values()])
+            ends = mean_interval(shares, [own["n"] for own in parts.values()])
             yield _record(f"{part}_{measure}", "", n, metrics[f"{part}_{measure}"], ends)
         worst = min(groups.values(), key=lambda own: own["recall"])
         yield _record(f"{part}_worst_group", "", n, worst["recall"], (worst["low"], worst["high"]))

@@ -1,0 +1,118 @@
+"""Speed-up by removal: a network without its pruned filters, compared with the masked one."""
+
+from collections.abc import Callable, Mapping
+from statistics import median
+from time import perf_counter, thread_time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.channels.products import macs
+from pipeline.errors import UserError
+from pipeline.train.predict import evaluating
+
+BATCHES = (1, 64)
+TOLERANCE = 1e-5
+MIN_ROUNDS, MAX_ROUNDS = 5, 100
+
+
+def output_difference(masked: Tensor, removed: Tensor) -> float:
+    """Return max |masked - removed| / max |masked| of the logits of the two networks.
+
+    Raises:
+        UserError: it is above 1e-5, so the networks are not the same.
+    """
+    difference = float((masked - removed).abs().max() / masked.abs().max())
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"the network without its pruned filters differs by {difference:g} of the largest "
+            "logit, so its masks are not of whole filters: shrink a network that was pruned with "
+            "prune.structure = filters."
+        )
+    return difference
+
+
+def savings(
+    masked: nn.Module, removed: nn.Module, masks: Mapping[str, Tensor], shape: tuple[int, ...]
+) -> dict[str, Any]:
+    """Return parameters, multiply-accumulates and measured times with and without removal.
+
+    Args:
+        masked: the network with zeros, on the device where times are measured.
+        removed: the network without the pruned filters, on that device too.
+        masks: of ``masked``, bool, True where a parameter is kept, by parameter name.
+        shape: of one example, [C, H, W].
+    """
+    total, left = (sum(p.numel() for p in model.parameters()) for model in (masked, removed))
+    example = torch.zeros(1, *shape, device=_device(masked))
+    pruned = sum(int((~mask).count_nonzero()) for mask in masks.values())
+    return {
+        "parameters": {"dense": total, "masked": total - pruned, "removed": left},
+        "macs": {
+            "dense": sum(macs(masked, example).values()),
+            "removed": sum(macs(removed, example).values()),
+        },
+        "latency": {f"batch_{size}": _latency(masked, removed, (size, *shape)) for size in BATCHES},
+    }
+
+
+def _latency(masked: nn.Module, removed: nn.Module, shape: tuple[int, ...]) -> dict[str, float]:
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(_device(masked))
+    seconds = latencies({"masked": masked, "removed": removed}, images)
+    return {
+        "masked_ms": 1000 * seconds["masked"],
+        "removed_ms": 1000 * seconds["removed"],
+        "speedup": seconds["masked"] / seconds["removed"],
+    }
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def latencies(
+    models: Mapping[str, nn.Module], images: Tensor, seconds: float = 5.0
+) -> dict[str, float]:
+    """Return the median time of a pass, in seconds, of each of ``models``.
+
+    On the CPU one thread computes, and the time is that thread's CPU time, which leaves out the
+    time of other processes on the core. On a GPU the time is from idle to idle, launches included.
+    In every round each network does one pass, so that load affects all alike. The first round
+    (memory allocation, choice of kernels) does not count; at least 5 and at most 100 rounds follow,
+    no new one after ``seconds``.
+
+    Args:
+        models: by name, left unchanged.
+        images: float32 [B, C, H, W], the input of every pass, on the models' device.
+        seconds: duration of the measurement.
+    """
+    times: dict[str, list[float]] = {name: [] for name in models}
+    clock = _clock(images.device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    begin = perf_counter()
+    try:
+        for round_number in range(MAX_ROUNDS + 1):
+            for name, model in models.items():
+                with evaluating(model), torch.inference_mode():
+                    start = clock()
+                    model(images)
+                    times[name].append(clock() - start)
+            if round_number >= MIN_ROUNDS and perf_counter() - begin > seconds:
+                break
+    finally:
+        torch.set_num_threads(threads)
+    return {name: median(passes[1:]) for name, passes in times.items()}
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """Return a clock, in seconds, that first waits until ``device`` is idle."""
+    if device.type != "cuda":
+        return thread_time
+
+    def clock() -> float:
+        torch.cuda.synchronize(device)
+        return perf_counter()
+
+    return clock
