@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.errors import UserError
-from pipeline.schedules.ramp import ramp
+from pipeline.schedules.sparsity import ramp
 from pipeline.sparsify._ranking import largest, magnitudes
 from pipeline.sparsify.base import Sparsifier, SparsifyConfig
 from pipeline.sparsify.build import build, names

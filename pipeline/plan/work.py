@@ -15,7 +15,7 @@ from pipeline.plan.corruptions import corrupted
 from pipeline.plan.ledger import Ledger, join_name
 from pipeline.plan.plan import Result, artifact
 from pipeline.prune.rules import SEEDED, module_name
-from pipeline.schedules.ladder import sparsities
+from pipeline.schedules.sparsity import sparsities
 from pipeline.seeds import derive
 from pipeline.soup import build as rules
 
