@@ -40,12 +40,12 @@ from pipeline.stagekit.model_folder import write
 from pipeline.storage.checkpoint import Checkpoint, read_json
 from pipeline.storage.checkpoint import load as load_checkpoint
 from pipeline.train import random_resized_crop
-from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.distributed import shard
 from pipeline.train.loop import Settings, train
 from pipeline.train.predict import logits
+from pipeline.train.settings import Augmentation
 from tests import shared
 from tests.project import Project, ran
 from tests.test_params import edited

@@ -33,12 +33,12 @@ from pipeline.stagekit.model_folder import with_batchnorm_statistics, write
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.tasks.base import load as load_task
 from pipeline.train import placement
-from pipeline.train.augment import Augmentation
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.criterion import CrossEntropy
 from pipeline.train.loop import Hook, Settings, train
 from pipeline.train.placement import resident
 from pipeline.train.predict import batch_on, count_right, eval_batch_size, logits
+from pipeline.train.settings import Augmentation
 from pipeline.train.swa import AverageEpochs
 from tests.fake_card import CARD, MisplacedError, card, misplaced, run_backward
 

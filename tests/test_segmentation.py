@@ -37,11 +37,11 @@ from pipeline.stagekit.model_folder import write as write_model
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.tasks.base import load as load_task
 from pipeline.track.summary import headline as note
-from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.loop import Settings, train
 from pipeline.train.predict import eval_batch_size, logits
+from pipeline.train.settings import Augmentation
 from tests import shared
 from tests.project import Project
 from tests.test_report import made, params

@@ -16,11 +16,11 @@ from pipeline.data.base import IGNORE, Dataset, Split, load, save
 from pipeline.errors import UserError
 from pipeline.tasks.base import Task, score
 from pipeline.tasks.base import load as load_task
-from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches
 from pipeline.train.criterion import CrossEntropy
 from pipeline.train.loop import Settings, train
 from pipeline.train.predict import count_right
+from pipeline.train.settings import Augmentation
 from stages import evaluate
 from tests.project import ROOT, TINY, Project
 

@@ -13,9 +13,10 @@ from pipeline.data.formats.lazy_images import LazyImages
 from pipeline.errors import UserError
 from pipeline.seeds import derive
 from pipeline.train import random_resized_crop
-from pipeline.train.augment import Augmentation
+from pipeline.train.augment import apply, draw
 from pipeline.train.distributed import local_shard, world
 from pipeline.train.normalise import normaliser
+from pipeline.train.settings import Augmentation
 
 if TYPE_CHECKING:
     from pipeline.data.base import Dataset
@@ -112,7 +113,7 @@ class Batches:
         if self.lengths is not None:
             order = bucket_by_length(order, self.lengths, self.size, self.order)
         self.rows.copy_(order[:used].view_as(self.rows))
-        draws = self.augmentation.draw(count, self.draws)
+        draws = draw(self.augmentation, count, self.draws)
         self.moves.copy_(draws[:used].view_as(self.moves))
         return order
 
@@ -128,9 +129,9 @@ class Batches:
         moves = self.moves.index_select(0, position)[0, self.own]
         found, labels = self.images[rows] if images is None else images, self.labels[rows]
         if found.ndim == 4:
-            found = self.augmentation.apply(found, moves)
+            found = apply(self.augmentation, found, moves)
         if labels.ndim == 3:
-            labels = self.augmentation.apply(labels[:, None], moves, IGNORE)[:, 0]
+            labels = apply(self.augmentation, labels[:, None], moves, IGNORE)[:, 0]
         return self.normalise(found), labels if labels.is_floating_point() else labels.long()
 
     def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
