@@ -16,7 +16,7 @@ from pipeline.prune.prunable import check_network
 from pipeline.schedules.pretrain_lr import pretrain_rates
 from pipeline.seeds import derive
 from pipeline.stagekit.cli import atomic_folder, run
-from pipeline.stagekit.model_folder import write
+from pipeline.stagekit.model_folder import trained_meta, write
 from pipeline.stagekit.training_flags import add_training_flags, settings
 from pipeline.storage.checkpoint import Checkpoint, save_tensors, write_json
 from pipeline.tasks.base import load as load_task
@@ -76,6 +76,7 @@ def main(flags: argparse.Namespace) -> None:
         "epochs": flags.epochs,
     }
     with atomic_folder(flags.out) as folder:
+        meta = trained_meta(meta, flags.precision)
         write(folder, Checkpoint(model.cpu().state_dict(), {}, meta), data, device)
         save_tensors(
             folder / "learning_rates.safetensors",

@@ -7,7 +7,7 @@ from pipeline.data.base import load
 from pipeline.schedules.pretrain_lr import swa_rates
 from pipeline.schedules.retrain_lr import allr_peak, learning_rates
 from pipeline.stagekit.cli import atomic_folder, run
-from pipeline.stagekit.model_folder import network, read, write
+from pipeline.stagekit.model_folder import network, read, trained_meta, write
 from pipeline.stagekit.training_flags import add_training_flags, settings
 from pipeline.storage.checkpoint import Checkpoint, load_tensors, read_json, write_json
 from pipeline.tasks.base import load as load_task
@@ -54,7 +54,8 @@ def main(flags: argparse.Namespace) -> None:
     if not leave_group():
         return
     with atomic_folder(flags.out) as folder:
-        retrained = Checkpoint(model.cpu().state_dict(), parent.masks, parent.meta)
+        meta = trained_meta(parent.meta, flags.precision)
+        retrained = Checkpoint(model.cpu().state_dict(), parent.masks, meta)
         write(folder, retrained, data, device, learning_rate=max(rates))
         write_json(folder / "history.json", history)
 

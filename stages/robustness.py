@@ -10,7 +10,7 @@ from pipeline.evaluate.corruptions.open_set import open_set
 from pipeline.evaluate.partial_results import PartialResults, side_file
 from pipeline.evaluate.robustness import robustness
 from pipeline.stagekit.cli import atomic_folder, run
-from pipeline.stagekit.model_folder import MODEL, network, read
+from pipeline.stagekit.model_folder import MODEL, network_on, read
 from pipeline.storage.checkpoint import write_json
 from pipeline.train.device import resolve_device
 from pipeline.train.predict import logits
@@ -28,7 +28,7 @@ parser.add_argument("--out", type=Path, required=True)
 def main(flags: argparse.Namespace) -> None:
     """Run the stage, from where it was interrupted if it was."""
     data, device = load(flags.data), resolve_device(flags.device)
-    model = network(read(flags.model)).to(device)
+    model = network_on(device, read(flags.model))
     corrupted = open_set(flags.corruptions, data)
 
     def predict(images: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.data.base import Groups, load
 from pipeline.evaluate.subgroups import by_group, compare_with_dense, select_group_set
 from pipeline.stagekit.cli import atomic_folder, run
-from pipeline.stagekit.model_folder import PREDICTIONS, network, read
+from pipeline.stagekit.model_folder import PREDICTIONS, network_on, read
 from pipeline.storage.checkpoint import load_tensors, write_json
 from pipeline.train.device import resolve_device
 from pipeline.train.predict import logits
@@ -28,7 +28,7 @@ def main(flags: argparse.Namespace) -> None:
     kept = load_tensors(flags.model / PREDICTIONS)["test"]
     metrics: dict[str, Any] = {"set": name, **by_group("test", kept, data.test, data, groups)}
     if groups.train is not None:
-        model = network(read(flags.model)).to(resolve_device(flags.device))
+        model = network_on(resolve_device(flags.device), read(flags.model))
         seen = logits(model, data.train.images, data.mean, data.std).cpu()
         own = Groups(groups.names, groups.train)
         metrics |= by_group("train", seen, data.train, data, own)

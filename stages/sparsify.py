@@ -14,7 +14,7 @@ from pipeline.sparsify._paused import Paused, read_paused, save_paused
 from pipeline.sparsify.build import build
 from pipeline.sparsify.config import SparsifyConfig, options
 from pipeline.stagekit.cli import atomic_folder, run
-from pipeline.stagekit.model_folder import network, read, write
+from pipeline.stagekit.model_folder import network, read, trained_meta, write
 from pipeline.stagekit.training_flags import add_training_flags, settings
 from pipeline.storage.checkpoint import Checkpoint, save_tensors, write_json
 from pipeline.storage.checkpoint import sparsity as fraction_pruned
@@ -83,7 +83,7 @@ def main(flags: argparse.Namespace) -> None:
     if not leave_group():
         return
     masks = {name: mask.cpu().contiguous() for name, mask in hook.masks.items()}
-    trained = Checkpoint(model.cpu().state_dict(), masks, start.meta)
+    trained = Checkpoint(model.cpu().state_dict(), masks, trained_meta(start.meta, flags.precision))
     trained.meta.update(sparsity=fraction_pruned(trained, masks), phase=flags.phase)
     with atomic_folder(flags.out) as folder:
         write(folder, trained, data, device)

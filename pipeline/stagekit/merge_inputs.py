@@ -14,7 +14,13 @@ from pipeline.data.base import Dataset
 from pipeline.errors import UserError
 from pipeline.seeds import derive
 from pipeline.soup.base import Objective
-from pipeline.stagekit.model_folder import MODEL, PREDICTIONS, network, with_batchnorm_statistics
+from pipeline.stagekit.model_folder import (
+    MODEL,
+    PREDICTIONS,
+    network,
+    network_on,
+    with_batchnorm_statistics,
+)
 from pipeline.storage.checkpoint import Checkpoint, load_tensors, open_checkpoint, read_json
 from pipeline.tasks.base import load as load_task
 from pipeline.train.coefficient_gradient import slopes
@@ -102,7 +108,7 @@ class MergeInputs:
     ) -> Callable[[Tensor, int], Tensor]:
         """Return the loss's derivatives by the coefficients, as a function of them and the step."""
         check(self.candidates)
-        model = network(self.candidates[0]).to(self.device)
+        model = network_on(self.device, self.candidates[0])
         ends = [
             [each.state[name].to(self.device) for name in self.parameters]
             for each in self.candidates

@@ -13,7 +13,7 @@ from pipeline.seeds import derive
 from pipeline.train.batches import Batches, steps_per_epoch
 from pipeline.train.criterion import Criterion, CrossEntropy
 from pipeline.train.cuda_graph import Eager, Replayed, stepper
-from pipeline.train.device import choose_kernels
+from pipeline.train.device import choose_kernels, set_precision
 from pipeline.train.distributed import all_reduce_sum, local_shard, rank, world
 from pipeline.train.hook import Hook
 from pipeline.train.malloc import configure_malloc
@@ -59,6 +59,7 @@ def train(  # noqa: PLR0913
     configure_malloc()
     device = torch.device(device)
     choose_kernels(device, deterministic=settings.deterministic)
+    set_precision(device, settings.precision)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = Batches(data, settings.batch_size, settings.augmentation, seed=seed, device=device)
     val = data.val
