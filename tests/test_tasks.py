@@ -19,7 +19,7 @@ from pipeline.tasks.base import load as load_task
 from pipeline.train.batches import Batches
 from pipeline.train.criterion import CrossEntropy
 from pipeline.train.loop import Settings, train
-from pipeline.train.predict import count_right
+from pipeline.train.predict import count_correct
 from pipeline.train.settings import Augmentation
 from stages import evaluate
 from tests.project import ROOT, TINY, Project
@@ -60,7 +60,7 @@ def test_only_what_counts_is_counted():
 
     labels = torch.tensor([[[3, 3, 1, IGNORE]]])
     split = Split(torch.zeros(1, 1, 1, 4, dtype=torch.uint8), labels)
-    counts = count_right(Threes(), CrossEntropy(), split, torch.zeros(1), torch.ones(1))
+    counts = count_correct(Threes(), CrossEntropy(), split, torch.zeros(1), torch.ones(1))
     assert counts.tolist() == [2, 3]
 
 
@@ -101,7 +101,7 @@ def test_the_loop_learns_what_the_task_says():
             assert smoothing == 0
             return mse_loss(scores[:, 0], labels.float(), reduction=reduction)
 
-        def right(self, scores, labels):
+        def correct(self, scores, labels):
             return ((scores[:, 0] - labels).abs() < 0.5).sum()
 
     levels = torch.arange(8).repeat(4)

@@ -1,7 +1,7 @@
 """Flags that pretraining, retraining and pruning during training share.
 
-All that change the optimiser's steps are fields of `pipeline.train.settings`; here are the parser
-that is derived from them, and the settings that are derived from what it has read.
+Options of the optimiser's steps are fields of `pipeline.train.settings`, from which the parser is
+derived, and the settings again from the flags it has read.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import os
 from dataclasses import MISSING
 from typing import Any
 
+from pipeline.schedules.pretrain_lr import pretrain_rates
 from pipeline.train.settings import (
     Augmentation,
     Settings,
@@ -43,4 +44,23 @@ def settings(flags: argparse.Namespace) -> Settings:
         **field_values(Settings, given),
         augmentation=Augmentation(**field_values(Augmentation, given)),
         graph=os.environ.get("SMS_CUDA_GRAPHS", "1") != "0",
+    )
+
+
+def add_schedule_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a pretraining schedule."""
+    parser.add_argument("--schedule", required=True)
+    parser.add_argument("--milestones", type=float, nargs="*", default=[])
+    parser.add_argument("--warmup", type=float, default=0.0, help="fraction of all steps")
+    parser.add_argument("--learning-rate", type=float, required=True)
+
+
+def scheduled_rates(flags: argparse.Namespace, steps: int) -> list[float]:
+    """Return the learning rate of every one of ``steps`` by the schedule that ``flags`` name."""
+    return pretrain_rates(
+        flags.schedule,
+        steps,
+        flags.learning_rate,
+        milestones=flags.milestones,
+        warmup=flags.warmup,
     )

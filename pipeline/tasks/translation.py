@@ -37,9 +37,9 @@ class Translation(Task):
         """Return the cross-entropy of the tokens that count."""
         return super().loss(*rows(scores, labels), smoothing=smoothing, reduction=reduction)
 
-    def right(self, scores: Tensor, labels: Tensor) -> Tensor:
+    def correct(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Return how many of the tokens that count score highest."""
-        return super().right(*rows(scores, labels))
+        return super().correct(*rows(scores, labels))
 
     def predict(self, model: nn.Module, data: Dataset, split: Split) -> Tensor:  # noqa: ARG002
         """Return the translations' ids, and how the references were predicted.

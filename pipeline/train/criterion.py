@@ -24,7 +24,7 @@ class Criterion(Protocol):
         """
         return cross_entropy(scores, labels, label_smoothing=smoothing, reduction=reduction)
 
-    def right(self, scores: Tensor, labels: Tensor) -> Tensor:
+    def correct(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Return at how many of the positions that count the label scores highest, int64 []."""
         return (scores.argmax(1) == labels).sum()
 

@@ -91,7 +91,7 @@ def on_device(images: Images, parts: Iterable[Rows], device: torch.device) -> It
         yield from (sent(images[rows], device) for rows in parts)
 
 
-def count_right(
+def count_correct(
     model: nn.Module, criterion: Criterion, split: Split, mean: Tensor, std: Tensor
 ) -> Tensor:
     """Return at how many positions ``model`` is right, and how many count, float64 [2].
@@ -105,7 +105,7 @@ def count_right(
     right, done = torch.zeros((), dtype=torch.float64, device=device), 0
     with evaluating(model), torch.inference_mode():
         for scores in outputs(model, split.images, mean, std):
-            hits = criterion.right(scores, labels[done : done + len(scores)])
+            hits = criterion.correct(scores, labels[done : done + len(scores)])
             done += len(scores)
             right += torch.where(scores.isfinite().all(), hits.double(), math.nan)
     return torch.stack([right, criterion.counted(labels).double()])

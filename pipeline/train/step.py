@@ -81,7 +81,7 @@ class Step:
         if self.masked:
             masked: list[Tensor] = [weight.grad for weight in self.masked]  # type: ignore[misc]
             torch._foreach_mul_(masked, self.factors)
-        right = self.criterion.right(scores.detach(), labels)
+        right = self.criterion.correct(scores.detach(), labels)
         self.sums += torch.stack([loss.detach().double(), right.double(), counted.double()])
 
     def update(self) -> None:
