@@ -1,7 +1,7 @@
 """Train the dense network, from scratch or from a file of weights, and keep its learning rates.
 
-With 0 epochs the weights are taken as they are. The learning rates, which retraining reuses, are
-then those of one epoch with the same schedule and peak.
+With 0 epochs the weights are kept. The learning rates, which retraining reuses, are then those of
+one epoch with the same schedule and peak.
 """
 
 import argparse

@@ -16,17 +16,17 @@ from pipeline.train.device import resolve_device
 from pipeline.train.predict import logits
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--data", type=Path, required=True, help="for its mean and deviation")
+parser.add_argument("--data", type=Path, required=True, help="for its mean and standard deviation")
 parser.add_argument("--model", type=Path, required=True)
 parser.add_argument(
-    "--corruptions", type=Path, required=True, help="a folder as of CIFAR-10-C, or a stage's"
+    "--corruptions", type=Path, required=True, help="a folder of CIFAR-10-C's layout, or a stage's"
 )
 parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
 parser.add_argument("--out", type=Path, required=True)
 
 
 def main(flags: argparse.Namespace) -> None:
-    """Run the stage, from where it was interrupted if it was."""
+    """Run the stage; continue from partial results of an interrupted run."""
     data, device = load(flags.data), resolve_device(flags.device)
     model = network_on(device, read(flags.model))
     corrupted = open_set(flags.corruptions, data)
@@ -34,8 +34,8 @@ def main(flags: argparse.Namespace) -> None:
     def predict(images: Tensor) -> Tensor:
         return logits(model, images, data.mean, data.std)
 
-    read_here = (flags.model / MODEL, flags.data, flags.corruptions)
-    cells = PartialResults(side_file(flags.out, read_here, device))
+    inputs = (flags.model / MODEL, flags.data, flags.corruptions)
+    cells = PartialResults(side_file(flags.out, inputs, device))
     metrics = robustness(predict, corrupted, cells)
     with atomic_folder(flags.out) as folder:
         write_json(folder / "metrics.json", metrics)

@@ -137,7 +137,7 @@ def test_a_task_without_a_summary_of_its_own_reports_what_it_measures():
     split = Split(torch.zeros(3, 1, 1, 1, dtype=torch.uint8), torch.tensor([0, 1, 1]))
     kept = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
     data = replace(dataset(split), task="brand_new")
-    found = evaluate.tested(load_task("classification"), kept, data, groups=True)
+    found = evaluate.measure_test_split(load_task("classification"), kept, data, groups=True)
     assert found.keys() == {"test_examples", "test_accuracy", "test_loss"}
     assert (found["test_examples"], found["test_accuracy"]) == (3, pytest.approx(2 / 3))
 

@@ -20,17 +20,11 @@ def reestimate(
     With batches b of n_b examples, whose inputs to the layer have mean m_b and unbiased variance
     v_b per channel:  running mean = sum(n_b m_b) / N,  running variance = sum(n_b v_b) / N.
     The variance is the mean variance within batches, as in training and in
-    `torch.optim.swa_utils.update_bn`, not that of the whole set, which also has the variance of the
-    m_b. Unlike in update_bn, each *example* has the same weight and batch sizes differ by one at
-    most. Images are not augmented and dropout is off. Their order is shuffled with a fixed seed,
-    since data sets may be stored class by class.
+    `torch.optim.swa_utils.update_bn`, not that of the whole set. Unlike in update_bn, each
+    *example* has the same weight and batch sizes differ by one at most. Images are not augmented,
+    dropout is off, and the order is a fixed random one: data may be stored class by class.
 
-    The batch size is a part of the definition: deeper layers see inputs that were normalised by m_b
-    and v_b, so their statistics depend on n_b by O(1 / n_b). By default it is
-    `pipeline.train.predict.eval_batch_size`, 256 for small images, on every device, though a GPU
-    could take more: the result must not depend on the device.
-
-    A network without running statistics stays as it is. Modes and momenta are restored.
+    Modes and momenta are restored; without running statistics nothing is done.
     Arguments: images, uint8 [N, C, H, W]; mean, std, float32 [C], of images / 255.
     Source: paper, Section 3 and Appendix A.2; Izmailov et al. 2018 (SWA).
     """
@@ -58,7 +52,13 @@ def reestimate(
 
 
 def _parts(images: Images, batch_size: int | None) -> Sequence[Tensor]:
-    """Return the rows of each batch: all images in a fixed random order, in equal parts."""
+    """Return the rows of each batch: all images in a fixed random order, in equal parts.
+
+    The batch size is a part of the definition: deeper layers see inputs that were normalised by m_b
+    and v_b, so their statistics depend on n_b by O(1 / n_b). By default it is `eval_batch_size`,
+    256 for small images, on every device, though a GPU could take more: the result must not depend
+    on the device.
+    """
     count = len(images)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).to(images.device)
     parts = math.ceil(count / (batch_size or eval_batch_size(images)))
