@@ -29,9 +29,9 @@ from benchmarks.loop import hardware
 from pipeline.data import imagenet
 from pipeline.data.base import load, save
 from pipeline.data.build import prepare
-from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches
 from pipeline.train.malloc import configure_malloc
+from pipeline.train.settings import Augmentation
 
 # Hands out one epoch; returns the images a second and the milliseconds of a core that each took.
 Run = Callable[[], tuple[float, float]]

@@ -15,8 +15,8 @@ from torchvision import transforms
 
 from pipeline.data.base import Dataset, Split
 from pipeline.models.build import build
-from pipeline.train.augment import Augmentation
 from pipeline.train.loop import Hook, Settings, train
+from pipeline.train.settings import Augmentation
 
 RATE, MOMENTUM, DECAY, SPARSITY = 0.05, 0.9, 5e-4, 0.9
 Ready = Callable[[], None]  # is called when the time begins, and returns when all are ready

@@ -1,4 +1,4 @@
-"""The mean of models, tensor by tensor, and the check that they have one."""
+"""Averages of models, tensor by tensor, and the checks that models can be averaged."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
@@ -13,7 +13,7 @@ from pipeline.storage.checkpoint import Checkpoint
 def mean(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Return the mean of equal-keyed state dicts: summed in float64, cast back to their dtype.
 
-    Integer buffers (BatchNorm's batch counter) have no mean: the first one's are taken.
+    Integer buffers (BatchNorm's batch counter) are those of the first.
     """
     ones = [1.0] * len(states)
     return {name: _sum((state[name] for state in states), ones, len(states)) for name in states[0]}
@@ -22,68 +22,73 @@ def mean(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def weighted_sum(
     states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]
 ) -> dict[str, Tensor]:
-    """Return the sum of equal-keyed state dicts times ``weights``; otherwise as `mean`."""
+    """Return the sum of equal-keyed state dicts times ``weights``, in the precision of `mean`."""
     return {name: _sum((state[name] for state in states), weights) for name in states[0]}
 
 
 def check(candidates: Sequence[Checkpoint], *, masks: bool = True) -> None:
-    """Refuse candidates that do not fit the first one, naming the first key that does not.
+    """Check that all candidates have the first's keys, shapes, dtypes and, by default, masks.
 
     Raises:
-        UserError: no candidate, or other keys, shapes, dtypes or (where asked) masks.
+        UserError: no candidate, or a difference; the message names its key.
     """
     if not candidates:
         raise UserError("an average needs at least one candidate: set m to 1 or more.")
     first = candidates[0]
     for number, other in enumerate(candidates[1:], start=1):
-        found = _difference(first.state, other.state, "tensor", _alike)
-        if masks and not found:
-            found = _difference(first.masks, other.masks, "mask", torch.equal)
-        if found:
+        difference = _difference(first, other, masks=masks)
+        if difference:
             raise UserError(
-                f"candidates 0 and {number} differ in the {found}: average only candidates "
+                f"candidates 0 and {number} differ in the {difference}: average only candidates "
                 "that were retrained from one parent."
             )
 
 
 def check_parent(parent: Checkpoint, candidate: Checkpoint) -> None:
-    """Refuse a pruned parent that is not ``candidate``'s, naming the first key that differs.
+    """Check that ``candidate`` was retrained from ``parent``: equal keys, shapes, dtypes and masks.
 
     Raises:
-        UserError: other keys, shapes, dtypes or masks.
+        UserError: a difference; the message names its key.
     """
-    found = _difference(candidate.state, parent.state, "tensor", _alike)
-    found = found or _difference(candidate.masks, parent.masks, "mask", torch.equal)
-    if found:
+    difference = _difference(candidate, parent, masks=True)
+    if difference:
         raise UserError(
-            f"the parent and candidate 0 differ in the {found}: give the pruned model that the "
-            "candidates were retrained from."
+            f"the parent and candidate 0 differ in the {difference}: give the pruned model that "
+            "the candidates were retrained from."
         )
 
 
 def _sum(tensors: Iterable[Tensor], weights: Sequence[float], divisor: int = 1) -> Tensor:
-    """Return sum_i w_i t_i / d; one tensor after the other is taken, so that few are in memory."""
-    left = iter(tensors)
-    first = next(left)
+    """Return sum_i w_i t_i / d; tensors are read one after the other, to keep few in memory."""
+    rest = iter(tensors)
+    first = next(rest)
     if not first.is_floating_point():
         return first
     total = torch.zeros_like(first, dtype=torch.float64)
-    for tensor, weight in zip(chain([first], left), weights, strict=True):
+    for tensor, weight in zip(chain([first], rest), weights, strict=True):
         total += weight * tensor.double()
     return (total / divisor).to(first.dtype)
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and one.dtype == other.dtype
+def _difference(first: Checkpoint, other: Checkpoint, *, masks: bool) -> str:
+    """Return "tensor 'NAME'" or "mask 'NAME'" for the first difference, "" if there is none."""
+    name = _first_difference(first.state, other.state, _same_layout)
+    if name is not None:
+        return f"tensor {name!r}"
+    name = _first_difference(first.masks, other.masks, torch.equal) if masks else None
+    return "" if name is None else f"mask {name!r}"
 
 
-def _difference(
+def _first_difference(
     first: Mapping[str, Tensor],
     other: Mapping[str, Tensor],
-    what: str,
     same: Callable[[Tensor, Tensor], bool],
-) -> str:
+) -> str | None:
     for name in [*first, *other]:
         if name not in first or name not in other or not same(first[name], other[name]):
-            return f"{what} {name!r}"
-    return ""
+            return name
+    return None
+
+
+def _same_layout(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype

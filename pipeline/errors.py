@@ -1,9 +1,9 @@
-"""The one exception that is the user's to mend."""
+"""The exception for mistakes in parameters, files and flags."""
 
 
 class UserError(Exception):
-    """One sentence that names the key or file that is wrong and how to mend it.
+    """A mistake of the user: one sentence that names the key or file and how to correct it.
 
-    Stages and the command line print it as ``error: ...`` and exit with status 2;
-    everything else that is raised is our bug and keeps its traceback.
+    Stages and the command line print it as ``error: ...`` and exit with status 2. Any other
+    exception is a bug and keeps its traceback.
     """

@@ -1,4 +1,4 @@
-"""What a running stage tells the world: one line for people, one JSON event for the driver."""
+"""Progress of a running stage: a line on standard output, and a JSON event for the driver."""
 
 import json
 import os
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def note(**fields: str | int | float) -> None:
-    """Tell the driver ``fields``, where it asked for events by naming a file in ``SMS_EVENTS``.
+    """Append ``fields`` as one JSON line to the file ``SMS_EVENTS``, if the driver has set it.
 
-    They are appended there as one JSON line. Nothing of it reaches an artifact.
+    Artifacts do not depend on it.
     """
     events = os.environ.get("SMS_EVENTS")
     if events:
@@ -18,10 +18,7 @@ def note(**fields: str | int | float) -> None:
 
 
 def emit(**fields: str | int | float) -> None:
-    """Report ``fields`` (epoch, epochs, loss, accuracy, ...) of the running stage.
-
-    Prints ``epoch 3/10  loss 0.41``, and tells the driver.
-    """
+    """Print ``fields`` (epoch, loss, accuracy, ...), as ``epoch 3  loss 0.41``, and `note` them."""
     note(**fields)
     text = "  ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"

@@ -1,4 +1,4 @@
-"""Packages that only some tasks need: imported when they are, and named when they are missing."""
+"""Optional packages, which only some tasks need: imported when used."""
 
 from importlib import import_module
 from typing import Any
@@ -7,10 +7,10 @@ from pipeline.errors import UserError
 
 
 def extra(module: str, of: str) -> Any:
-    """Return the installed ``module``, which pyproject.toml lists under the extra ``of``.
+    """Return ``module``, of the optional dependencies ``of`` in pyproject.toml.
 
     Raises:
-        UserError: it is not installed.
+        UserError: it cannot be imported; the message says how to install it.
     """
     try:
         return import_module(module)

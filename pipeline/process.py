@@ -1,4 +1,4 @@
-"""The process of a stage: its threads, GPUs and processor, and the parent that it ends with."""
+"""Process of a stage: number of threads and GPUs, name of the processor, end with the parent."""
 
 import ctypes
 import os
@@ -12,33 +12,34 @@ GPUS_PER_STAGE = "SMS_GPUS_PER_STAGE"
 
 
 def positive(variable: str, default: int) -> int:
-    """Return the whole number in an environment variable, or ``default`` where it is unset.
+    """Return the whole number in an environment variable, or ``default`` if it is unset.
 
     Raises:
-        UserError: it is not a number, or below 1
-
+        UserError: it is not a whole number of at least 1.
     """
     text = os.environ.get(variable) or str(default)
     if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"{variable}={text}: give it a whole number from 1 up, or unset it")
+        raise UserError(
+            f"{variable} is {text!r}, but must be a whole number >= 1: set or unset it."
+        )
     return int(text)
 
 
 def threads() -> int:
     """Return the number of threads of a stage: ``SMS_THREADS``, or 1.
 
-    Sums over several threads come in another order, so the default depends on nothing.
+    The number changes the order of sums and so their last bits; the default is the same everywhere.
     """
     return positive("SMS_THREADS", 1)
 
 
 def gpus_per_stage() -> int:
-    """Return how many processes train together, one a GPU: ``SMS_GPUS_PER_STAGE``, or 1."""
+    """Return the number of processes of a training, one a GPU: ``SMS_GPUS_PER_STAGE``, or 1."""
     return positive(GPUS_PER_STAGE, 1)
 
 
 def cpu_name() -> str:
-    """Return the name of the processor, or of its architecture where the system has none."""
+    """Return the name of the processor, or else of its architecture."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -46,7 +47,7 @@ def cpu_name() -> str:
 
 
 def die_with_parent(number: int) -> None:
-    """Have the kernel send this process the signal ``number`` when its parent ends (Linux)."""
+    """Let the kernel send this process the signal ``number`` when its parent ends (Linux)."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, number)

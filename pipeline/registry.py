@@ -1,9 +1,8 @@
-"""Families: folders with one file a member, which is found by the name a user writes.
+"""Registry: in some folders each file is a member that the user names in params.yaml.
 
-The name is the file's: ``magnitude`` is prune/criteria/magnitude.py. One that Python reserves
-takes an underscore, as PEP 8 has it: ``global`` is global_.py. To add a member, write one file;
-nothing is registered anywhere. What the members of a folder share is in ``base``, ``build`` and
-``config``.
+``magnitude`` is prune/criteria/magnitude.py; a Python keyword takes an underscore, as in PEP 8:
+``global`` is global_.py. To add a member, write one file; it need not be registered. Files called
+``base``, ``build`` and ``config``, or with a leading underscore, are shared code.
 """
 
 from importlib import import_module
@@ -17,16 +16,16 @@ SHARED = {"base", "build", "config"}
 
 
 def names(folder: str) -> list[str]:
-    """Return the members of a ``folder`` of this package ("prune/criteria"), sorted."""
+    """Return the sorted names of the members of a ``folder`` of this package ("prune/criteria")."""
     members = {file.stem for file in (ROOT / folder).glob("[!_]*.py")} - SHARED
     return sorted(name.removesuffix("_") for name in members)
 
 
 def module_name(folder: str, name: str, key: str) -> str:
-    """Return the dotted module behind ``name``, without importing it.
+    """Return the dotted name of the module of ``name``, without importing it.
 
     Raises:
-        UserError: there is no such member; it names the ``key`` that asks for it.
+        UserError: there is no such member; the message names the ``key`` of params.yaml.
     """
     if name not in names(folder):
         raise UserError(f"{key} is {name!r}: use one of {', '.join(names(folder))}.")
@@ -35,5 +34,5 @@ def module_name(folder: str, name: str, key: str) -> str:
 
 
 def load(folder: str, name: str, key: str) -> ModuleType:
-    """Import the module behind ``name``."""
+    """Return the module of ``name``, imported."""
     return import_module(module_name(folder, name, key))

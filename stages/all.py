@@ -1,4 +1,4 @@
-"""The root stage: plan the graph from params.yaml, run what is missing, and report."""
+"""Root stage: plan the graph from params.yaml, run the stages that are not cached, and report."""
 
 import sys
 

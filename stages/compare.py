@@ -1,4 +1,4 @@
-"""Set a soup's candidates beside it: the best, their mean, their ensemble, their distances."""
+"""Measure a soup's candidates for comparison: the best, their mean, ensemble and distances."""
 
 import argparse
 from pathlib import Path
@@ -24,27 +24,30 @@ def main(flags: argparse.Namespace) -> None:
     data = load(flags.data)
     task, splits = load_task(data.task), {"val": data.val, "test": data.test}
     kept = [load_tensors(folder / PREDICTIONS) for folder in flags.candidates]
-    own = [{name: score(task, one[name], splits[name], data) for name in splits} for one in kept]
-    best = max(range(len(own)), key=lambda number: own[number]["val"])
-    both = {name: task.ensemble([one[name] for one in kept]) for name in splits}
-    together = {
+    scores = [
+        {name: score(task, predictions[name], splits[name], data) for name in splits}
+        for predictions in kept
+    ]
+    best = max(range(len(scores)), key=lambda number: scores[number]["val"])
+    ensembles = {name: task.ensemble([each[name] for each in kept]) for name in splits}
+    of_ensemble = {
         name: score(task, predictions, splits[name], data)
-        for name, predictions in both.items()
+        for name, predictions in ensembles.items()
         if predictions is not None
     }
     merged = flags.soup / "merge.json"
     metrics = {
-        "best_candidate": {"candidate": best, **_named(own[best], task.metric)},
+        "best_candidate": {"candidate": best, **_named(scores[best], task.metric)},
         "mean_candidate": _named(
-            {name: fmean(one[name] for one in own) for name in splits}, task.metric
+            {name: fmean(each[name] for each in scores) for name in splits}, task.metric
         ),
-        "ensemble": _named(together, task.metric),
-        "taken": read_json(merged)["taken"] if merged.exists() else list(range(len(own))),
+        "ensemble": _named(of_ensemble, task.metric),
+        "taken": read_json(merged)["taken"] if merged.exists() else list(range(len(scores))),
     }
     if len(flags.candidates) > 1:
         checkpoints = [read(folder) for folder in flags.candidates]
         parameters = [name for name, _ in network(checkpoints[0]).named_parameters()]
-        metrics |= distances([one.state for one in checkpoints], parameters)
+        metrics |= distances([checkpoint.state for checkpoint in checkpoints], parameters)
     with atomic_folder(flags.out) as folder:
         write_json(folder / "metrics.json", metrics)
 

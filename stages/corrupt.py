@@ -1,6 +1,6 @@
 """Corrupt the test images in the 19 ways of CIFAR-C and ImageNet-C, at five severities.
 
-A set that would be too large to store is only described, and generated where it is evaluated.
+A set that is too large to store is only described here, and generated when it is evaluated.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pipeline.evaluate.corruptions.write_npy_set import save_set
 from pipeline.stagekit.cli import atomic_folder, run
 from pipeline.storage.checkpoint import write_json
 
-# One set for every seed and experiment, so that their accuracies compare.
+# One set for every seed and experiment, so that their accuracies are comparable.
 SEED = 0
 
 parser = argparse.ArgumentParser(description=__doc__)

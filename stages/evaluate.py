@@ -1,4 +1,4 @@
-"""Measure one network: all that its task knows of, and what its sparsity could save."""
+"""Measure one network: its task's metrics on validation and test, and its theoretical cost."""
 
 import argparse
 from importlib import import_module
@@ -23,14 +23,14 @@ parser.add_argument("--groups", action="store_true", help="the recall of every g
 parser.add_argument("--out", type=Path, required=True)
 
 
-def tested(task: Task, predictions: Tensor, data: Dataset, *, groups: bool) -> dict[str, Any]:
-    """Return what is known of the test split: its task's summary, or else only its measures."""
+def measure_test_split(task: Task, predictions: Tensor, data: Dataset, *, groups: bool) -> dict[str, Any]:
+    """Return the task's summary of the test split, or its metrics if the task has no summary."""
     module = f"pipeline.evaluate.{data.task}"
     if find_spec(module) is not None:
-        found: dict[str, Any] = import_module(module).summary(
+        summary: dict[str, Any] = import_module(module).summary(
             predictions, data.test, data, groups=groups
         )
-        return found
+        return summary
     measures = task.measure(predictions, data.test, data)
     return {"test_examples": len(data.test)} | {f"test_{k}": v for k, v in measures.items()}
 
@@ -44,7 +44,7 @@ def main(flags: argparse.Namespace) -> None:
         "metric": task.metric,
         **{f"val_{name}": value for name, value in val.items()},
         "sparsity": checkpoint.meta["sparsity"],
-        **tested(task, kept["test"], data, groups=flags.groups),
+        **measure_test_split(task, kept["test"], data, groups=flags.groups),
         **cost(network(checkpoint), checkpoint.masks, data.test.images[:1]),
     }
     with atomic_folder(flags.out) as folder:

@@ -1,4 +1,4 @@
-"""Walk straight from network to network: losses and errors on the way, and the barriers."""
+"""Measure losses and errors on the lines between networks, and their barriers."""
 
 import argparse
 from itertools import combinations
@@ -23,9 +23,11 @@ Measures = dict[str, dict[str, float]]
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)
-parser.add_argument("--models", type=Path, nargs="+", required=True, help="every pair is walked")
-parser.add_argument("--points", type=int, default=11, help="on each way, its ends included")
-parser.add_argument("--train-images", type=int, default=10000, help="at most, drawn by one seed")
+parser.add_argument("--models", type=Path, nargs="+", required=True, help="every pair is joined")
+parser.add_argument("--points", type=int, default=11, help="on each line, its ends included")
+parser.add_argument(
+    "--train-images", type=int, default=10000, help="at most, drawn with a fixed seed"
+)
 parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
 parser.add_argument("--out", type=Path, required=True)
 
@@ -37,26 +39,26 @@ def main(flags: argparse.Namespace) -> None:
     splits = {"train": _some(data.train, flags.train_images), "val": data.val, "test": data.test}
     models = [read(folder) for folder in flags.models]
     if len(models) < 2:
-        raise UserError("a way needs two ends: set m to 2 or more.")
+        raise UserError("interpolation needs at least two networks: set m to 2 or more.")
     check(models, masks=False)
-    shares = grid(flags.points)
-    ends = [_measure(one, data, splits, device) for one in models]
+    fractions = grid(flags.points)
+    ends = [_measure(model, data, splits, device) for model in models]
     pairs = []
     for i, j in combinations(range(len(models)), 2):
         inner = [
             Checkpoint(
                 weighted_sum([models[i].state, models[j].state], [1 - a, a]), {}, models[i].meta
             )
-            for a in shares[1:-1]
+            for a in fractions[1:-1]
         ]
-        way = [ends[i], *(_measure(one, data, splits, device) for one in inner), ends[j]]
-        pairs.append({"models": [i, j], **_pair(shares, way)})
+        points = [ends[i], *(_measure(each, data, splits, device) for each in inner), ends[j]]
+        pairs.append({"models": [i, j], **_pair(fractions, points)})
     with atomic_folder(flags.out) as folder:
-        write_json(folder / "metrics.json", {**_over(pairs), "shares": shares, "pairs": pairs})
+        write_json(folder / "metrics.json", {**_over(pairs), "shares": fractions, "pairs": pairs})
 
 
 def _some(split: Split, count: int) -> Split:
-    """Return at most ``count`` examples, always the same ones."""
+    """Return at most ``count`` examples, drawn with a fixed seed."""
     order = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(0))
     return split.take(order[:count])
 
@@ -64,34 +66,35 @@ def _some(split: Split, count: int) -> Split:
 def _measure(
     model: Checkpoint, data: Dataset, splits: dict[str, Split], device: torch.device
 ) -> Measures:
-    """Return loss and error, 1 - score, on every split, with BatchNorm re-estimated here."""
+    """Return loss and error (1 - score) on every split, with BatchNorm re-estimated."""
     network, task = with_batchnorm_statistics(model, data, device)[0], load_task(data.task)
-    found = {
+    metrics = {
         name: task.measure(task.predict(network, data, split), split, data)
         for name, split in splits.items()
     }
     return {
         name: {"loss": numbers["loss"], "error": 1 - numbers[task.metric]}
-        for name, numbers in found.items()
+        for name, numbers in metrics.items()
     }
 
 
-def _pair(shares: list[float], way: list[Measures]) -> dict[str, Any]:
+def _pair(fractions: list[float], points: list[Measures]) -> dict[str, Any]:
+    """Return the curve of every measure on one line, and its barrier."""
     curves = {
-        f"{split}_{measure}": [point[split][measure] for point in way]
-        for split in way[0]
-        for measure in way[0][split]
+        f"{split}_{measure}": [point[split][measure] for point in points]
+        for split in points[0]
+        for measure in points[0][split]
     }
-    barriers = {f"{name}_barrier": barrier(shares, curve) for name, curve in curves.items()}
+    barriers = {f"{name}_barrier": barrier(fractions, curve) for name, curve in curves.items()}
     return {**barriers, "curves": curves}
 
 
 def _over(pairs: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the mean and the largest of every barrier over the pairs."""
+    """Return mean and maximum over the pairs of every barrier."""
     names = [name for name in pairs[0] if name.endswith("_barrier")]
-    found = {name: [pair[name] for pair in pairs] for name in names}
-    means = {f"{name}_mean": fmean(values) for name, values in found.items()}
-    return means | {f"{name}_max": max(values) for name, values in found.items()}
+    barriers = {name: [pair[name] for pair in pairs] for name in names}
+    means = {f"{name}_mean": fmean(values) for name, values in barriers.items()}
+    return means | {f"{name}_max": max(values) for name, values in barriers.items()}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""List an official corrupted set of image files, so that evaluations need not hash millions."""
+"""List the files of an official corrupted test set, so that evaluations do not hash them all."""
 
 import argparse
 from pathlib import Path
@@ -10,8 +10,10 @@ from pipeline.storage.checkpoint import write_json
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True, help="for the names of its classes")
-parser.add_argument("--folder", type=Path, required=True, help="ImageNet-C, or one laid out alike")
-parser.add_argument("--listing", help="a hash of its files; another one runs the stage anew")
+parser.add_argument(
+    "--folder", type=Path, required=True, help="ImageNet-C, or a folder of its layout"
+)
+parser.add_argument("--listing", help="hash of its files; a change re-runs the stage")
 parser.add_argument("--out", type=Path, required=True)
 
 

@@ -27,11 +27,11 @@ def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
     device = resolve_device(flags.device)
     data = resident(load(flags.data), device)
-    given = MergeInputs(
+    inputs = MergeInputs(
         flags.candidates, data, device, parent=flags.parent, dense=flags.dense, seed=flags.seed
     )
-    asked = {name: getattr(given, name) for name in build.required_inputs(flags.rule)}
-    soup = build.load(flags.rule).merge(given.candidates, **asked)
+    arguments = {name: getattr(inputs, name) for name in build.required_inputs(flags.rule)}
+    soup = build.load(flags.rule).merge(inputs.candidates, **arguments)
     with atomic_folder(flags.out) as folder:
         write(folder, soup.checkpoint, data, device, taken=len(soup.included))
         write_json(

@@ -8,15 +8,15 @@ from pipeline.data.build import prepare, read
 from pipeline.errors import UserError
 from pipeline.stagekit.cli import atomic_folder, run
 
-# One split for every seed and experiment, so that their validation accuracies compare.
+# One split for every seed and experiment, so that their validation accuracies are comparable.
 SPLIT_SEED = 0
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--name", required=True, help="a file of pipeline/data")
-parser.add_argument("--task", help="what it must be for: a file of pipeline/tasks")
-parser.add_argument("--root", type=Path, help="where its files are")
+parser.add_argument("--task", help="its expected task, a file of pipeline/tasks")
+parser.add_argument("--root", type=Path, help="the folder of its files")
 parser.add_argument("--size", type=int, help="pixels a side, or tokens a sentence")
-parser.add_argument("--listing", help="a hash of its files; another one runs the stage anew")
+parser.add_argument("--listing", help="hash of its files; a change re-runs the stage")
 parser.add_argument("--out", type=Path, required=True)
 
 

@@ -1,7 +1,7 @@
 """Train the dense network, from scratch or from a file of weights, and keep its learning rates.
 
-With 0 epochs the weights are taken as they are. The learning rates, which retraining goes by, are
-then those of a training of one epoch: of the schedule's shape and its largest rate.
+With 0 epochs the weights are kept. The learning rates, which retraining reuses, are then those of
+one epoch with the same schedule and peak.
 """
 
 import argparse
@@ -13,11 +13,15 @@ from pipeline.data.base import load
 from pipeline.models._weights import load_weights
 from pipeline.models.build import build
 from pipeline.prune.prunable import check_network
-from pipeline.schedules.pretrain_lr import pretrain_rates
 from pipeline.seeds import derive
 from pipeline.stagekit.cli import atomic_folder, run
-from pipeline.stagekit.model_folder import write
-from pipeline.stagekit.training_flags import add_training_flags, settings
+from pipeline.stagekit.model_folder import trained_meta, write
+from pipeline.stagekit.training_flags import (
+    add_schedule_flags,
+    add_training_flags,
+    scheduled_rates,
+    settings,
+)
 from pipeline.storage.checkpoint import Checkpoint, save_tensors, write_json
 from pipeline.tasks.base import load as load_task
 from pipeline.train.device import resolve_device
@@ -29,11 +33,8 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)
 parser.add_argument("--network", required=True)
 parser.add_argument("--weights", type=Path)
-parser.add_argument("--schedule", required=True)
-parser.add_argument("--milestones", type=float, nargs="*", default=[])
-parser.add_argument("--warmup", type=float, default=0.0, help="fraction of all steps")
-parser.add_argument("--learning-rate", type=float, required=True)
 parser.add_argument("--out", type=Path, required=True)
+add_schedule_flags(parser)
 add_training_flags(parser)
 
 
@@ -41,46 +42,32 @@ def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
     device = resolve_device(flags.device)
     data = resident(load(flags.data), device)
-    channels = data.train.images.shape[1]
+    classes, channels = len(data.classes), data.train.images.shape[1]
     torch.manual_seed(derive(flags.seed, "weights"))
-    model = build(flags.network, len(data.classes), channels)
+    model = build(flags.network, classes, channels)
     if flags.weights:
         load_weights(model, flags.weights)
     check_network(model, data.train.images[:1])
-    steps = max(flags.epochs, 1) * steps_per_epoch(len(data.train.labels), flags.batch_size)
-    rates = pretrain_rates(
-        flags.schedule,
-        steps,
-        flags.learning_rate,
-        milestones=flags.milestones,
-        warmup=flags.warmup,
-    )
-    taken = rates if flags.epochs else []
+    steps = max(flags.epochs, 1) * steps_per_epoch(len(data.train), flags.batch_size)
+    rates = scheduled_rates(flags, steps)
     history = train(
         model,
         data,
         settings(flags),
-        taken,
+        rates if flags.epochs else [],
         seed=flags.seed,
         criterion=load_task(data.task),
         device=device,
     )
     if not leave_group():
         return
-    meta = {
-        "network": flags.network,
-        "classes": len(data.classes),
-        "channels": channels,
-        "phase": 0,
-        "sparsity": 0.0,
-        "epochs": flags.epochs,
-    }
+    meta = {"network": flags.network, "classes": classes, "channels": channels}
+    meta |= {"phase": 0, "sparsity": 0.0, "epochs": flags.epochs}
+    dense = Checkpoint(model.cpu().state_dict(), {}, trained_meta(meta, flags.precision))
     with atomic_folder(flags.out) as folder:
-        write(folder, Checkpoint(model.cpu().state_dict(), {}, meta), data, device)
-        save_tensors(
-            folder / "learning_rates.safetensors",
-            {"learning_rate": torch.tensor(rates, dtype=torch.float64)},
-        )
+        write(folder, dense, data, device)
+        learning_rates = {"learning_rate": torch.tensor(rates, dtype=torch.float64)}
+        save_tensors(folder / "learning_rates.safetensors", learning_rates)
         write_json(folder / "history.json", history)
 
 

@@ -1,4 +1,4 @@
-"""Prune a network to a sparsity: rank its weights, remove the lowest, record what that did."""
+"""Prune a network to a sparsity: rank its weights, remove the lowest, record the lost norm."""
 
 import argparse
 from pathlib import Path
@@ -18,10 +18,10 @@ add_pruning_flags(parser)
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
     parent = read(flags.parent)
-    found, metrics = pruned(parent, network(parent), flags)
-    found.meta["phase"] = flags.phase
+    checkpoint, metrics = pruned(parent, network(parent), flags)
+    checkpoint.meta["phase"] = flags.phase
     with atomic_folder(flags.out) as folder:
-        save(folder / MODEL, found)
+        save(folder / MODEL, checkpoint)
         write_json(folder / "metrics.json", metrics)
 
 

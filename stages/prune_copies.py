@@ -1,7 +1,7 @@
-"""The pruning step between two parts of a training: average the copies, and prune the mean.
+"""Pruning step between two parts of a training: average the copies, and prune the mean.
 
-Copies of GMP share a mask, and the mean loses more of what it keeps. Copies of DPF carry dense
-weights: these are averaged, and the mean is masked anew.
+Copies of GMP share a mask, and the mean is pruned further within it. Copies of DPF have dense
+weights: these are averaged, and the mean gets a new mask.
 """
 
 import argparse

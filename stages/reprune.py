@@ -16,7 +16,9 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)
 parser.add_argument("--runs", type=Path, nargs="+", required=True)
 parser.add_argument("--average", default="cia", choices=AVERAGES)
-parser.add_argument("--unaligned", type=Path, nargs="*", help="the runs before, for comparison")
+parser.add_argument(
+    "--unaligned", type=Path, nargs="*", help="the runs before matching, for comparison"
+)
 parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
 parser.add_argument("--out", type=Path, required=True)
 add_pruning_flags(parser)
@@ -29,13 +31,13 @@ def main(flags: argparse.Namespace) -> None:
     model = network(runs[0])
     names = prunable(model)
     average = average_union(runs, names, flags.average)
-    found, _ = pruned(average, model, flags)
+    repruned, _ = pruned(average, model, flags)
     numbers = {"sparsity_of_mean": sparsity(average, names)}
     if flags.unaligned:
         before = average_union([read(folder) for folder in flags.unaligned], names, flags.average)
         numbers["sparsity_of_mean_unaligned"] = sparsity(before, names)
     with atomic_folder(flags.out) as folder:
-        write(folder, found, data, device, **numbers)
+        write(folder, repruned, data, device, **numbers)
 
 
 if __name__ == "__main__":

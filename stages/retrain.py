@@ -1,4 +1,8 @@
-"""Retrain one candidate: a copy of a pruned network, under its mask, with a seed of its own."""
+"""Retrain one candidate: a copy of a pruned network, under its mask, with its own seed.
+
+The loop is pipeline/train/loop.py: SGD whose gradients are multiplied by the mask. Learning rates
+are pretraining's, carried over by a schedule of pipeline/schedules/retrain_lr.py (by default ALLR).
+"""
 
 import argparse
 from pathlib import Path
@@ -7,7 +11,7 @@ from pipeline.data.base import load
 from pipeline.schedules.pretrain_lr import swa_rates
 from pipeline.schedules.retrain_lr import allr_peak, learning_rates
 from pipeline.stagekit.cli import atomic_folder, run
-from pipeline.stagekit.model_folder import network, read, write
+from pipeline.stagekit.model_folder import network, read, trained_meta, write
 from pipeline.stagekit.training_flags import add_training_flags, settings
 from pipeline.storage.checkpoint import Checkpoint, load_tensors, read_json, write_json
 from pipeline.tasks.base import load as load_task
@@ -33,12 +37,8 @@ def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
     parent, device = read(flags.parent), resolve_device(flags.device)
     data = resident(load(flags.data), device)
-    steps = flags.epochs * steps_per_epoch(len(data.train.labels), flags.batch_size)
-    rates = learning_rates(flags.schedule, steps, _trace(flags), peak=_peak(flags))
     hooks = [] if flags.swa_start is None else [AverageEpochs(flags.swa_start, flags.epochs)]
-    if hooks and flags.swa_learning_rate is not None:
-        first = hooks[0].after * (steps // flags.epochs)
-        rates = swa_rates(rates, first, flags.swa_learning_rate)
+    rates = _rates(flags, steps_per_epoch(len(data.train), flags.batch_size), hooks)
     model = network(parent)
     history = train(
         model,
@@ -53,32 +53,30 @@ def main(flags: argparse.Namespace) -> None:
     )
     if not leave_group():
         return
+    meta = trained_meta(parent.meta, flags.precision)
+    candidate = Checkpoint(model.cpu().state_dict(), parent.masks, meta)
     with atomic_folder(flags.out) as folder:
-        retrained = Checkpoint(model.cpu().state_dict(), parent.masks, parent.meta)
-        write(folder, retrained, data, device, learning_rate=max(rates))
+        write(folder, candidate, data, device, learning_rate=max(rates))
         write_json(folder / "history.json", history)
 
 
-def _trace(flags: argparse.Namespace) -> list[float]:
-    rates: list[float] = load_tensors(flags.dense / "learning_rates.safetensors")[
-        "learning_rate"
-    ].tolist()
+def _rates(flags: argparse.Namespace, epoch: int, hooks: list[AverageEpochs]) -> list[float]:
+    """Return the learning rate of every step, ``epoch`` steps an epoch."""
+    trace = load_tensors(flags.dense / "learning_rates.safetensors")["learning_rate"].tolist()
+    peak = flags.learning_rate
+    if peak is None and flags.schedule == "ALLR":
+        pruning = read_json(flags.parent / "metrics.json")
+        peak = allr_peak(
+            max(trace),
+            pruning["norm_drop"],
+            pruning["pruned_fraction"],
+            flags.epochs,
+            read(flags.dense).meta["epochs"],
+        )
+    rates = learning_rates(flags.schedule, flags.epochs * epoch, trace, peak=peak)
+    if hooks and flags.swa_learning_rate is not None:
+        rates = swa_rates(rates, hooks[0].after * epoch, flags.swa_learning_rate)
     return rates
-
-
-def _peak(flags: argparse.Namespace) -> float | None:
-    """Return the peak rate: as asked for, by ALLR from what pruning did, or the schedule's own."""
-    if flags.learning_rate is not None or flags.schedule != "ALLR":
-        asked: float | None = flags.learning_rate
-        return asked
-    pruning = read_json(flags.parent / "metrics.json")
-    return allr_peak(
-        max(_trace(flags)),
-        pruning["norm_drop"],
-        pruning["pruned_fraction"],
-        flags.epochs,
-        read(flags.dense).meta["epochs"],
-    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Remove pruned filters for good: the smaller network, checked, and measured beside the masked one.
+"""Remove pruned filters physically, check the smaller network's outputs, and measure its savings.
 
-The times differ from run to run, as measured times do; everything else is the same bits.
+The measured times differ from run to run; everything else is the same bits.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pipeline.stagekit.model_folder import MODEL, network, read
 from pipeline.storage.checkpoint import write_json
 from pipeline.train.predict import logits
 
-IMAGES = 256  # on which the outputs are compared
+IMAGES = 256  # for the comparison of outputs
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)

@@ -1,4 +1,4 @@
-"""Prune a network while it trains, for all epochs or a part; from scratch, or from a parent."""
+"""Prune a network while it trains, in all epochs or a part of them; from scratch or a parent."""
 
 import argparse
 from pathlib import Path
@@ -8,14 +8,19 @@ import torch
 from pipeline.data.base import Dataset, load
 from pipeline.errors import UserError
 from pipeline.models.build import build as new_network
-from pipeline.schedules.pretrain_lr import pretrain_rates
 from pipeline.seeds import derive
 from pipeline.sparsify._paused import Paused, read_paused, save_paused
+from pipeline.sparsify.base import Sparsifier
 from pipeline.sparsify.build import build
 from pipeline.sparsify.config import SparsifyConfig, options
 from pipeline.stagekit.cli import atomic_folder, run
-from pipeline.stagekit.model_folder import network, read, write
-from pipeline.stagekit.training_flags import add_training_flags, settings
+from pipeline.stagekit.model_folder import network, read, trained_meta, write
+from pipeline.stagekit.training_flags import (
+    add_schedule_flags,
+    add_training_flags,
+    scheduled_rates,
+    settings,
+)
 from pipeline.storage.checkpoint import Checkpoint, save_tensors, write_json
 from pipeline.storage.checkpoint import sparsity as fraction_pruned
 from pipeline.tasks.base import load as load_task
@@ -36,13 +41,10 @@ for option in options():
     parser.add_argument(flag, type=type(option.default), default=option.default, help=about)
 parser.add_argument("--from-epoch", type=int, default=0, help="the part of --epochs to train")
 parser.add_argument("--to-epoch", type=int)
-parser.add_argument("--same-streams", action="store_true", help="draw on as the parent would have")
+parser.add_argument("--same-streams", action="store_true", help="continue the parent's streams")
 parser.add_argument("--phase", type=int, default=0)
-parser.add_argument("--schedule", required=True)
-parser.add_argument("--milestones", type=float, nargs="*", default=[])
-parser.add_argument("--warmup", type=float, default=0.0, help="fraction of all steps")
-parser.add_argument("--learning-rate", type=float, required=True)
 parser.add_argument("--out", type=Path, required=True)
+add_schedule_flags(parser)
 add_training_flags(parser)
 
 
@@ -51,24 +53,10 @@ def main(flags: argparse.Namespace) -> None:
     device = resolve_device(flags.device)
     data = resident(load(flags.data), device)
     end = flags.to_epoch or flags.epochs
-    if not 0 <= flags.from_epoch < end <= flags.epochs:
-        raise UserError(
-            f"--from-epoch {flags.from_epoch} --to-epoch {end} is no part of {flags.epochs} "
-            "epochs: give one that begins before it ends."
-        )
     start, state = _start(flags, data)
-    model = network(start)
-    chosen = {option.name: getattr(flags, option.name) for option in options()}
-    part = {"epochs": flags.epochs, "begin": flags.from_epoch, "end": end}
-    hook = build(flags.method, SparsifyConfig(**chosen, **part, masks=start.masks or None))
-    epoch = steps_per_epoch(len(data.train.labels), flags.batch_size)
-    rates = pretrain_rates(
-        flags.schedule,
-        flags.epochs * epoch,
-        flags.learning_rate,
-        milestones=flags.milestones,
-        warmup=flags.warmup,
-    )
+    model, hook = network(start), _hook(flags, end, start)
+    epoch = steps_per_epoch(len(data.train), flags.batch_size)
+    rates = scheduled_rates(flags, flags.epochs * epoch)
     history = train(
         model,
         data,
@@ -83,22 +71,23 @@ def main(flags: argparse.Namespace) -> None:
     if not leave_group():
         return
     masks = {name: mask.cpu().contiguous() for name, mask in hook.masks.items()}
-    trained = Checkpoint(model.cpu().state_dict(), masks, start.meta)
-    trained.meta.update(sparsity=fraction_pruned(trained, masks), phase=flags.phase)
+    meta = trained_meta(start.meta, flags.precision)
+    trained = Checkpoint(model.cpu().state_dict(), masks, meta)
+    meta.update(sparsity=fraction_pruned(trained, masks), phase=flags.phase)
     with atomic_folder(flags.out) as folder:
         write(folder, trained, data, device)
-        rates_tensor = torch.tensor(rates, dtype=torch.float64)
-        save_tensors(folder / "learning_rates.safetensors", {"learning_rate": rates_tensor})
+        learning_rates = {"learning_rate": torch.tensor(rates, dtype=torch.float64)}
+        save_tensors(folder / "learning_rates.safetensors", learning_rates)
         write_json(folder / "history.json", history)
-        if end < flags.epochs:  # training goes on from here
-            learned = dict(model.named_parameters())
-            weights = {name: each for name, each in trained.state.items() if name not in learned}
+        if end < flags.epochs:
+            buffers = trained.state.keys() - dict(model.named_parameters()).keys()
+            weights = {name: each for name, each in trained.state.items() if name in buffers}
             weights |= {name: each.cpu() for name, each in hook.dense.items()}
             save_paused(folder, Paused(weights, state.momentum, state.streams))
 
 
 def _start(flags: argparse.Namespace, data: Dataset) -> tuple[Checkpoint, TrainingState]:
-    """Return the parent as its training left it, or a network at random, and how it stands."""
+    """Return the network to start from, random or the parent's, and the state of its training."""
     if flags.parent:
         paused = read_paused(flags.parent)
         state = paused.training(flags.from_epoch, same_streams=flags.same_streams)
@@ -106,9 +95,21 @@ def _start(flags: argparse.Namespace, data: Dataset) -> tuple[Checkpoint, Traini
     classes, channels = len(data.classes), data.train.images.shape[1]
     torch.manual_seed(derive(flags.seed, "weights"))
     model = new_network(flags.network, classes, channels)
-    about = {"network": flags.network, "classes": classes, "channels": channels}
-    meta = about | {"epochs": flags.epochs}
+    meta = {"network": flags.network, "classes": classes, "channels": channels}
+    meta["epochs"] = flags.epochs
     return Checkpoint(model.state_dict(), {}, meta), TrainingState(flags.from_epoch)
+
+
+def _hook(flags: argparse.Namespace, end: int, start: Checkpoint) -> Sparsifier:
+    """Return the method's hook for the part of the training after --from-epoch, until ``end``."""
+    if not 0 <= flags.from_epoch < end <= flags.epochs:
+        raise UserError(
+            f"--from-epoch {flags.from_epoch} --to-epoch {end} is no part of {flags.epochs} "
+            "epochs: give one that begins before it ends."
+        )
+    chosen = {option.name: getattr(flags, option.name) for option in options()}
+    part = {"epochs": flags.epochs, "begin": flags.from_epoch, "end": end}
+    return build(flags.method, SparsifyConfig(**chosen, **part, masks=start.masks or None))
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from pipeline.data.base import IGNORE, Dataset
 from pipeline.sparsify.base import SparsifyConfig
 from pipeline.sparsify.build import build, names
-from pipeline.train.augment import Augmentation
 from pipeline.train.distributed import all_reduce_mean, local_shard, rank
 from pipeline.train.loop import Hook, Settings, train
+from pipeline.train.settings import Augmentation
 from pipeline.train.swa import AverageEpochs
 from pipeline.train.sync_batchnorm import synchronise
 from tests.test_loop import dataset, random_masks, small

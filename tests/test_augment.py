@@ -6,7 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.train.augment import Augmentation
+from pipeline.train.augment import apply, draw
+from pipeline.train.settings import Augmentation
 
 ALL = Augmentation(crop_padding=4, flip=True, rotation=15.0)
 
@@ -18,6 +19,10 @@ def generator(seed: int = 0) -> torch.Generator:
 def random_images(*shape: int) -> Tensor:
     """Return images without a black pixel, so that whatever is filled in shows."""
     return torch.randint(1, 256, shape, generator=generator(), dtype=torch.uint8)
+
+
+def augment(augmentation: Augmentation, images: Tensor, seed: int = 0) -> Tensor:
+    return apply(augmentation, images, draw(augmentation, len(images), generator(seed)))
 
 
 def by_torchvision(image: Tensor, padding: int, draws: list[float]) -> Tensor:
@@ -33,11 +38,11 @@ def by_torchvision(image: Tensor, padding: int, draws: list[float]) -> Tensor:
 
 def test_equals_torchvision_on_the_same_draws():
     images = random_images(200, 3, 32, 32)
-    draws = ALL.draw(200, generator())
+    draws = draw(ALL, 200, generator())
     expected = [
         by_torchvision(image, 4, drawn) for image, drawn in zip(images, draws.tolist(), strict=True)
     ]
-    assert torch.equal(ALL.apply(images, draws), torch.stack(expected))
+    assert torch.equal(apply(ALL, images, draws), torch.stack(expected))
 
 
 @settings(max_examples=150, deadline=None)
@@ -56,12 +61,12 @@ def test_equals_torchvision_on_the_same_draws():
 def test_equals_torchvision_at_any_size(channels, size, padding, offsets, flip, angle):
     image = random_images(1, channels, *size)
     draws = torch.tensor([[*(int(o * 2 * padding) for o in offsets), flip, angle]]).double()
-    result = Augmentation(padding, flip=True, rotation=180.0).apply(image, draws)
+    result = apply(Augmentation(padding, flip=True, rotation=180.0), image, draws)
     assert torch.equal(result[0], by_torchvision(image[0], padding, draws[0].tolist()))
 
 
 def test_draws_cover_their_ranges_evenly():
-    draws = ALL.draw(20_000, generator())
+    draws = draw(ALL, 20_000, generator())
     for offsets in draws[:, :2].unbind(1):
         assert offsets.unique().tolist() == list(range(9))
         assert abs(offsets.mean() - 4) < 0.1
@@ -75,25 +80,25 @@ def test_draws_cover_their_ranges_evenly():
 
 def test_a_generator_state_is_a_result():
     images = random_images(16, 1, 8, 8)
-    first, again, other = (ALL(images, generator(seed)) for seed in (3, 3, 4))
+    first, again, other = (augment(ALL, images, seed) for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_switching_one_off_leaves_the_others_as_they_were():
-    whole = ALL.draw(50, generator())
-    part = Augmentation(crop_padding=4, rotation=15.0).draw(50, generator())
+    whole = draw(ALL, 50, generator())
+    part = draw(Augmentation(crop_padding=4, rotation=15.0), 50, generator())
     assert torch.equal(part[:, [0, 1, 3]], whole[:, [0, 1, 3]])
     assert not part[:, 2].any()
 
 
 def test_nothing_asked_is_nothing_done():
     images = random_images(4, 3, 8, 8)
-    assert torch.equal(Augmentation()(images, generator()), images)
+    assert torch.equal(augment(Augmentation(), images), images)
 
 
 def test_the_images_given_stay_as_they_are():
     images = random_images(4, 3, 8, 8)
     before = images.clone()
-    ALL(images, generator())
+    augment(ALL, images)
     assert torch.equal(images, before)

@@ -73,7 +73,7 @@ def break_nothing_but(file: str, old: str, new: str, root: Path) -> None:
         ("list_attr_celeba.txt", "Blond_Hair", "Blonde", "no column Blond_Hair"),
         ("list_attr_celeba.txt", "000002.jpg -1", "000002.jpg", "line 4 has 2 values"),
         ("list_attr_celeba.txt", "000002.jpg -1", "000002.jpg ?", "line 4"),
-        ("list_eval_partition.txt", "000004.jpg 2\n", "", "000004.jpg has no row"),
+        ("list_eval_partition.txt", "000004.jpg 2\n", "", "000004.jpg must have a row"),
         ("list_eval_partition.txt", "000003.jpg 1", "000003.jpg 0", "no val image"),
     ],
 )
@@ -93,7 +93,7 @@ def test_missing_files_are_named_with_where_to_get_them(root, file):
 def test_missing_images_are_named_with_where_to_get_them(root):
     for image in (root / "celeba" / "img_align_celeba").iterdir():
         image.unlink()
-    with pytest.raises(UserError, match=r"img_align_celeba holds no \.jpg images"):
+    with pytest.raises(UserError, match=r"img_align_celeba has no \.jpg images"):
         celeba.read(root, 16)
 
 

@@ -28,7 +28,7 @@ from pipeline.data import build, cifar10, cifar100
 from pipeline.data.base import Groups, RawData, Split, load, save
 from pipeline.data.build import prepare, read, split_validation, statistics
 from pipeline.data.formats.cifar import locate, unpickle
-from pipeline.data.formats.images import STRETCH, decode
+from pipeline.data.formats.images import CHUNK, decode
 from pipeline.errors import UserError
 from tests import shared
 
@@ -183,7 +183,7 @@ def test_files_of_something_else_are_refused(tmp_path):
         load(tmp_path)
     save(prepare("toy", RawData(random_split(30), random_split(10), ("a",)), seed=1), tmp_path)
     (tmp_path / "meta.json").write_text('{"name": "toy"}')
-    with pytest.raises(UserError, match="holds no data set"):
+    with pytest.raises(UserError, match="is not a data set"):
         load(tmp_path)
 
 
@@ -381,7 +381,7 @@ def test_cifar_damage_is_a_user_error_or_nothing(tmp_path_factory, data):
 )
 def test_cifar_a_foreign_batch_is_refused_by_name(cifar10_root, batch):
     write_batch(cifar10_root / "cifar-10-batches-py" / "data_batch_3", batch)
-    with pytest.raises(UserError, match=r"data_batch_3 is no official CIFAR file"):
+    with pytest.raises(UserError, match=r"data_batch_3 is not an official CIFAR file"):
         read("cifar10", cifar10_root)
 
 
@@ -515,16 +515,16 @@ def test_image_folder_has_32_pixels_unless_told_otherwise(folder):
 
 
 def test_image_folder_keeps_the_order_when_threads_share_the_work(folder):
-    for number in range(2 * STRETCH):
+    for number in range(2 * CHUNK):
         picture(1, 1, seed=number).save(folder / "train" / "cat" / f"x{number:05}.png")
-    pixels = read("image_folder", folder, 1).train.images[10 : 10 + 2 * STRETCH].flatten(1)
+    pixels = read("image_folder", folder, 1).train.images[10 : 10 + 2 * CHUNK].flatten(1)
     for number, pixel in enumerate(pixels):
         assert pixel.tolist() == list(picture(1, 1, seed=number).getpixel((0, 0)))
 
 
 def test_image_folder_takes_a_validation_set_of_your_own(folder):
     (folder / "test").rename(folder / "val")
-    with pytest.raises(UserError, match=r"test is no folder"):
+    with pytest.raises(UserError, match=r"test is not a folder"):
         read("image_folder", folder, 6)
     (folder / "test").mkdir()
     for name in ("cat", "dog"):
@@ -545,7 +545,7 @@ def test_image_folder_refuses_other_layouts(folder, tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
     with pytest.raises(UserError, match=r"data\.path is null"):
         read("image_folder")
-    with pytest.raises(UserError, match=r"train is no folder"):
+    with pytest.raises(UserError, match=r"train is not a folder"):
         read("image_folder", empty)
     (empty / "train" / "cat").mkdir(parents=True)
     with pytest.raises(UserError, match="one class, cat"):
@@ -554,7 +554,7 @@ def test_image_folder_refuses_other_layouts(folder, tmp_path_factory):
     with pytest.raises(UserError, match="differ in the classes owl"):
         read("image_folder", folder)
     (folder / "train" / "owl").mkdir()
-    with pytest.raises(UserError, match=r"owl holds no images"):
+    with pytest.raises(UserError, match=r"owl has no images"):
         read("image_folder", folder)
 
 
@@ -586,11 +586,11 @@ def test_image_folder_groups_the_test_images_as_the_table_says(folder):
         ([["filename"]], "header"),
         ([["filename", "classes"]], "distinct"),
         ([["filename", "a", "a"]], "distinct"),
-        ([["filename", "a"], ["test/cat/000.png"]], "row 2: it needs one cell"),
-        ([["filename", "a"], ["test/cat/000.png", ""]], "row 2: it needs one cell"),
-        ([["filename", "a"], ["test/cat/000.png", "x", "y"]], "row 2: it needs one cell"),
-        ([["filename", "a"], ["test/cat/000.png", "x"]] * 2, "no row for|stands twice"),
-        ([["filename", "a"], ["t", "x"], ["t", "y"]], "row 3: t stands twice"),
+        ([["filename", "a"], ["test/cat/000.png"]], "row 2: it must have one cell"),
+        ([["filename", "a"], ["test/cat/000.png", ""]], "row 2: it must have one cell"),
+        ([["filename", "a"], ["test/cat/000.png", "x", "y"]], "row 2: it must have one cell"),
+        ([["filename", "a"], ["test/cat/000.png", "x"]] * 2, "no row for|is listed twice"),
+        ([["filename", "a"], ["t", "x"], ["t", "y"]], "row 3: t is listed twice"),
         ([["filename", "a"], ["test/cat/000.png", "x"]], "no row for test/cat/001.png"),
     ],
 )

@@ -18,7 +18,7 @@ from pipeline.plan.plan import Plan, Stage
 from pipeline.report.load import read
 from pipeline.report.page import page
 from pipeline.rounding import exact, round_fraction
-from pipeline.schedules.ramp import ramp
+from pipeline.schedules.sparsity import ramp
 from pipeline.storage.atomic_files import write_json
 from pipeline.storage.checkpoint import load as load_checkpoint
 from pipeline.storage.checkpoint import load_tensors, read_json

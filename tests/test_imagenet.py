@@ -40,12 +40,12 @@ from pipeline.stagekit.model_folder import write
 from pipeline.storage.checkpoint import Checkpoint, read_json
 from pipeline.storage.checkpoint import load as load_checkpoint
 from pipeline.train import random_resized_crop
-from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.distributed import shard
 from pipeline.train.loop import Settings, train
 from pipeline.train.predict import logits
+from pipeline.train.settings import Augmentation
 from tests import shared
 from tests.project import Project, ran
 from tests.test_params import edited
@@ -179,7 +179,7 @@ def test_a_folder_named_imagenet_is_found_inside(root, tmp_path):
 
 
 def test_missing_folders_are_named_with_where_to_get_them(tmp_path):
-    with pytest.raises(UserError, match=r"train holds no folders.*image-net\.org.*non-commercial"):
+    with pytest.raises(UserError, match=r"train has no folders.*image-net\.org.*non-commercial"):
         imagenet.read(tmp_path, None)
 
 
@@ -197,7 +197,7 @@ def test_what_is_wrong_is_named(tmp_path):
     with pytest.raises(UserError, match="differ in the classes n04147183"):
         imagenet.read(tmp_path, 28)
     (tmp_path / "val" / WNIDS[2]).mkdir()
-    with pytest.raises(UserError, match=r"n04147183 holds no \.JPEG images"):
+    with pytest.raises(UserError, match=r"n04147183 has no \.JPEG images"):
         imagenet.read(tmp_path, 28)
     damaged = tmp_path / "val" / WNIDS[2] / "b.JPEG"
     damaged.write_bytes((tmp_path / "val" / WNIDS[0] / "a.JPEG").read_bytes()[:-200])

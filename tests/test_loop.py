@@ -19,11 +19,11 @@ from torch.nn.utils import clip_grad_norm_, prune
 from pipeline.data.base import Dataset, Split
 from pipeline.errors import UserError
 from pipeline.models.build import build
-from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches
 from pipeline.train.loop import Hook, Settings, steps_per_epoch, train
 from pipeline.train.malloc import configure_malloc
 from pipeline.train.predict import logits
+from pipeline.train.settings import Augmentation
 
 GOLDEN = Path(__file__).parent / "golden" / "loop.json"
 CPU = torch.device("cpu")

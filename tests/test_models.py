@@ -207,9 +207,9 @@ def test_networks_with_auxiliary_outputs_return_logits_alone(name):
     ],
 )
 def test_an_unknown_name_is_answered_with_near_ones(name, near):
-    with pytest.raises(UserError, match=r"no such network: choose of ") as error:
+    with pytest.raises(UserError, match=r"does not exist: choose one of ") as error:
         build(name, 10)
-    suggestions = str(error.value).partition("choose of ")[2].split(", ")
+    suggestions = str(error.value).partition("choose one of ")[2].split(", ")
     assert any(suggestion.startswith(near) for suggestion in suggestions)
 
 
@@ -273,7 +273,7 @@ def test_weights_without_batch_counters_are_taken(tmp_path):
     [
         ({"conv1__weight": None}, r"it has no conv1\.weight"),
         ({"fc__weight": None}, r"it has no fc\.weight"),
-        ({"extra__weight": (1,)}, r"it has extra\.weight, which the network has not"),
+        ({"extra__weight": (1,)}, r"it has extra\.weight, which the network does not have"),
         ({"conv1__weight": (16, 1, 3, 3)}, r"its conv1\.weight has shape \[16, 1, 3, 3\]"),
         ({"conv1__weight": (8, 3, 3, 3)}, r"its conv1\.weight has shape"),
         ({"fc__weight": (5, 32), "fc__bias": (5,)}, r"its fc\.weight has shape \[5, 32\]"),
@@ -311,10 +311,10 @@ def test_code_in_a_weights_file_is_not_run(tmp_path):
     [
         ("w.pt", b"", "damaged"),
         ("w.pt", b"PK\x03\x04 and no zip file", "damaged"),
-        ("w.pth", pickle.dumps([1, 2], protocol=2), "damaged|no state dict"),
+        ("w.pth", pickle.dumps([1, 2], protocol=2), "damaged|not a state dict"),
         ("w.safetensors", b"nothing", "truncated"),
-        ("w.bin", b"", "no .safetensors, .pt or .pth file"),
-        ("absent.pt", None, "there is no such file"),
+        ("w.bin", b"", "must be a .safetensors, .pt or .pth file"),
+        ("absent.pt", None, "which does not exist"),
     ],
 )
 def test_a_file_of_something_else_is_refused(tmp_path, name, content, why):
@@ -329,5 +329,5 @@ def test_a_file_of_something_else_is_refused(tmp_path, name, content, why):
 @pytest.mark.parametrize("value", [[torch.zeros(1)], {"epoch": 3}, torch.zeros(2)])
 def test_a_file_without_a_state_dict_is_refused(tmp_path, value):
     torch.save(value, tmp_path / "w.pt")
-    with pytest.raises(UserError, match="holds no state dict"):
+    with pytest.raises(UserError, match="is not a state dict"):
         load_weights(build("resnet8", 10), tmp_path / "w.pt")

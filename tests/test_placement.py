@@ -32,12 +32,12 @@ from pipeline.stagekit.model_folder import with_batchnorm_statistics, write
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.tasks.base import load as load_task
 from pipeline.train import placement
-from pipeline.train.augment import Augmentation
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.criterion import CrossEntropy
 from pipeline.train.loop import Hook, Settings, train
 from pipeline.train.placement import resident
-from pipeline.train.predict import batch_on, count_right, eval_batch_size, logits
+from pipeline.train.predict import batch_on, count_correct, eval_batch_size, logits
+from pipeline.train.settings import Augmentation
 from pipeline.train.swa import AverageEpochs
 from tests.fake_card import CARD, MisplacedError, card, misplaced, run_backward
 
@@ -235,7 +235,7 @@ def passes(examples: int) -> dict[str, dict[str, int]]:
     """Return how the host waits in each kind of pass, in batches of two."""
     split, mean, std = pictures(examples), torch.full((3,), 0.5), torch.full((3,), 0.25)
     kinds = {
-        "validation": lambda: count_right(model, CrossEntropy(), split, mean, std),
+        "validation": lambda: count_correct(model, CrossEntropy(), split, mean, std),
         "batchnorm": lambda: reestimate(model, split.images, mean, std, batch_size=2),
         "logits": lambda: logits(model, split.images, mean, std, batch_size=2),
     }
@@ -289,14 +289,14 @@ def test_counts_by_class_are_those_of_a_loop():
 def test_a_network_that_puts_out_infinity_is_right_nowhere():
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     split, mean, std = pictures(600), torch.zeros(3), torch.ones(3)
-    right, count = count_right(model, CrossEntropy(), split, mean, std)
+    right, count = count_correct(model, CrossEntropy(), split, mean, std)
     assert (float(right), float(count)) == (
         float((logits(model, split.images, mean, std).argmax(1) == split.labels).sum()),
         600,
     )
     split.images[-1], split.images[:-1] = 255, 0  # in the last of three batches
     nn.init.constant_(model[1].weight, 1e38)
-    right, count = count_right(model, CrossEntropy(), split, mean, std)
+    right, count = count_correct(model, CrossEntropy(), split, mean, std)
     assert right.isnan()
     assert count == 600
 
@@ -325,7 +325,7 @@ def test_a_split_that_fits_stays_on_the_card(monkeypatch):
         assert placed.val.labels is data.val.labels, "scores are computed by the host"
         model = small().to(CARD)
         before = reads.count.copy()
-        count_right(model, CrossEntropy(), placed.val, data.mean, data.std)
+        count_correct(model, CrossEntropy(), placed.val, data.mean, data.std)
         with_batchnorm_statistics(Checkpoint(network().state_dict(), {}, META), placed, CARD)
         assert reads.count["number"] == before["number"]
 

@@ -19,7 +19,7 @@ from pipeline.prune import rules, topk
 from pipeline.prune.apply import prune
 from pipeline.prune.prunable import prunable
 from pipeline.prune.reprune import AVERAGES, average_union
-from pipeline.schedules.ladder import sparsities
+from pipeline.schedules.sparsity import sparsities
 from pipeline.soup.uniform import average as uniform
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.checkpoint import sparsity as sparsity_of

@@ -99,7 +99,7 @@ class TestRetraining:
             ("LLR", 5, [0.0, 0.0], None, "trace"),
             ("LLR", 5, [0.1, float("nan")], None, "trace"),
             ("LLR", 5, [0.1, -0.1], None, "trace"),
-            ("LRW", 3, [0.1, 0.1], None, "3 steps: give no more than pretraining's 2"),
+            ("LRW", 3, [0.1, 0.1], None, "3 steps, but must be at most pretraining's 2"),
             ("LRW", 1, [0.1, 0.0], None, "all be 0"),
             ("FT", 1, [0.1, 0.0], None, "all be 0"),
             ("ALLR", 5, [0.1], None, "peak of ALLR"),
@@ -191,7 +191,7 @@ class TestPretraining:
             ({"milestones": (0.9, 0.45)}, r"pretrain.milestones is \[0.9, 0.45\]"),
             ({"milestones": (0.5, 1.0)}, "pretrain.milestones"),
             ({"milestones": (90, 180)}, "pretrain.milestones"),
-            ({"factor": 0.0}, "pretrain.factor"),
+            ({"factor": 0.0}, "the factor of a milestone"),
         ],
     )
     def test_refusals(self, change: dict[str, object], named: str) -> None:

@@ -37,11 +37,11 @@ from pipeline.stagekit.model_folder import write as write_model
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.tasks.base import load as load_task
 from pipeline.track.summary import headline as note
-from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.loop import Settings, train
 from pipeline.train.predict import eval_batch_size, logits
+from pipeline.train.settings import Augmentation
 from tests import shared
 from tests.project import Project
 from tests.test_report import made, params
@@ -124,8 +124,8 @@ def test_cityscapes_evaluates_19_classes_and_ignores_the_rest(cities):
 @pytest.mark.parametrize(
     ("read", "folder", "words"),
     [
-        (camvid.read, "camvid/train", r"camvid/train holds no images: .*for research"),
-        (cityscapes.read, "cityscapes/leftImg8bit/val", r"val holds no CITY.*non-commercial"),
+        (camvid.read, "camvid/train", r"camvid/train has no images: .*for research"),
+        (cityscapes.read, "cityscapes/leftImg8bit/val", r"val has no CITY.*non-commercial"),
     ],
 )
 def test_missing_data_is_named_with_where_to_get_it(tmp_path, streets, cities, read, folder, words):
@@ -342,7 +342,7 @@ def test_the_pyramid_sees_the_whole_image():
 
 
 def test_one_image_a_batch_is_refused():
-    with pytest.raises(UserError, match=r"pretrain\.batch_size at least 2"):
+    with pytest.raises(UserError, match=r"pretrain\.batch_size must be at least 2"):
         build("pspnet_small", 11, 3).train()(torch.randn(1, 3, 32, 32))
 
 

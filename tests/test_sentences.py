@@ -32,7 +32,7 @@ def test_loss_and_gradient_are_those_of_all_positions(seed, sentences, tokens, t
         slopes.append(own.grad)
     torch.testing.assert_close(losses[1], losses[0])
     torch.testing.assert_close(slopes[1], slopes[0])
-    right = load_task("translation").right(scores, labels)
+    right = load_task("translation").correct(scores, labels)
     assert right == (scores.argmax(1) == labels).sum()
 
 

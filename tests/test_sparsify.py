@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.errors import UserError
-from pipeline.schedules.ramp import ramp
+from pipeline.schedules.sparsity import ramp
 from pipeline.sparsify._ranking import largest, magnitudes
 from pipeline.sparsify.base import Sparsifier, SparsifyConfig
 from pipeline.sparsify.build import build, names
-from pipeline.train.augment import Augmentation
 from pipeline.train.loop import Hook, Settings, train
+from pipeline.train.settings import Augmentation
 from pipeline.train.state import TrainingState
 from tests.test_loop import dataset, same_bits, small
 

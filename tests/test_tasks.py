@@ -16,11 +16,11 @@ from pipeline.data.base import IGNORE, Dataset, Split, load, save
 from pipeline.errors import UserError
 from pipeline.tasks.base import Task, score
 from pipeline.tasks.base import load as load_task
-from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches
 from pipeline.train.criterion import CrossEntropy
 from pipeline.train.loop import Settings, train
-from pipeline.train.predict import count_right
+from pipeline.train.predict import count_correct
+from pipeline.train.settings import Augmentation
 from stages import evaluate
 from tests.project import ROOT, TINY, Project
 
@@ -60,7 +60,7 @@ def test_only_what_counts_is_counted():
 
     labels = torch.tensor([[[3, 3, 1, IGNORE]]])
     split = Split(torch.zeros(1, 1, 1, 4, dtype=torch.uint8), labels)
-    counts = count_right(Threes(), CrossEntropy(), split, torch.zeros(1), torch.ones(1))
+    counts = count_correct(Threes(), CrossEntropy(), split, torch.zeros(1), torch.ones(1))
     assert counts.tolist() == [2, 3]
 
 
@@ -101,7 +101,7 @@ def test_the_loop_learns_what_the_task_says():
             assert smoothing == 0
             return mse_loss(scores[:, 0], labels.float(), reduction=reduction)
 
-        def right(self, scores, labels):
+        def correct(self, scores, labels):
             return ((scores[:, 0] - labels).abs() < 0.5).sum()
 
     levels = torch.arange(8).repeat(4)
@@ -137,7 +137,7 @@ def test_a_task_without_a_summary_of_its_own_reports_what_it_measures():
     split = Split(torch.zeros(3, 1, 1, 1, dtype=torch.uint8), torch.tensor([0, 1, 1]))
     kept = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
     data = replace(dataset(split), task="brand_new")
-    found = evaluate.tested(load_task("classification"), kept, data, groups=True)
+    found = evaluate.measure_test_split(load_task("classification"), kept, data, groups=True)
     assert found.keys() == {"test_examples", "test_accuracy", "test_loss"}
     assert (found["test_examples"], found["test_accuracy"]) == (3, pytest.approx(2 / 3))
 

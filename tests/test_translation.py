@@ -366,7 +366,7 @@ def test_training_sentences_are_scored_against_what_their_tokens_say(data):
 
 
 def test_images_are_no_sentences():
-    with pytest.raises(UserError, match="no pairs of sentences"):
+    with pytest.raises(UserError, match="not pairs of sentences"):
         build("t5tiny", 10, 3)
 
 

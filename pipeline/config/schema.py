@@ -56,9 +56,10 @@ class Pretrain(Section):
     """How the dense network is trained; retraining keeps what does not concern its length and rate.
 
     ``milestones`` and ``warmup`` are fractions of the whole training. 0 epochs take the network's
-    weights file as it is. ``precision`` bf16 trains in mixed precision; whatever is measured is
-    measured in fp32. ``compile`` trains through torch.compile. Without ``deterministic`` a GPU uses
-    its fastest kernels, and equal seeds may differ in the last bits.
+    weights file as it is. ``precision`` fp32 computes in full float32 on a GPU too, tf32 with
+    products of 10 bits of mantissa, bf16 in mixed precision; metrics are measured in fp32, or in
+    tf32 after a training in tf32 or bf16. ``compile`` trains through torch.compile. Without
+    ``deterministic`` a GPU uses its fastest kernels, and equal seeds may differ in the last bits.
     """
 
     epochs: Annotated[int, Field(ge=0)]
@@ -70,7 +71,7 @@ class Pretrain(Section):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_norm: Positive | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: bool = False
     deterministic: bool = True
 

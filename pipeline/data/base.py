@@ -1,4 +1,4 @@
-"""Examples in memory: the types that all data sets share, and the files they are kept in."""
+"""Data set types (splits, groups, statistics), and the files in which a data set is stored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,23 +13,23 @@ from pipeline.data.formats.packed_images import pack, unpack
 from pipeline.errors import UserError
 from pipeline.storage.checkpoint import load_tensors, read_json, save_tensors, write_json
 
-PACKED = "-images.safetensors"  # of a split whose images are compressed
-IGNORE = -100  # a label that does not count: what torch.nn.functional.cross_entropy leaves out
+PACKED = "-images.safetensors"  # file of a split whose images are compressed
+IGNORE = -100  # label of positions that are not counted, the default of torch's cross_entropy
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Examples and what is to be learned of each.
+    """Examples and their labels.
 
     Attributes: images, uint8 [N, C, H, W] in 0..255, or token ids, int64 [N, ...]; labels, int64
-    [N] in 0..K-1, or one a pixel [N, H, W] or token [N, L], where `IGNORE` does not count. Maps of
+    [N] in 0..K-1, or one a pixel [N, H, W] or token [N, L], `IGNORE` where not counted. Maps of
     up to 128 classes may be int8, an eighth of the memory; quantities are floating point. Images
-    that would not fit in memory are `LazyImages`, and look like the tensor.
+    that would not fit in memory are `LazyImages`, which have the interface of the tensor.
     """
 
     images: Images
     labels: Tensor
-    text: Tensor | None = None  # the labels as people write them, UTF-8, uint8 [N, ...]
+    text: Tensor | None = None  # the labels as written text, UTF-8, uint8 [N, ...]
 
     def __post_init__(self) -> None:
         pixels = self.images.dtype == torch.uint8 and self.images.ndim == 4
@@ -53,8 +53,11 @@ class Split:
     def take(self, rows: Tensor) -> "Split":
         """Return the examples at ``rows``, int64 [M], in that order."""
         text = None if self.text is None else self.text[rows]
-        own = self.images
-        images: Images = own.take(rows) if isinstance(own, LazyImages) else own[rows]
+        images: Images
+        if isinstance(self.images, LazyImages):
+            images = self.images.take(rows)
+        else:
+            images = self.images[rows]
         return Split(images, self.labels[rows], text)
 
 
@@ -62,7 +65,7 @@ class Split:
 class Groups:
     """A partition of the test images: group names, and the group of each image, int64 [N_test].
 
-    ``train`` is the group of each training image, int64 [N_train], where the data set knows it.
+    ``train`` is the group of each training image, int64 [N_train], if the data set has it.
     """
 
     names: tuple[str, ...]
@@ -72,11 +75,11 @@ class Groups:
 
 @dataclass(frozen=True, eq=False)
 class RawData:
-    """What a data set's file returns; without a ``val``, one is split off ``train``.
+    """A data set as its file returns it; without a ``val``, one is split off ``train``.
 
-    ``task`` is the file of pipeline/tasks that says what is learned; ``extras`` are what else it
-    needs, as a vocabulary. ``scale`` is the mean and the deviation of images / 255 where they are
-    given, and not to be taken of the training split.
+    ``task`` is a file of pipeline/tasks; ``extras`` are further tensors that it needs, such as a
+    vocabulary. ``scale`` is the mean and standard deviation of images / 255, if they are given and
+    not computed from the training split.
     """
 
     train: Split
@@ -91,9 +94,9 @@ class RawData:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Data ready for training; ``mean`` and ``std``, float32 [C], are of images / 255.
+    """A prepared data set; ``mean`` and ``std``, float32 [C], are of images / 255.
 
-    They are empty where the examples are token ids.
+    They are empty if the examples are token ids.
     """
 
     train: Split
@@ -108,16 +111,16 @@ class Dataset:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def fixed_size(name: str, size: int | None, own: int) -> None:
-    """Refuse another size than the ``own`` of a data set that is never resized."""
-    if size not in {None, own}:
-        raise UserError(f"data.size is {size}, but {name} is {own}x{own}: leave it null")
+def fixed_size(name: str, size: int | None, native: int) -> None:
+    """Check that ``size`` is None or the ``native`` one of a data set that is never resized."""
+    if size not in {None, native}:
+        raise UserError(f"data.size is {size}, but {name} is {native}x{native}: leave it null")
 
 
 def save(dataset: Dataset, folder: Path) -> None:
     """Write ``dataset`` into ``folder``: safetensors per split and of the groups, and meta.json.
 
-    Compressed images have a file of their own (pipeline/data/formats/packed_images.py).
+    Compressed images have a separate file (pipeline/data/formats/packed_images.py).
     """
     folder.mkdir(parents=True, exist_ok=True)
     for part in ("train", "val", "test"):
@@ -151,11 +154,11 @@ def load(folder: Path) -> Dataset:
     """Return what `save` wrote into ``folder``.
 
     Raises:
-        UserError: the files are absent or not a data set.
+        UserError: the files are missing or not a data set.
     """
     meta = read_json(folder / "meta.json")
     ids = load_tensors(folder / "groups.safetensors")
-    more = folder / "extras.safetensors"
+    extras = folder / "extras.safetensors"
     try:
         train, val, test = (_split(folder, part, meta) for part in ("train", "val", "test"))
         return Dataset(
@@ -166,15 +169,17 @@ def load(folder: Path) -> Dataset:
             mean=torch.tensor(meta["mean"]),
             std=torch.tensor(meta["std"]),
             groups={
-                name: Groups(tuple(of), ids[name], ids.get(f"{name}/train"))
-                for name, of in meta["groups"].items()
+                name: Groups(tuple(names), ids[name], ids.get(f"{name}/train"))
+                for name, names in meta["groups"].items()
             },
             name=meta["name"],
             task=meta["task"],
-            extras=load_tensors(more) if more.exists() else {},
+            extras=load_tensors(extras) if extras.exists() else {},
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder} holds no data set ({error!r}): make it anew") from error
+        raise UserError(
+            f"{folder} is not a data set ({error!r}): delete it and run `dvc repro`."
+        ) from error
 
 
 def _split(folder: Path, part: str, meta: Mapping[str, Any]) -> Split:

@@ -1,7 +1,7 @@
-"""From a name to a data set: read, validation split off, statistics taken.
+"""Preparation of a data set: read by name, validation split off, mean and deviation computed.
 
-A data set is a file of this folder with one function ``read(root, size) -> RawData``; adding one
-touches nothing else. Everything later sees a `Dataset` and cannot tell where it came from.
+A data set is a file of this folder with one function ``read(root, size) -> RawData``; to add one,
+add a file. All other code uses the `Dataset`.
 """
 
 import math
@@ -16,21 +16,21 @@ from pipeline.errors import UserError
 
 
 def names() -> list[str]:
-    """Return the data sets that there are."""
+    """Return the names of the data sets."""
     return registry.names("data")
 
 
 def read(name: str, root: Path | None = None, size: int | None = None) -> RawData:
-    """Return the data set ``name`` as its own file reads it.
+    """Return the data set ``name``, read by its file.
 
     Args:
         name: a file of this folder.
-        root: the folder its images lie in.
-        size: the side of its images in pixels, or the most tokens of a sentence; None is the data
-            set's own.
+        root: the folder of its images.
+        size: the side of its images in pixels, or the largest number of tokens of a sentence;
+            None is the data set's default.
 
     Raises:
-        UserError: there is no such data set, or its files are absent or damaged.
+        UserError: there is no such data set, or its files are missing or damaged.
     """
     raw: RawData = registry.load("data", name, "data.name").read(root, size)
     return raw
@@ -63,26 +63,26 @@ def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of ``images / 255`` per channel, float32 [C] each.
 
     With n pixels x of a channel: mean = sum(x) / 255n, std = sqrt(n sum(x^2) - sum(x)^2) / 255n.
-    The sums are exact integers, from a histogram of the 256 values, so that neither the order of
-    the images nor the number of threads can change a bit.
+    The sums are exact integers, from a histogram of the 256 values, so no bit depends on the order
+    of the images or the number of threads.
 
     Args:
         images: uint8 [N, C, S, S].
 
     Raises:
-        UserError: a channel is constant, which no scaling can normalise.
+        UserError: a channel is constant and cannot be normalised.
     """
     means, deviations = [], []
     for channel in range(images.shape[1]):
         histogram = torch.bincount(images[:, channel].flatten(), minlength=256).tolist()
         count = sum(histogram)
-        total = sum(value * times for value, times in enumerate(histogram))
-        squares = sum(value * value * times for value, times in enumerate(histogram))
+        total = sum(value * pixels for value, pixels in enumerate(histogram))
+        squares = sum(value * value * pixels for value, pixels in enumerate(histogram))
         spread = math.sqrt(count * squares - total * total)
         if spread == 0:
             raise UserError(
-                f"channel {channel} of the training images has one value everywhere, so it "
-                "cannot be normalised: are the images what they should be?"
+                f"channel {channel} of the training images has one value everywhere and cannot be "
+                "normalised: check the images"
             )
         means.append(total / (255 * count))
         deviations.append(spread / (255 * count))
@@ -90,10 +90,10 @@ def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def prepare(name: str, raw: RawData, *, seed: int) -> Dataset:
-    """Return ``raw`` as the data set ``name``: validation split off, statistics taken.
+    """Return ``raw`` as the data set ``name``: validation split off, statistics computed.
 
-    The statistics see the training split only, unless the data set gives them. Where an example
-    has one class, the classes themselves are a group set.
+    Statistics are those of the training split, unless the data set gives them. If an example has
+    one class, the classes are a group set.
     """
     if raw.val is None:
         train, val = split_validation(raw.train, seed=seed)

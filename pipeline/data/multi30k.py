@@ -1,6 +1,6 @@
 """Multi30k: descriptions of photographs, translated from English into German.
 
-The official raw files of task 1, unpacked, in ROOT/multi30k: train, val and test_2016_flickr, each
+Official raw files of task 1, unpacked, in ROOT/multi30k: train, val and test_2016_flickr, each
 as .en and .de, one sentence a line. The vocabulary, shared by both languages, is learned from the
 training split.
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.data.base import RawData
 from pipeline.data.formats import text, tokenizer
 
-READS = ("multi30k",)  # the parts of data.path whose change runs `data` again
+READS = ("multi30k",)  # parts of data.path whose change re-runs the stage `data`
 FILES = {"train": "train", "val": "val", "test": "test_2016_flickr"}
 LENGTH = 128  # tokens
 PIECES = 4000
@@ -28,7 +28,7 @@ def read(root: Path | None, size: int | None) -> RawData:
     """Return the sentence pairs under ``root``/multi30k as token ids, ``size`` (128) at most.
 
     Raises:
-        UserError: a file is absent, or does not fit the other language's.
+        UserError: a file is missing, or the languages have different numbers of lines.
     """
     folder = (root or Path("data")) / "multi30k"
     parts = {

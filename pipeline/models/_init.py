@@ -1,4 +1,4 @@
-"""How our networks begin."""
+"""Initialisation of this folder's networks."""
 
 from torch import nn
 

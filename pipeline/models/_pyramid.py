@@ -1,4 +1,4 @@
-"""Pyramid pooling: what a network sees at each place, beside what it sees around it.
+"""Pyramid pooling: local features joined with averages over larger regions.
 
 Source: H. Zhao et al., "Pyramid Scene Parsing Network", CVPR 2017, Figure 3.
 """
@@ -19,11 +19,11 @@ def unit(inputs: int, outputs: int, size: int) -> nn.Sequential:
 
 
 class PyramidNetwork(nn.Module):
-    """A backbone's map, pooled to 1, 4, 9 and 36 places, joined with itself, and classified.
+    """Features of a backbone, joined with their means over 1, 4, 9 and 36 regions, and classified.
 
     Each pooled map goes through a 1x1 convolution to a quarter of the backbone's ``width`` and is
-    resized back; a 3x3 convolution mixes all of them, and the logits, made at the backbone's
-    resolution, are resized to the image's.
+    resized back; a 3x3 convolution mixes all maps, and the logits are resized from the backbone's
+    resolution to the image's.
 
     Args:
         backbone: maps images [B, C, H, W] to [B, width, H / 8, W / 8].
@@ -43,14 +43,14 @@ class PyramidNetwork(nn.Module):
         """Map images [B, C, H, W] to logits [B, classes, H, W]."""
         if self.training and len(images) == 1:
             raise UserError(
-                "one image a batch leaves BatchNorm one value a channel in the 1x1 map of the "
-                "pyramid: give pretrain.batch_size at least 2"
+                "pretrain.batch_size must be at least 2 for a pyramid network: BatchNorm has one "
+                "value a channel in the 1x1 map of a single image."
             )
         features = self.backbone(images)
         size = features.shape[-2:]
         maps = [features]
-        for places, layer in zip(BINS, self.pyramid, strict=True):
-            pooled = layer(functional.adaptive_avg_pool2d(features, places))
+        for bins, layer in zip(BINS, self.pyramid, strict=True):
+            pooled = layer(functional.adaptive_avg_pool2d(features, bins))
             maps.append(_resized(pooled, size))
         logits = self.classifier(self.dropout(self.mix(torch.cat(maps, dim=1))))
         return _resized(logits, images.shape[-2:])
@@ -61,7 +61,7 @@ def _resized(maps: Tensor, size: torch.Size) -> Tensor:
 
 
 def dilate(stage: nn.Module, rate: int) -> None:
-    """Let ``stage`` keep its input's size: no stride, and 3x3 kernels ``rate`` pixels apart."""
+    """Make ``stage`` keep its input's size: stride 1, and 3x3 kernels of dilation ``rate``."""
     for layer in stage.modules():
         if isinstance(layer, nn.Conv2d):
             layer.stride = (1, 1)

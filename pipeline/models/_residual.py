@@ -1,4 +1,4 @@
-"""The residual network of small images: a 3x3 stem and stages of basic blocks.
+"""Residual network for small images: a 3x3 stem and stages of basic blocks.
 
 Source: K. He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, Section 4.2, with
 projection shortcuts (option B).
@@ -13,7 +13,7 @@ from pipeline.models._init import he_initialise
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut: relu(bn(conv(relu(bn(conv(x))))) + shortcut(x))."""
+    """Two 3x3 convolutions and a shortcut: relu(bn(conv(relu(bn(conv(x))))) + shortcut(x))."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class ResidualNetwork(nn.Module):
     """Stages of ``blocks`` basic blocks each; every stage after the first halves the image.
 
     Args:
-        widths: channels of each stage; the stem has those of the first.
+        widths: channels of each stage; the stem has as many as the first.
         blocks: blocks a stage; the network is 2 * blocks * len(widths) + 2 layers deep.
         classes: number of logits.
         channels: of the image.

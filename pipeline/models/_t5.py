@@ -1,4 +1,4 @@
-"""T5 as a network like the others: token ids in, scores of every token of the vocabulary out."""
+"""T5 as a module from token ids to the scores of every token of the vocabulary."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 from pipeline.optional_imports import extra
 
-PAD, END = 0, 1  # T5's special tokens: padding, which is also the decoder's first input, and end
+PAD, END = 0, 1  # T5's special tokens; padding is also the decoder's first input
 MODULE = "transformers.models.t5"
 
 
 class TiedHead(nn.Linear):
-    """The classifier whose weight is the embedding's, which a state dict holds once, there."""
+    """A classifier that shares the embedding's weight; a state dict holds it once, there."""
 
     def __init__(self, table: nn.Embedding) -> None:
         super().__init__(table.embedding_dim, table.num_embeddings, bias=False, device="meta")
@@ -32,7 +32,7 @@ class Translator(nn.Module):
     Source: Raffel et al. 2020, Exploring the Limits of Transfer Learning, Section 2.1.
     """
 
-    # In T5's own files beside the weights: copies of the embedding, and a table never used.
+    # In T5's files beside the weights: copies of the embedding, and an unused table.
     redundant = frozenset(
         {
             "encoder.embed_tokens.weight",
@@ -61,12 +61,12 @@ class Translator(nn.Module):
         self.scale = width**-0.5
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return the scores of the target's tokens, given the ones before: float [B, K, l].
+        """Return the scores of each target token given those before, float [B, K, l].
 
         Arguments: tokens, int64 [B, 2, L], the source and the target shifted right by one; l <= L
-        is the length of the longest target: what is behind it is not computed.
+        is the length of the longest target; later columns are not computed.
         """
-        source, shifted = (_cut(side) for side in tokens.unbind(1))
+        source, shifted = (_cropped(side) for side in tokens.unbind(1))
         hidden = self._decode(shifted, self._encode(source), source).last_hidden_state
         scores: Tensor = self.lm_head(hidden * self.scale)
         return scores.transpose(1, 2)
@@ -74,11 +74,11 @@ class Translator(nn.Module):
     def generate(self, source: Tensor) -> Tensor:
         """Return the translation of ``source``, int64 [B, L], as ids of the same shape.
 
-        Greedy search: the token with the largest score is taken (the first of equal ones), until
-        each sentence has ended or L tokens are there; behind the end is padding.
+        Greedy search: the token with the largest score (the first of equal ones), until each
+        sentence has ended or has L tokens; padding follows the end.
         """
         result = torch.full_like(source, PAD)
-        source = _cut(source)
+        source = _cropped(source)
         memory, cache = self._encode(source), None
         last, ended = result[:, :1], torch.zeros_like(result[:, 0], dtype=torch.bool)
         for column in range(result.shape[1]):
@@ -93,7 +93,7 @@ class Translator(nn.Module):
         return result
 
     def _encode(self, source: Tensor) -> Tensor:
-        out = self.encoder(inputs_embeds=self.shared(source), attention_mask=_there(source))
+        out = self.encoder(inputs_embeds=self.shared(source), attention_mask=_not_padding(source))
         states: Tensor = out.last_hidden_state
         return states
 
@@ -101,7 +101,7 @@ class Translator(nn.Module):
         return self.decoder(
             inputs_embeds=self.shared(tokens),
             encoder_hidden_states=memory,
-            encoder_attention_mask=_there(source),
+            encoder_attention_mask=_not_padding(source),
             **({"use_cache": False} | cache),
         )
 
@@ -114,19 +114,19 @@ def build(channels: int, **sizes: int) -> nn.Module:
     """
     if channels != 2:
         raise UserError(
-            "network.name is a T5, which translates, but the examples are no pairs of sentences: "
+            "network.name is a T5, which translates, but the examples are not pairs of sentences: "
             "choose another network, or data of the task translation"
         )
     return Translator(**sizes)
 
 
-def _there(tokens: Tensor) -> Tensor:
+def _not_padding(tokens: Tensor) -> Tensor:
     return (tokens != PAD).long()
 
 
-def _cut(tokens: Tensor) -> Tensor:
-    """Return ``tokens`` without the columns behind the longest sentence, one at least."""
-    if torch.compiler.is_exporting():  # a stored graph has one shape
+def _cropped(tokens: Tensor) -> Tensor:
+    """Return ``tokens`` without the columns behind the longest sentence, at least one."""
+    if torch.compiler.is_exporting():  # an exported graph has one shape
         return tokens
     columns = (tokens != PAD).any(0).nonzero()
     return tokens[:, : int(columns.max()) + 1 if len(columns) else 1]

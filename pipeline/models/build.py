@@ -20,7 +20,7 @@ TORCHVISION_OPTIONS = {
 
 
 def names() -> list[str]:
-    """Return our own networks."""
+    """Return the names of the networks of this folder."""
     return registry.names("models")
 
 
@@ -45,7 +45,7 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
 
 
 def _from_torchvision(name: str, classes: int, channels: int) -> nn.Module:
-    # Imported here because it takes 4 s.
+    # The import takes 4 s.
     from torchvision import models  # type: ignore[import-untyped]  # noqa: PLC0415
 
     architecture = name.removeprefix("torchvision.")
@@ -55,11 +55,13 @@ def _from_torchvision(name: str, classes: int, channels: int) -> nn.Module:
     if channels != 3:
         raise UserError(
             f"network.name is {name}, which takes colour images, but these have {channels} "
-            f"channels: choose of {', '.join(names())}"
+            f"channels: choose one of {', '.join(names())}"
         )
     options = TORCHVISION_OPTIONS.get(architecture, {})
     model: nn.Module = models.get_model(architecture, weights=None, num_classes=classes, **options)
-    if isinstance(model, models.MNASNet):  # loads no state dict without its version otherwise
+    if isinstance(
+        model, models.MNASNet
+    ):  # otherwise loads only state dicts that name their version
         load = {"_load_from_state_dict": nn.Module._load_from_state_dict}
         model.__class__ = type("MNASNet", (models.MNASNet,), load)
     return model
@@ -68,5 +70,5 @@ def _from_torchvision(name: str, classes: int, channels: int) -> nn.Module:
 def _unknown(name: str, known: list[str]) -> UserError:
     near = difflib.get_close_matches(name, known, n=5, cutoff=0)
     return UserError(
-        f"network.name is {name!r}, and there is no such network: choose of {', '.join(near)}"
+        f"network.name is {name!r}, which does not exist: choose one of {', '.join(near)}"
     )

@@ -1,10 +1,10 @@
 """PSPNet on a dilated ResNet-101: 65,583,699 parameters for 19 classes.
 
-Source: H. Zhao et al., "Pyramid Scene Parsing Network", CVPR 2017. The paper's "PSPNet (68 Mio)" is
-this one with the auxiliary classifier on the third stage (2.4 M), which only training uses; it is
-left out here, and so is its loss. With ResNet-50 it would have 46.6 M.
+Source: H. Zhao et al., "Pyramid Scene Parsing Network", CVPR 2017. The paper's "PSPNet (68 Mio)"
+also has the auxiliary classifier on the third stage (2.4 M) and its loss, which only training uses
+and which are left out here. With ResNet-50 it would have 46.6 M.
 
-`network.weights` takes torchvision's ImageNet weights of resnet101, which start the backbone.
+`network.weights` may be torchvision's ImageNet weights of resnet101, which initialise the backbone.
 """
 
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ class Backbone(nn.Module):
     """torchvision's ResNet-101 without its classifier, dilated from the third stage on."""
 
     def __init__(self) -> None:
-        # Imported here because it takes 4 s.
+        # The import takes 4 s.
         from torchvision.models import resnet101  # type: ignore[import-untyped]  # noqa: PLC0415
 
         super().__init__()

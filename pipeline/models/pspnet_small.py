@@ -1,7 +1,7 @@
-"""A PSPNet for small images and two cores: 786,123 parameters for 11 classes.
+"""PSPNet for small images and two cores: 786,123 parameters for 11 classes.
 
 Its backbone has a 3x3 stem of stride 2 and three stages of two basic blocks at 32, 64 and 128
-channels, and ends at an eighth of the image's size as the large one does, without dilation.
+channels. Its features have an eighth of the image's size, as in PSPNet, without dilation.
 """
 
 from torch import Tensor, nn

@@ -1,7 +1,7 @@
 """T5-small: 6 + 6 blocks, 512 wide; 60,506,624 parameters with T5's vocabulary of 32,128.
 
-The paper counts 77 million weights, which is this network with the classifier counted beside the
-embedding that it shares (76,956,160).
+The paper counts 77 million weights: the classifier's, which are the embedding's, counted twice
+(76,956,160).
 
 Source: Raffel et al. 2020; paper, Table 3.
 """

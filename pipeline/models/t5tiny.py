@@ -1,4 +1,4 @@
-"""A T5 for two cores: 2 + 2 blocks, 128 wide; 917,504 weights beside the embedding."""
+"""T5 for two cores: 2 + 2 blocks, 128 wide; 917,504 weights without the embedding."""
 
 from torch import nn
 

@@ -1,7 +1,7 @@
-"""WideResNet, depth 22, ten times as wide: the paper's "WRN-20"; 26,863,460 for 100 classes.
+"""WideResNet-22-10, the paper's "WRN-20": 26,863,460 parameters for 100 classes.
 
 Source: S. Zagoruyko and N. Komodakis, "Wide Residual Networks", BMVC 2016. As in the network the
-paper trained, every convolution has a bias, a block's stride sits in its second convolution, and a
+paper trained, every convolution has a bias, the second convolution of a block has its stride, and a
 1x1 shortcut takes the block's input before normalisation.
 """
 

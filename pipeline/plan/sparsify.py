@@ -7,7 +7,7 @@ from pipeline.errors import UserError
 from pipeline.plan.plan import artifact
 from pipeline.plan.work import Planner
 from pipeline.rounding import exact
-from pipeline.schedules.ramp import ramp
+from pipeline.schedules.sparsity import ramp
 from pipeline.seeds import derive
 from pipeline.sparsify.config import options
 

@@ -15,9 +15,10 @@ from pipeline.plan.corruptions import corrupted
 from pipeline.plan.ledger import Ledger, join_name
 from pipeline.plan.plan import Result, artifact
 from pipeline.prune.rules import SEEDED, module_name
-from pipeline.schedules.ladder import sparsities
+from pipeline.schedules.sparsity import sparsities
 from pipeline.seeds import derive
 from pipeline.soup import build as rules
+from pipeline.train.settings import flag_values
 
 
 class Planner(Ledger):
@@ -264,20 +265,9 @@ class Planner(Ledger):
 
     def training_flags(self, weight_decay: float) -> dict[str, Any]:
         """Return the flags that pretraining and retraining share."""
-        own, augmentation = self.settings.pretrain, self.settings.augmentation
-        return {
-            "batch_size": own.batch_size,
-            "weight_decay": weight_decay,
-            "label_smoothing": own.label_smoothing or None,
-            "clip_norm": own.clip_norm,
-            "precision": None if own.precision == "fp32" else own.precision,
-            "compile": own.compile,
-            "nondeterministic": not own.deterministic,
-            "crop_padding": augmentation.crop_padding or None,
-            "flip": augmentation.flip,
-            "rotation": augmentation.rotation or None,
-            "resized_crop": augmentation.resized_crop,
-        }
+        sections = (self.settings.augmentation, self.settings.pretrain)
+        values = {key: value for section in sections for key, value in section}
+        return flag_values(values | {"weight_decay": weight_decay})
 
     def network_modules(self) -> tuple[str, ...]:
         """Return the module of the network, if it is one of ours."""

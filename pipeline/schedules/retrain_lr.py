@@ -1,4 +1,4 @@
-"""Retraining schedules: the pretraining learning rates carried over to a prune-retrain phase.
+"""Retraining schedules: the learning rates of a prune-retrain phase, from those of pretraining.
 
 Steps, warm-ups and decays are counted as in pipeline/schedules/pretrain_lr.py; eta is the
 recorded pretraining trace, one rate a step.
@@ -24,7 +24,7 @@ def learning_rates(
 ) -> list[float]:
     """Return the learning rate of every step of one retraining.
 
-    SLR, CLR, LLR and ALLR spend W = floor(steps / 10) steps warming up to their first rate.
+    SLR, CLR, LLR and ALLR warm up to their first rate in W = floor(steps / 10) steps.
 
         FT    eta_T, the last rate of the trace, throughout       Han et al. 2015
         LRW   the last ``steps`` rates of the trace               Renda et al. 2020
@@ -40,20 +40,20 @@ def learning_rates(
         peak: if given, the schedule is scaled so that its largest rate is this one.
 
     Raises:
-        UserError: an unknown name, no steps, a trace of no use, LRW beyond the trace, ALLR
-            without a peak, or a peak that is not above 0.
+        UserError: an unknown name, no steps, an invalid trace, LRW with more steps than the trace,
+            ALLR without a peak, or a peak that is not above 0.
     """
     check_choice("retrain.schedule", name, SCHEDULES)
-    check(steps >= 1, "retrain.epochs", steps, "at least one step")
-    useful = all(isfinite(rate) and rate >= 0 for rate in trace) and any(trace)
-    check(useful, "the learning-rate trace", "unusable", "finite rates that are not all 0")
+    check(steps >= 1, "retrain.epochs", steps, "at least 1")
+    valid = all(isfinite(rate) and rate >= 0 for rate in trace) and any(trace)
+    check(valid, "the learning-rate trace", "invalid", "finite, not negative, and not all 0")
     if name == "ALLR":
         check(peak is not None, "the peak of ALLR", None, "the value of allr_peak")
     rates = SCHEDULES[name](steps, trace)
     check(any(rates), "retrain.schedule", f"{name}, whose rates would all be 0", "another one")
     if peak is None:
         return rates
-    check(isfinite(peak) and peak > 0, "retrain.learning_rate", peak, "a rate above 0")
+    check(isfinite(peak) and peak > 0, "retrain.learning_rate", peak, "above 0")
     largest = max(rates)
     return [peak * (rate / largest) for rate in rates]
 
@@ -65,15 +65,15 @@ def allr_peak(
     retrain_epochs: float,
     pretrain_epochs: float,
 ) -> float:
-    """Return ALLR's first rate, from what pruning took and the time there is to repair it.
+    """Return ALLR's first rate, from the norm lost by pruning and the length of the retraining.
 
         clip(eta_max * r / sqrt(q), eta_max * min(T_rt / T, 1), eta_max)
 
     Args:
         eta_max: the largest pretraining rate.
         norm_drop: r = sqrt(| ||W||^2 - ||W'||^2 |) / ||W|| over all parameters, in [0, 1].
-        pruned_fraction: q, share of the remaining weights pruned in this phase, in [0, 1]; where
-            nothing was pruned the lower bound holds.
+        pruned_fraction: q, fraction of the remaining weights pruned in this phase, in [0, 1]; if
+            nothing was pruned, the result is the lower bound.
         retrain_epochs: T_rt, this candidate's.
         pretrain_epochs: T; 0 (downloaded weights) counts as T_rt / T >= 1, so that ALLR is LLR.
 
@@ -93,7 +93,8 @@ def _rewinding(steps: int, trace: Sequence[float]) -> list[float]:
         steps <= len(trace),
         "retrain.epochs",
         f"{steps} steps",
-        f"no more than pretraining's {len(trace)} with LRW, or another retrain.schedule",
+        f"at most pretraining's {len(trace)} with LRW: lower it, or choose another "
+        "retrain.schedule",
     )
     return list(trace[-steps:])
 

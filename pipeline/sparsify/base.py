@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.prune.prunable import prunable
-from pipeline.schedules.ramp import ramp
+from pipeline.schedules.sparsity import ramp
 from pipeline.sparsify._ranking import largest, magnitudes
 from pipeline.sparsify.config import SparsifyConfig
 from pipeline.train.hook import Hook

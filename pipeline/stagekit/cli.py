@@ -1,4 +1,4 @@
-"""The command line of every stage: threads, determinism, clean errors, atomic outputs."""
+"""Command line of the stages: threads, determinism, errors in one sentence, atomic outputs."""
 
 import argparse
 import os
@@ -18,22 +18,23 @@ from pipeline.storage import disk_space
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    """Parse the command line and call ``main`` with the machine set up for equal bits.
+    """Parse the command line and call ``main``, with threads and kernels set for equal bits.
 
-    One thread unless ``SMS_THREADS`` says otherwise: sums over several threads come in another
-    order, so the number of threads is part of what makes two runs equal. A `UserError` ends the
-    process with one sentence on standard error and exit status 2, a full disk with that of
-    `pipeline.storage.disk_space`.
+    The number of threads (``SMS_THREADS``, or 1) changes the order of sums and so their last bits.
+    A `UserError` ends the process with one sentence on standard error and exit status 2, a full
+    disk with the status of `pipeline.storage.disk_space`.
     """
     arguments = parser.parse_args()
     try:
         torch.set_num_threads(threads())
-        if torch.cuda.is_available():  # the switch takes seconds, and the CPU does not need it
+        if torch.cuda.is_available():  # takes seconds, and CPUs do not need it
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(mode=True, warn_only=True)
-            # Else every new tensor is filled with NaN first, to find reads of unwritten memory.
+            # Otherwise new tensors are filled with NaN, to find reads of uninitialised memory.
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        if "LOCAL_RANK" not in os.environ:  # torchrun's; what started it has said so already
+        if (
+            "LOCAL_RANK" not in os.environ
+        ):  # unset in all but torchrun's processes, whose launcher has noted it
             note(torch=torch.__version__, device=_device(arguments), threads=threads())
         main(arguments)
     except UserError as error:
@@ -46,14 +47,14 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
 
 
 def _device(arguments: argparse.Namespace) -> str:
-    """Return the name of the hardware that a stage computes on."""
+    """Return the name of the GPU or CPU that a stage computes on."""
     if getattr(arguments, "device", "cpu") != "cpu" and torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return cpu_name()
 
 
 def _end(sentence: str, status: int) -> NoReturn:
-    with suppress(OSError):  # the log may lie on the full disk
+    with suppress(OSError):  # the log may be on the full disk
         sys.stderr.write(f"error: {sentence}\n")
         sys.stderr.flush()
     sys.exit(status)
@@ -63,7 +64,7 @@ def _end(sentence: str, status: int) -> NoReturn:
 def atomic_folder(out: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes ``out`` when the block ends without an exception.
 
-    Whoever looks at ``out`` sees the whole result or none of it, whatever kills the stage.
+    A killed stage leaves the old ``out`` or the whole new one.
     """
     folder = out.with_name(f".{out.name}.partial")
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a merge rule may ask for by the name of its argument; each is made when it is asked for."""
+"""Inputs of merge rules: each is computed when a rule's ``merge`` has an argument of its name."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -14,7 +14,13 @@ from pipeline.data.base import Dataset
 from pipeline.errors import UserError
 from pipeline.seeds import derive
 from pipeline.soup.base import Objective
-from pipeline.stagekit.model_folder import MODEL, PREDICTIONS, network, with_batchnorm_statistics
+from pipeline.stagekit.model_folder import (
+    MODEL,
+    PREDICTIONS,
+    network,
+    network_on,
+    with_batchnorm_statistics,
+)
 from pipeline.storage.checkpoint import Checkpoint, load_tensors, open_checkpoint, read_json
 from pipeline.tasks.base import load as load_task
 from pipeline.train.coefficient_gradient import slopes
@@ -24,14 +30,14 @@ from pipeline.train.predict import eval_batch_size
 
 
 class MergeInputs:
-    """The candidates of one merge, and how a soup of them is judged on the validation split.
+    """The candidates of one merge, and measures of their soups on the validation split.
 
-    The candidates' tensors are read when a rule takes them up, and kept by nobody.
+    The candidates' tensors are read whenever a rule uses them, and not kept in memory.
 
     Args:
         folders: the candidates' model folders, retrained from one parent.
         data: the images.
-        device: where soups are run.
+        device: for measuring soups.
         parent: the folder of the pruned model, for rules that ask for it.
         dense: the folder of the dense model, for rules that ask for ``distillation``.
         seed: of the batches of an objective's gradient.
@@ -55,7 +61,7 @@ class MergeInputs:
 
     @cached_property
     def scores(self) -> list[float]:
-        """Each candidate's own score on the validation split."""
+        """Each candidate's score on the validation split."""
         return self._measured(self.task.metric)
 
     def score(self, soup: Checkpoint) -> float:
@@ -78,19 +84,19 @@ class MergeInputs:
         return Objective(
             candidate_losses=self._measured("loss"),
             value=lambda soup: self._measure(soup)["loss"],
-            gradient=self._slopes(_whole(self.data.val.labels), self.task.loss),
+            gradient=self._slopes(_targets(self.data.val.labels), self.task.loss),
         )
 
     @cached_property
     def distillation(self) -> Objective:
-        """The cross-entropy with the dense model's predictions; of classifiers, who keep logits."""
-        dense, *own = (
+        """The cross-entropy with the dense model's predictions; only classifiers keep logits."""
+        dense, *candidates = (
             load_tensors(folder / PREDICTIONS)["val"]
             for folder in (self._folder("dense"), *self.folders)
         )
         targets = dense.double().softmax(1)
         return Objective(
-            candidate_losses=[_loss(logits, targets) for logits in own],
+            candidate_losses=[_loss(logits, targets) for logits in candidates],
             value=lambda soup: _loss(
                 with_batchnorm_statistics(soup, self.data, self.device)[1], targets
             ),
@@ -100,9 +106,9 @@ class MergeInputs:
     def _slopes(
         self, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
     ) -> Callable[[Tensor, int], Tensor]:
-        """Return the loss's derivatives by the coefficients, as a function of them and the step."""
+        """Return the loss's derivatives by the coefficients, a function of these and the step."""
         check(self.candidates)
-        model = network(self.candidates[0]).to(self.device)
+        model = network_on(self.device, self.candidates[0])
         ends = [
             [each.state[name].to(self.device) for name in self.parameters]
             for each in self.candidates
@@ -110,19 +116,20 @@ class MergeInputs:
         normalise = normaliser(self.data.mean, self.data.std, self.device)
         splits = [self.data.val]
         if any(isinstance(module, _BatchNorm) for module in model.modules()):
-            splits.append(self.data.train)  # for the statistics
+            splits.append(self.data.train)  # for BatchNorm's statistics
         size = eval_batch_size(self.data.val.images)
 
-        def of_batch(weights: Tensor, step: int) -> Tensor:
+        def derivatives(weights: Tensor, step: int) -> Tensor:
             generator = torch.Generator().manual_seed(derive(self.seed, "batch", step))
-            drawn = [torch.randperm(len(one), generator=generator)[:size] for one in splits]
+            drawn = [torch.randperm(len(split), generator=generator)[:size] for split in splits]
             images = [
-                sent(one.images[rows], self.device) for one, rows in zip(splits, drawn, strict=True)
+                sent(split.images[rows], self.device)
+                for split, rows in zip(splits, drawn, strict=True)
             ]
             inputs, y = normalise(torch.cat(images)), sent(targets[drawn[0]], self.device)
             return slopes(model, ends, weights, inputs, y, loss)
 
-        return of_batch
+        return derivatives
 
     def _measured(self, name: str) -> list[float]:
         return [read_json(folder / "metrics.json")[f"val_{name}"] for folder in self.folders]
@@ -132,14 +139,14 @@ class MergeInputs:
         return self.task.measure(predictions, self.data.val, self.data)
 
     def _folder(self, flag: str) -> Path:
-        found = self.folder_of[flag]
-        if found is None:
+        folder = self.folder_of[flag]
+        if folder is None:
             raise UserError(f"this merge rule needs the {flag} model: give its folder as --{flag}.")
-        return found
+        return folder
 
 
-def _whole(labels: Tensor) -> Tensor:
-    """Return ``labels`` as a loss takes them: classes are stored in fewer bytes."""
+def _targets(labels: Tensor) -> Tensor:
+    """Return ``labels`` in the dtype of a loss: classes as int64, quantities unchanged."""
     return labels if labels.is_floating_point() else labels.long()
 
 

@@ -1,4 +1,4 @@
-"""The folder of a finished network: BatchNorm re-estimated, predictions made, all saved once."""
+"""Model folder: a network with BatchNorm re-estimated, its predictions and its metrics."""
 
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from pipeline.models.build import build
 from pipeline.storage.checkpoint import Checkpoint, load, save, save_tensors, write_json
 from pipeline.tasks.base import load as load_task
 from pipeline.train.batchnorm import reestimate
+from pipeline.train.device import set_precision
 
 MODEL = "model.safetensors"
 PREDICTIONS = "predictions.safetensors"  # what the task keeps of the outputs, on val and test
@@ -24,6 +25,22 @@ def network(checkpoint: Checkpoint) -> nn.Module:
     return model
 
 
+def network_on(device: torch.device, checkpoint: Checkpoint) -> nn.Module:
+    """Build the network on ``device``, which computes at the precision of the network's training.
+
+    So candidates and their soup are measured alike, in whichever stage (a bf16 network in float32,
+    as `set_precision` says).
+    """
+    set_precision(device, checkpoint.meta.get("precision", "fp32"))
+    return network(checkpoint).to(device)
+
+
+def trained_meta(meta: dict[str, Any], precision: str) -> dict[str, Any]:
+    """Return ``meta`` of a network that was trained at this precision; fp32 is not recorded."""
+    other = {key: value for key, value in meta.items() if key != "precision"}
+    return other if precision == "fp32" else other | {"precision": precision}
+
+
 def read(folder: Path) -> Checkpoint:
     """Load the checkpoint of a model folder or a prune folder."""
     return load(folder / MODEL)
@@ -34,10 +51,10 @@ def with_batchnorm_statistics(
 ) -> tuple[nn.Module, Tensor]:
     """Return the network with BatchNorm re-estimated, and its predictions on the validation split.
 
-    One pass over the whole training set, as the paper does for soups and single models alike
-    (appendix A.2), so that they are compared on the same footing.
+    One pass over the whole training set, for soups and single models alike, as in the paper
+    (appendix A.2), so that they are comparable.
     """
-    model = network(checkpoint).to(device)
+    model = network_on(device, checkpoint)
     reestimate(model, data.train.images, data.mean, data.std)
     return model, load_task(data.task).predict(model, data, data.val)
 
@@ -45,7 +62,7 @@ def with_batchnorm_statistics(
 def write(
     folder: Path, checkpoint: Checkpoint, data: Dataset, device: torch.device, **numbers: Any
 ) -> dict[str, Any]:
-    """Calibrate ``checkpoint``, write its folder, and return its metrics."""
+    """Re-estimate BatchNorm, write the folder, and return its metrics, ``numbers`` among them."""
     model, val = with_batchnorm_statistics(checkpoint, data, device)
     task = load_task(data.task)
     predictions = {"val": val, "test": task.predict(model, data, data.test)}

@@ -1,4 +1,4 @@
-"""The flags that say what to prune and how, and the pruning they ask for."""
+"""Flags of the stages that prune, and the pruning that they describe."""
 
 import argparse
 from typing import Any
@@ -13,7 +13,7 @@ from pipeline.storage.checkpoint import Checkpoint
 
 
 def add_pruning_flags(parser: argparse.ArgumentParser) -> None:
-    """Add how sparse, what is pruned, and how it is ranked."""
+    """Add the flags of sparsity, structure, criterion and allocation."""
     parser.add_argument("--sparsity", type=float, required=True, help="fraction of the weights")
     parser.add_argument("--structure", default="weights", choices=["weights", "filters"])
     parser.add_argument("--criterion", default="magnitude", help="of weights")
@@ -24,7 +24,7 @@ def add_pruning_flags(parser: argparse.ArgumentParser) -> None:
 def pruned(
     parent: Checkpoint, model: nn.Module, flags: argparse.Namespace
 ) -> tuple[Checkpoint, dict[str, Any]]:
-    """Return ``parent``, the state of ``model``, pruned as ``flags`` say, and the metrics."""
+    """Return ``parent``, the state of ``model``, pruned by ``flags``, and the pruning's metrics."""
     if flags.structure == "filters":
         return prune_filters(parent, model, flags.sparsity)
     return prune(

@@ -1,26 +1,35 @@
-"""The flags that pretraining and retraining share, and what they mean to the loop."""
+"""Flags that pretraining, retraining and pruning during training share.
+
+Options of the optimiser's steps are fields of `pipeline.train.settings`, from which the parser is
+derived, and the settings again from the flags it has read.
+"""
 
 import argparse
 import os
+from dataclasses import MISSING
+from typing import Any
 
-from pipeline.train.augment import Augmentation
-from pipeline.train.settings import Settings
+from pipeline.schedules.pretrain_lr import pretrain_rates
+from pipeline.train.settings import (
+    Augmentation,
+    Settings,
+    field_values,
+    flag_name,
+    training_options,
+)
 
 
 def add_training_flags(parser: argparse.ArgumentParser) -> None:
-    """Add how to train: length, batch, regularisation, augmentation, seed and device."""
+    """Add the flags of `Settings` and `Augmentation`, and length, seed and device."""
     parser.add_argument("--epochs", type=int, required=True)
-    parser.add_argument("--batch-size", type=int, required=True)
-    parser.add_argument("--weight-decay", type=float, required=True)
-    parser.add_argument("--label-smoothing", type=float, default=0.0)
-    parser.add_argument("--clip-norm", type=float)
-    parser.add_argument("--crop-padding", type=int, default=0, help="pixels")
-    parser.add_argument("--flip", action="store_true")
-    parser.add_argument("--rotation", type=float, default=0.0, help="degrees")
-    parser.add_argument("--resized-crop", type=float, help="smallest share of an image's area")
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
-    parser.add_argument("--compile", action="store_true", help="the network, by torch.compile")
-    parser.add_argument("--nondeterministic", action="store_true", help="a GPU's fastest kernels")
+    for option in training_options():
+        more: dict[str, Any] = {"action": "store_true"}
+        if option.metadata["type"] is not bool:
+            default = None if option.default is MISSING else option.default
+            more = {"type": option.metadata["type"], "default": default}
+            more |= {"required": option.default is MISSING, "choices": option.metadata["choices"]}
+        flag = f"--{flag_name(option).replace('_', '-')}"
+        parser.add_argument(flag, help=option.metadata["about"], **more)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
 
@@ -30,16 +39,28 @@ def settings(flags: argparse.Namespace) -> Settings:
 
     ``SMS_CUDA_GRAPHS=0`` launches a GPU's kernels one by one, which changes no bit.
     """
+    given = vars(flags)
     return Settings(
-        batch_size=flags.batch_size,
-        weight_decay=flags.weight_decay,
-        label_smoothing=flags.label_smoothing,
-        clip_norm=flags.clip_norm,
-        augmentation=Augmentation(
-            flags.crop_padding, flags.flip, flags.rotation, flags.resized_crop
-        ),
-        precision=flags.precision,
-        compile=flags.compile,
-        deterministic=not flags.nondeterministic,
+        **field_values(Settings, given),
+        augmentation=Augmentation(**field_values(Augmentation, given)),
         graph=os.environ.get("SMS_CUDA_GRAPHS", "1") != "0",
+    )
+
+
+def add_schedule_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a pretraining schedule."""
+    parser.add_argument("--schedule", required=True)
+    parser.add_argument("--milestones", type=float, nargs="*", default=[])
+    parser.add_argument("--warmup", type=float, default=0.0, help="fraction of all steps")
+    parser.add_argument("--learning-rate", type=float, required=True)
+
+
+def scheduled_rates(flags: argparse.Namespace, steps: int) -> list[float]:
+    """Return the learning rate of every one of ``steps`` by the schedule that ``flags`` name."""
+    return pretrain_rates(
+        flags.schedule,
+        steps,
+        flags.learning_rate,
+        milestones=flags.milestones,
+        warmup=flags.warmup,
     )

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and JSON that says the same thing in the same bytes."""
+"""Atomic files, which appear whole or not at all, and canonical JSON: equal values, equal bytes."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from pipeline.errors import UserError
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` to write to; rename it to ``path`` at the end.
+    """Yield a temporary path to write to; rename it to ``path`` at the end.
 
-    A reader sees the old file or the new one, never half of one; on an exception the old stays.
+    A reader sees the old file or the whole new one; on an exception the old one stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -26,7 +26,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as JSON: sorted keys, indent 2, a newline at the end, atomically.
+    """Write ``value`` atomically as JSON: sorted keys, indent 2, a newline at the end.
 
     Raises:
         UserError: ``value`` holds NaN or infinity.

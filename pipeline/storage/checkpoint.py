@@ -1,9 +1,8 @@
-"""A model between two stages: its tensors, its pruning masks, and what it is.
+"""Checkpoint: the tensors, pruning masks and metadata of a model, in one safetensors file.
 
-One safetensors file a model. A tensor with a mask is stored as kept positions and kept values
-(pipeline/storage/sparse_codec.py), so a 98 % sparse model takes a fortieth of its dense size. Equal
-checkpoints are equal bytes, which is what a cache keyed by hashes needs, and reading one runs no
-code. The metadata of the file holds one JSON text:
+A tensor with a mask is stored as kept positions and kept values (pipeline/storage/sparse_codec.py),
+so a 98 % sparse model takes a fortieth of its dense size. Equal checkpoints are equal bytes, as a
+cache keyed by hashes needs, and reading one runs no code. The file's metadata is one JSON text:
 
     {"version": 1, "meta": {...}, "state": [tensor names, in order],
      "masked": [[name, "bits" or "gaps", shape], in order]}
@@ -40,12 +39,12 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network's state and masks.
+    """A network's state, masks and metadata.
 
     Args:
         state: the module's state_dict, parameters and buffers, on the CPU; zero where pruned.
         masks: bool, True where a weight is kept, by parameter name; empty while dense.
-        meta: JSON-able facts: network, classes, channels, phase, sparsity.
+        meta: as JSON: network, classes, channels, phase, sparsity, and a precision other than fp32.
     """
 
     state: Mapping[str, torch.Tensor]
@@ -64,7 +63,7 @@ def sparsity(checkpoint: Checkpoint, names: Iterable[str]) -> float:
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write ``checkpoint`` atomically; every kept value comes back with the same bits.
+    """Write ``checkpoint`` atomically; kept values are stored bit for bit.
 
     Raises:
         UserError: a tensor holds NaN or infinity.
@@ -90,7 +89,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "state": list(checkpoint.state),
         "masked": masked,
     }
-    # One metadata key only: safetensors writes several in an order that differs between runs.
+    # One metadata key only: safetensors would write several in a random order.
     save_tensors(path, tensors, {FORMAT: json.dumps(header, sort_keys=True, allow_nan=False)})
 
 
@@ -114,10 +113,10 @@ def load(path: Path) -> Checkpoint:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Return what `load` does, but read each tensor anew whenever it is asked for.
+    """Return the checkpoint of `load`, but read each tensor from the file whenever it is used.
 
-    Many checkpoints can so be averaged tensor by tensor in the memory of one. `load`'s errors come
-    when a tensor is read.
+    So many checkpoints can be averaged tensor by tensor in the memory of one. The errors of `load`
+    are raised when a tensor is read.
     """
     header = _header(path, read(path, ())[1])
     masked = {name: (kind, shape) for name, kind, shape in header["masked"]}
@@ -142,7 +141,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 class _OnDemand(Mapping[str, torch.Tensor]):
-    """Tensors by name, each made when it is asked for."""
+    """Tensors by name, each made by a function whenever it is used."""
 
     def __init__(self, names: Iterable[str], make: Callable[[str], torch.Tensor]) -> None:
         self.names, self.make = dict.fromkeys(names), make
@@ -163,7 +162,7 @@ class _OnDemand(Mapping[str, torch.Tensor]):
 
 
 def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the file says of itself."""
+    """Return the checked metadata of a checkpoint file."""
     if FORMAT not in metadata:
         raise UserError(
             f"{path} is a safetensors file but no checkpoint of this pipeline: name the "

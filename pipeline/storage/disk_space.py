@@ -1,4 +1,4 @@
-"""A full disk: which one it is and how much of it is free, in one sentence."""
+"""Error sentence for a full disk: its mount point and free space."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ WRITTEN = (".", "artifacts", ".dvc", "/tmp")  # noqa: S108 - where stages and th
 
 
 def shortage(error: BaseException) -> str | None:
-    """Return the sentence about a full disk that ``error`` stems from; None for other errors."""
+    """Return the sentence about the full disk that caused ``error``; None for other errors."""
     cause: BaseException | None = error
     while cause is not None:
         if getattr(cause, "errno", None) in CODES or any(word in str(cause) for word in WORDS):
@@ -23,17 +23,16 @@ def shortage(error: BaseException) -> str | None:
 
 
 def full(*files: str | os.PathLike[str]) -> str:
-    """Return the sentence about the disk of ``files``, or of those written, with the least room."""
-    places = files or (*WRITTEN, os.environ.get("TMPDIR") or ".")
-    mounts = {mount(Path(place)) for place in places}
-    usage = {where: shutil.disk_usage(where) for where in mounts}
-    where = min(usage, key=lambda one: (usage[one].free, one))
-    free, total = (f"{size / 1e6:,.1f} MB" for size in (usage[where].free, usage[where].total))
-    return f"no space left on the disk at {where} ({free} of {total} free)"
+    """Return the sentence about the disk with the least space, of ``files`` or of `WRITTEN`."""
+    paths = files or (*WRITTEN, os.environ.get("TMPDIR") or ".")
+    usage = {mount(Path(path)): shutil.disk_usage(mount(Path(path))) for path in paths}
+    fullest = min(usage, key=lambda disk: (usage[disk].free, disk))
+    free, total = (f"{size / 1e6:,.1f} MB" for size in (usage[fullest].free, usage[fullest].total))
+    return f"no space left on the disk at {fullest} ({free} of {total} free)"
 
 
 def mount(path: Path) -> Path:
-    """Return where the disk that holds ``path``, or is to hold it, is mounted."""
+    """Return the mount point of the disk of ``path``, which need not exist."""
     path = path.resolve()
     while not path.is_mount() and path != path.parent:
         path = path.parent

@@ -1,10 +1,10 @@
-"""A masked tensor in few bytes: where it is kept, and the values that are kept there.
+"""Codec of masked tensors: kept positions as bytes, and kept values.
 
-Two ways to say where; the smaller one is chosen for each tensor.
+Positions have two codes; for each tensor the smaller one is chosen.
 
 ``bits``  one bit a position, eight to a byte: ceil(n / 8) bytes for n positions.
-``gaps``  one byte a kept position: how many pruned ones lie before it since the last kept one.
-          255 is an escape, "255 pruned positions and no kept one yet", so a gap g takes
+``gaps``  one byte a kept position: the number of pruned positions since the last kept one.
+          255 is an escape for 255 pruned positions without a kept one, so a gap g takes
           g // 255 escapes and then the byte g % 255. At 98 % this is 1.03 bytes a kept weight.
 """
 
@@ -22,14 +22,14 @@ Positions = npt.NDArray[np.int64]
 
 
 def pack(tensor: torch.Tensor, mask: torch.Tensor) -> tuple[Kind, torch.Tensor, torch.Tensor]:
-    """Return (kind, where, values): the positions ``mask`` keeps as bytes, and their values.
+    """Return (kind, positions, values): the code of the kept positions, and the kept values.
 
     Args:
         tensor: any dtype and shape, zero wherever the mask is False.
         mask: bool, the tensor's shape, True where a weight is kept.
 
     Raises:
-        ValueError: a weight that the mask prunes is not zero, and would be lost.
+        ValueError: a pruned weight is not zero.
     """
     flat = mask.contiguous().view(-1).numpy()
     kept = np.flatnonzero(flat)
@@ -48,7 +48,7 @@ def pack(tensor: torch.Tensor, mask: torch.Tensor) -> tuple[Kind, torch.Tensor, 
 def unpack(
     kind: Kind, where: torch.Tensor, values: torch.Tensor, shape: list[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (tensor, mask) of the given shape; the inverse of `pack`, a pruned weight is +0.0.
+    """Return (tensor, mask) of ``shape``, the inverse of `pack`; pruned weights are +0.0.
 
     Raises:
         ValueError: the positions do not fit the shape or the number of values.
@@ -77,8 +77,8 @@ def _gaps(kept: Positions) -> Bytes:
 
 
 def _positions(codes: Bytes) -> Positions:
-    """Return the positions that a gap code names: every byte moves on, a non-escape also lands."""
-    lands = codes != ESCAPE
-    reached: Positions = np.cumsum(codes + lands.astype(np.int64))
-    kept: Positions = reached[lands] - 1
+    """Return the positions of a gap code: a byte b skips b positions, a non-escape keeps one."""
+    keeps = codes != ESCAPE
+    ends: Positions = np.cumsum(codes + keeps.astype(np.int64))
+    kept: Positions = ends[keeps] - 1
     return kept

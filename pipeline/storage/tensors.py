@@ -1,4 +1,4 @@
-"""Tensors by name in a safetensors file: written atomically, read without running code."""
+"""Safetensors files: written atomically, read without running code."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,14 +16,13 @@ def save_tensors(
 ) -> None:
     """Write ``tensors``, and at most one entry of ``metadata``, as a safetensors file.
 
-    Equal tensors are equal bytes. (Of several metadata entries the order would differ from run
-    to run.)
+    Equal tensors give equal bytes (several metadata entries would be written in a random order).
     """
-    plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     with atomic_file(path) as temporary:
         temporary.touch()
-        mode = temporary.stat().st_mode  # save_file's own leaves others out
-        save_file(plain, temporary, metadata)
+        mode = temporary.stat().st_mode  # that of a new file; save_file would allow its owner only
+        save_file(contiguous, temporary, metadata)
         temporary.chmod(mode)
 
 
@@ -39,9 +38,10 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
 def read(
     path: Path, names: Iterable[str] | None = None
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read the tensors of any safetensors file, and its metadata; `load_tensors`'s errors.
+    """Return the tensors of a safetensors file, or those of ``names``, and its metadata.
 
-    With ``names`` it is these tensors only.
+    Raises:
+        UserError: the file is missing, truncated or not safetensors.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -55,7 +55,7 @@ def read(
 
 
 def damaged(path: Path) -> UserError:
-    """Return the error for a file that cannot be what its name says."""
+    """Return the error for a damaged file."""
     return UserError(
         f"{path} is truncated or not a safetensors file: delete it and run `dvc repro` to make "
         "it again."

@@ -1,11 +1,11 @@
-"""What is learned: the loss, what is kept of a network's outputs, and what "better" means.
+"""Task: the loss, the predictions that are kept, and the score by which models are compared.
 
 A task is one file of this folder with a constant ``TASK``; the loop, pruning, merging, the graph
-and the report do not know which one runs. Where a label is `pipeline.data.base.IGNORE`, the
-position counts neither in the loss nor in a metric.
+and the report do not depend on which one runs. Positions whose label is
+`pipeline.data.base.IGNORE` count neither in the loss nor in a metric.
 
-What is measured beyond that, in the evaluation of the test split, is the function ``summary`` of
-the file of the same name in pipeline/evaluate: training does not depend on it.
+Further measures of the test split are the function ``summary`` of the file of the same name in
+pipeline/evaluate, on which training does not depend.
 """
 
 from collections.abc import Sequence
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 
 class Task(Criterion, Protocol):
-    """One kind of problem; its loss is the cross-entropy, if it has no other."""
+    """One kind of problem; its loss is the cross-entropy unless it overrides it."""
 
     # The score's name in every file (val_<metric>, test_<metric>): a fraction in [0, 1], which
     # the report prints in percent; higher is better.
     metric: str
 
     def predict(self, model: nn.Module, data: "Dataset", split: "Split") -> Tensor:
-        """Return what `measure` needs to know of the outputs on ``split``, on the CPU."""
+        """Return the predictions on ``split`` that `measure` needs, on the CPU."""
 
     def measure(self, predictions: Tensor, split: "Split", data: "Dataset") -> dict[str, float]:
         """Return the score of ``predictions`` under its name, and their ``loss``."""
 
     def ensemble(self, predictions: Sequence[Tensor]) -> Tensor | None:
-        """Return the predictions of several networks together; None where that has no meaning."""
+        """Return the ensemble of several networks' predictions; None if the task has none."""
 
     def served(self, scores: Tensor) -> Tensor:
-        """Return what the registered model puts out: the probabilities of the classes."""
+        """Return the outputs of the registered model: the probabilities of the classes."""
         return scores.softmax(1)
 
 
@@ -48,5 +48,5 @@ def load(name: str) -> Task:
 
 
 def score(task: Task, predictions: Tensor, split: "Split", data: "Dataset") -> float:
-    """Return what "better" means, on one split."""
+    """Return the task's score of ``predictions`` on one split."""
     return task.measure(predictions, split, data)[task.metric]

@@ -1,4 +1,4 @@
-"""Classification: one label an example; better is a higher top-1 accuracy."""
+"""Classification: one label an example; the score is top-1 accuracy."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from pipeline.train.predict import logits
 
 
 class Classification(Task):
-    """Keeps the logits, float32 [N, K]: from them every metric follows, the ensemble's too."""
+    """Keeps the logits, float32 [N, K], for all metrics and the ensemble."""
 
     metric = "accuracy"
 

@@ -1,4 +1,4 @@
-"""Segmentation: one label a pixel; better is a higher mean intersection over union (IoU)."""
+"""Segmentation: one label a pixel; the score is the mean intersection over union (IoU)."""
 
 import math
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from pipeline.train.predict import evaluating, outputs
 
 
 class Segmentation(Task):
-    """Keeps what was taken for what, and at which loss, float64 [N, K, K + 1]: a row a class.
+    """Keeps the confusion matrix and the losses of each image, float64 [N, K, K + 1].
 
-    For image n and true class k, [n, k, j] counts its pixels that were predicted as class j, and
-    [n, k, K] is the sum of their cross-entropies. From that the measures of any set of images
-    follow, at a few kilobytes an image; the probabilities of all pixels would take a thousand times
-    as much, and so there is no ensemble of predictions.
+    For image n and true class k, [n, k, j] is the number of pixels predicted as class j, and
+    [n, k, K] the sum of their cross-entropies: enough to measure any set of images, in a few
+    kilobytes an image. The probabilities of all pixels would take a thousand times as much, so
+    there is no ensemble.
     """
 
     metric = "mean_iou"
@@ -55,7 +55,7 @@ class Segmentation(Task):
         return {"mean_iou": float(mean_iou(counts)), "loss": loss}
 
     def ensemble(self, predictions: Sequence[Tensor]) -> None:  # noqa: ARG002
-        """Return nothing: the probabilities, which would be averaged, are not kept."""
+        """Return None: the probabilities, which an ensemble would average, are not kept."""
         return
 
 

@@ -1,6 +1,6 @@
-"""Translation: a target sentence a source sentence; better is a higher BLEU.
+"""Translation: a target sentence for each source sentence; the score is BLEU.
 
-BLEU is a fraction in [0, 1], as all scores here are: 0.2456 is what the paper calls 24.56.
+BLEU is a fraction in [0, 1], like all scores here: 0.2456 is 24.56 in the paper.
 """
 
 from collections.abc import Sequence
@@ -18,35 +18,35 @@ from pipeline.train.predict import batch_on, evaluating
 
 
 def rows(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scores [B l, K] and labels [B l] of all tokens that were scored.
+    """Return the scores [B l, K] and labels [B l] of all scored tokens.
 
-    Classes last is how a translator leaves them in memory, where a softmax over them is fastest.
-    Arguments: scores, float [B, K, l]; labels, int64 [B, L]: behind l none counts.
+    With classes last, as translators lay them out in memory, a softmax over them is fastest.
+    Arguments: scores, float [B, K, l]; labels, int64 [B, L], `IGNORE` behind l.
     """
     return scores.transpose(1, 2).flatten(0, 1), labels[:, : scores.shape[2]].flatten()
 
 
 class Translation(Task):
-    """Keeps float32 [N, 3, L], a row each of what `predict` says."""
+    """Keeps translations, likelihoods and correct tokens, float32 [N, 3, L] (`predict`)."""
 
     metric = "bleu"
 
     def loss(
         self, scores: Tensor, labels: Tensor, *, smoothing: float = 0.0, reduction: str = "mean"
     ) -> Tensor:
-        """Return the cross-entropy of the tokens that count."""
+        """Return the cross-entropy of the counted tokens."""
         return super().loss(*rows(scores, labels), smoothing=smoothing, reduction=reduction)
 
-    def right(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Return how many of the tokens that count score highest."""
-        return super().right(*rows(scores, labels))
+    def correct(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Return at how many counted tokens the label has the highest score."""
+        return super().correct(*rows(scores, labels))
 
     def predict(self, model: nn.Module, data: Dataset, split: Split) -> Tensor:  # noqa: ARG002
-        """Return the translations' ids, and how the references were predicted.
+        """Return the translations' ids, and the predictions of the reference tokens.
 
-        Row 0: the ids that greedy search gives (whole numbers, exact in float32). Row 1: the
-        logarithm of the probability of each reference token, given those before. Row 2: 1 where
-        that token scores highest. Rows 1 and 2 are 0 where labels do not count.
+        Row 0: the ids of greedy search (whole numbers, exact in float32). Row 1: the
+        log-probability of each reference token given those before. Row 2: 1 where that token
+        scores highest. Rows 1 and 2 are 0 at tokens that are not counted.
         """
         if not isinstance(model, Translator):
             raise UserError("network.name is no translator: choose t5small or t5tiny")
@@ -60,15 +60,15 @@ class Translation(Task):
                     for side in (split.images, split.labels)
                 )
                 scores = model(tokens).float()
-                found = torch.zeros(len(tokens), 3, tokens.shape[2], device=device)
-                found[:, 0] = model.generate(tokens[:, 0])
+                predicted = torch.zeros(len(tokens), 3, tokens.shape[2], device=device)
+                predicted[:, 0] = model.generate(tokens[:, 0])
                 length = scores.shape[2]
                 labels = labels[:, :length]
-                own = labels.clamp(min=0)[:, None]
-                likelihood = scores.log_softmax(1).gather(1, own)[:, 0]
-                found[:, 1, :length] = likelihood.masked_fill(labels == IGNORE, 0)
-                found[:, 2, :length] = scores.argmax(1) == labels
-                kept.append(found)
+                classes = labels.clamp(min=0)[:, None]
+                likelihood = scores.log_softmax(1).gather(1, classes)[:, 0]
+                predicted[:, 1, :length] = likelihood.masked_fill(labels == IGNORE, 0)
+                predicted[:, 2, :length] = scores.argmax(1) == labels
+                kept.append(predicted)
         return torch.cat(kept).cpu()
 
     def measure(self, predictions: Tensor, split: Split, data: Dataset) -> dict[str, float]:
@@ -83,7 +83,7 @@ class Translation(Task):
         return {"bleu": score, "loss": -float(likelihood.mean())}
 
     def ensemble(self, predictions: Sequence[Tensor]) -> None:  # noqa: ARG002
-        """Return None: sentences that were written apart have no mean."""
+        """Return None: sentences cannot be averaged."""
         return
 
 

@@ -1,78 +1,62 @@
-"""Random crops, flips and rotations of a batch at once, exactly as torchvision does one by one."""
+"""Random crops, flips and rotations of a batch at once, exactly as torchvision does one by one.
 
-from dataclasses import dataclass
+Crop, flip and rotation move pixels without changing them, so one gather does them together.
+"""
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pipeline.train.settings import Augmentation
 
-@dataclass(frozen=True)
-class Augmentation:
-    """RandomCrop(size, padding), RandomHorizontalFlip(), RandomRotation(degrees), in that order.
 
-    Attributes: crop_padding, black pixels added on each side before the crop; flip, whether half
-    of the images are mirrored; rotation, the largest angle in degrees, either way (nearest pixel,
-    black outside). All three move pixels without changing them, so one gather does them together.
-    resized_crop, the smallest share of a compressed image that is cut out and resized, is done
-    where images are decoded (pipeline/train/random_resized_crop.py).
-    Source: the data augmentation of the paper, Appendix A; torchvision's PIL transforms.
+def draw(augmentation: Augmentation, count: int, generator: torch.Generator) -> Tensor:
+    """Return the draws of ``count`` images, float64 [count, 4], one row an image.
+
+    Columns: the crop's row and column in the padded image, flip (0 or 1), angle in degrees
+    (counter-clockwise). All four are always drawn: switching one off leaves the others' draws.
     """
+    padding = augmentation.crop_padding
+    offsets = torch.randint(0, 2 * padding + 1, (count, 2), generator=generator)
+    flips = augmentation.flip * (torch.rand(count, 1, generator=generator) < 0.5)
+    angles = augmentation.rotation * (2 * torch.rand(count, 1, generator=generator) - 1)
+    return torch.cat([offsets.double(), flips.double(), angles.double()], dim=1)
 
-    crop_padding: int = 0
-    flip: bool = False
-    rotation: float = 0.0
-    resized_crop: float | None = None
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return ``images``, uint8 [B, C, H, W], augmented with fresh draws."""
-        return self.apply(images, self.draw(len(images), generator).to(images.device))
+def apply(augmentation: Augmentation, images: Tensor, draws: Tensor, fill: int = 0) -> Tensor:
+    """Return ``images``, integers [B, C, H, W], moved by ``draws`` of `draw`, on their device.
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return what to do with ``count`` images, float64 [count, 4], one row an image.
-
-        Columns: the crop's row and column in the padded image, flip (0 or 1), angle in degrees
-        (counter-clockwise). All is drawn always: switching one off leaves the others' draws.
-        """
-        offsets = torch.randint(0, 2 * self.crop_padding + 1, (count, 2), generator=generator)
-        flips = self.flip * (torch.rand(count, 1, generator=generator) < 0.5)
-        angles = self.rotation * (2 * torch.rand(count, 1, generator=generator) - 1)
-        return torch.cat([offsets.double(), flips.double(), angles.double()], dim=1)
-
-    def apply(self, images: Tensor, draws: Tensor, fill: int = 0) -> Tensor:
-        """Return ``images``, integers [B, C, H, W], as ``draws`` of `draw` say, on their device.
-
-        What was outside of the image is ``fill``.
-        """
-        if self == Augmentation():
-            return images
-        batch, channels, height, width = images.shape
-        down, right, flip = draws[:, :3].to(torch.int32).view(batch, 3, 1, 1).unbind(1)
-        rows = torch.arange(height, dtype=torch.int32, device=images.device).view(1, -1, 1)
-        columns = torch.arange(width, dtype=torch.int32, device=images.device).view(1, 1, -1)
-        inside = None
-        if self.rotation:
-            rows, columns = _before_rotation(rows, columns, height, width, draws[:, 3])
-            inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-        columns = torch.where(flip == 1, width - 1 - columns, columns)
-        border = max(self.crop_padding, 1)
-        shift = border - self.crop_padding
-        source = (rows + down + shift) * (width + 2 * border) + (columns + right + shift)
-        if inside is not None:
-            source = source * inside  # pixel 0 is of the border, so it is filled
-        index = source.long().view(batch, 1, -1).expand(-1, channels, -1)
-        pixels = pad(images, (border,) * 4, value=fill).flatten(2).gather(2, index)
-        return pixels.view(images.shape)
+    Pixels from outside the image are ``fill``.
+    """
+    if augmentation == Augmentation():
+        return images
+    batch, channels, height, width = images.shape
+    down, right, flip = draws[:, :3].to(torch.int32).view(batch, 3, 1, 1).unbind(1)
+    rows = torch.arange(height, dtype=torch.int32, device=images.device).view(1, -1, 1)
+    columns = torch.arange(width, dtype=torch.int32, device=images.device).view(1, 1, -1)
+    inside = None
+    if augmentation.rotation:
+        rows, columns = _before_rotation(rows, columns, height, width, draws[:, 3])
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    columns = torch.where(flip == 1, width - 1 - columns, columns)
+    border = max(augmentation.crop_padding, 1)
+    shift = border - augmentation.crop_padding
+    source = (rows + down + shift) * (width + 2 * border) + (columns + right + shift)
+    if inside is not None:
+        source = source * inside  # pixel 0 belongs to the border, so it is filled
+    index = source.long().view(batch, 1, -1).expand(-1, channels, -1)
+    pixels = pad(images, (border,) * 4, value=fill).flatten(2).gather(2, index)
+    return pixels.view(images.shape)
 
 
 def _before_rotation(
     rows: Tensor, columns: Tensor, height: int, width: int, degrees: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return where each pixel of images turned by ``degrees`` comes from, int32 [B, H, W] each.
+    """Return the source of each pixel of images turned by ``degrees``, int32 [B, H, W] each.
 
-    A pixel's centre p comes from R(p - c) + c, with c the image's centre and R the rotation; the
-    pixel that contains it is taken. In 16.16 fixed point and in PIL's order of operations, so
-    that no pixel differs from `PIL.Image.rotate`.
+    The centre p of a pixel comes from R(p - c) + c, with c the image's centre and R the rotation;
+    the pixel that contains this point is taken. In 16.16 fixed point and in PIL's order of
+    operations, so that no pixel differs from `PIL.Image.rotate`.
     """
     angle = -torch.deg2rad(degrees).view(-1, 1, 1)
     cosine, sine = angle.cos(), angle.sin()

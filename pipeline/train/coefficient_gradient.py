@@ -1,4 +1,4 @@
-"""How a network's loss changes towards each of several others: what learns a soup's weights."""
+"""Gradient of the loss by the coefficients of a soup, for merge rules that learn them."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,27 +17,25 @@ def slopes(
     y: Tensor,
     loss: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """Return the derivatives of the loss at theta = sum_i w_i theta_i towards every theta_i.
+    """Return the loss's derivatives at theta = sum_i w_i theta_i in the direction of each theta_i.
 
         s_i = <dL/dtheta, theta_i - theta>
 
-    which is dL/dw_i less a term common to all i. BatchNorm normalises by the statistics of the
-    batch, so that the derivatives know that a soup's statistics move with its weights. Dropout is
-    off.
+    This is dL/dw_i minus a term common to all i. BatchNorm normalises by the statistics of the
+    batch, so that the derivatives include how a soup's statistics change with its weights. Dropout
+    is off.
 
     Args:
-        model: gives the network; its parameters become theta, its statistics mean nothing after.
+        model: the network; its parameters are overwritten by theta, its statistics invalid after.
         ends: the parameters theta_1, ..., theta_m, each in the order of ``model.parameters()``.
         weights: float64 [m].
-        images: float32 [B + E, C, H, W], normalised; the loss is that of the first B, the others
-            only take part in the batch's statistics.
-        y: what the loss compares the outputs with: labels, int64 [B, ...], or other targets.
+        images: float32 [B + E, C, H, W], normalised; the loss is that of the first B; the others
+            only enter the batch's statistics.
+        y: labels, int64 [B, ...], or other targets of the loss.
         loss: the mean over the examples, as a function of their outputs and ``y``.
     """
     parameters = list(model.parameters())
-    with torch.no_grad():
-        for place, *tensors in zip(parameters, *ends, strict=True):
-            place.copy_(sum(w * each for w, each in zip(weights.tolist(), tensors, strict=True)))
+    _load_sum(parameters, ends, weights.tolist())
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     with evaluating(model):
         for norm in norms:
@@ -46,8 +44,17 @@ def slopes(
         gradients = torch.autograd.grad(mean, parameters)
         for norm in norms:
             norm.training = False
-    found = torch.zeros(len(ends), dtype=torch.float64, device=gradients[0].device)
+    derivatives = torch.zeros(len(ends), dtype=torch.float64, device=gradients[0].device)
     for number, end in enumerate(ends):
-        for each, place, gradient in zip(end, parameters, gradients, strict=True):
-            found[number] += ((each - place.detach()).double() * gradient.double()).sum()
-    return found.cpu()  # the one number that the host waits for
+        for each, theta, gradient in zip(end, parameters, gradients, strict=True):
+            derivatives[number] += ((each - theta.detach()).double() * gradient.double()).sum()
+    return derivatives.cpu()  # the only wait for the device
+
+
+@torch.no_grad()
+def _load_sum(
+    parameters: Sequence[Tensor], ends: Sequence[Sequence[Tensor]], weights: Sequence[float]
+) -> None:
+    """Set theta <- sum_i w_i theta_i, parameter by parameter."""
+    for theta, *tensors in zip(parameters, *ends, strict=True):
+        theta.copy_(sum(w * each for w, each in zip(weights, tensors, strict=True)))

@@ -1,8 +1,8 @@
-"""Steps as CUDA graphs: captured once a training, then replayed without the host's work.
+"""CUDA graphs of the training step: captured once a training, then replayed.
 
 Launching the few hundred kernels of a small network's step takes the host longer than the GPU takes
-to run them. A graph launches them all at once. Its tensors lie where they lay when it was captured:
-the batch is gathered on the GPU, by a counter that is a tensor too.
+to run them. A graph launches them all at once. It reads and writes fixed addresses, so the batch is
+gathered on the GPU, by a step counter that is a tensor too.
 """
 
 import sys
@@ -18,15 +18,15 @@ from pipeline.train.distributed import world
 from pipeline.train.hook import Hook
 from pipeline.train.step import Step
 
-WARM_UP = 2  # before the one that is watched: kernels are chosen and workspaces allocated
+WARM_UP = 2  # runs that choose kernels and allocate workspaces, before the one that is checked
 
 
 class HostNeededError(Exception):
-    """A step waits for the host or draws on it, so it cannot be captured."""
+    """A step needs the host, for a value or a random number, so it cannot be captured."""
 
 
 class Eager:
-    """Takes every step by calling it."""
+    """Takes each step by calling it."""
 
     def __init__(self, step: Step, batches: Batches) -> None:
         self.step, self.batches = step, batches
@@ -42,9 +42,9 @@ class Eager:
 
 
 class Replayed:
-    """Takes every step by replaying two graphs, between which hooks act as they do in `Eager`.
+    """Takes each step by replaying two graphs, between which hooks act as they do in `Eager`.
 
-    Raises: HostNeededError when the network cannot be captured; it is left as it was.
+    Raises: HostNeededError when the network cannot be captured; it is left unchanged.
     """
 
     def __init__(self, step: Step, batches: Batches) -> None:
@@ -57,10 +57,10 @@ class Replayed:
 
 
 def stepper(step: Step, batches: Batches, hooks: Sequence[Hook]) -> Eager | Replayed:
-    """Return what takes the steps: captured on one GPU with the examples in its memory.
+    """Return the way to take steps: replayed on one GPU that has the examples in its memory.
 
-    Images that the host decodes, sentences, whose batches differ in width, several GPUs, CPUs, and
-    hooks that ask for it call the same step eagerly, and so does a network that needs the host.
+    The same step is called eagerly on CPUs and several GPUs, for images that the host decodes and
+    sentences (whose batches differ in width), and where a hook or the network needs the host.
     """
     capturable = (
         step.settings.graph
@@ -81,10 +81,10 @@ def stepper(step: Step, batches: Batches, hooks: Sequence[Hook]) -> Eager | Repl
 def capture(
     functions: Sequence[Callable[[], None]], tensors: Sequence[Tensor]
 ) -> list[Callable[[], None]]:
-    """Return functions that replay ``functions``, which belong in this order, as CUDA graphs.
+    """Return functions that replay ``functions``, called in this order, as CUDA graphs.
 
-    They are run a few times first, on a stream of their own, and leave no trace.
-    Arguments: tensors, all that they change and that must be as before.
+    They first run a few times on a side stream; ``tensors`` and random states are then restored.
+    Arguments: tensors, all that the functions change.
     Raises: HostNeededError.
     """
     with _restored(tensors):
@@ -100,7 +100,7 @@ def _captured(function: Callable[[], None]) -> torch.cuda.CUDAGraph:
 
 
 def _warm_up(functions: Sequence[Callable[[], None]]) -> None:
-    """Run ``functions`` in turn, and at last find out whether they need the host."""
+    """Run ``functions`` in turn; in the last run check that they do not need the host."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -118,9 +118,9 @@ def _warm_up(functions: Sequence[Callable[[], None]]) -> None:
 
 @contextmanager
 def _no_waiting() -> Iterator[None]:
-    """Raise HostNeededError where the host waits for the GPU."""
+    """Raise HostNeededError if the host waits for the GPU."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that this mode is a prototype
+        warnings.simplefilter("ignore")  # PyTorch warns that this mode is a prototype
         torch.cuda.set_sync_debug_mode("error")
     try:
         yield
@@ -134,7 +134,7 @@ def _no_waiting() -> Iterator[None]:
 
 @contextmanager
 def _restored(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Put ``tensors`` and the state of both random generators back afterwards."""
+    """Restore ``tensors`` and the states of both random generators afterwards."""
     before = [tensor.detach().clone() for tensor in tensors]
     host, gpu = torch.get_rng_state(), torch.cuda.get_rng_state()
     try:

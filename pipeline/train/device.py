@@ -1,4 +1,4 @@
-"""Where to compute, and by which kernels."""
+"""Device and kernels: GPU or CPU, deterministic or fastest kernels, TF32 or full float32."""
 
 import os
 
@@ -13,7 +13,7 @@ def resolve_device(name: str) -> torch.device:
     Raises: UserError for another name than auto, cpu and cuda, and for cuda without a GPU.
     """
     if name not in {"auto", "cpu", "cuda"}:
-        raise UserError(f"device is {name!r}: choose auto, cpu or cuda")
+        raise UserError(f"device is {name!r}, but must be auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, but PyTorch sees no GPU here: set it to auto or cpu")
     if name == "auto":
@@ -21,8 +21,22 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def set_precision(device: torch.device, precision: str) -> None:
+    """Set whether a GPU may use TF32 in products and convolutions of float32 tensors.
+
+    TF32 rounds their inputs to 10 bits of mantissa (float32 has 23) and sums in float32. "fp32"
+    forbids it, "tf32" and "bf16" allow it, for the rest of the process. PyTorch's own default
+    allows it in convolutions and forbids it in matrix products.
+
+    Source: NVIDIA A100 Tensor Core GPU Architecture, 2020, "TensorFloat-32".
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = precision != "fp32"
+        torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
+
+
 def choose_kernels(device: torch.device, *, deterministic: bool) -> None:
-    """Have a GPU compute by deterministic kernels, or by the fastest, for the rest of the process.
+    """Choose deterministic kernels on a GPU, or the fastest, for the rest of the process.
 
     The fastest are found by timing them, and some add in the order in which threads arrive: the
     last bits then differ from run to run. CPUs give equal bits either way.
@@ -33,5 +47,5 @@ def choose_kernels(device: torch.device, *, deterministic: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not deterministic
-    # Else every new tensor is filled with NaN first, to find reads of memory that nobody wrote.
+    # Otherwise new tensors are filled with NaN first, to find reads of uninitialised memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -1,8 +1,8 @@
-"""One training by several processes: what each takes of a batch, and how they agree on the rest.
+"""Data parallelism: the shard of a batch that each process computes, and sums over processes.
 
-All processes hold equal weights and draw the same order of the data. Of every batch each computes
-its share, and what it found is summed over all before anything is done with it, so that they take
-the same step. Alone, or outside of torchrun, a process has all of every batch and asks nobody.
+All processes hold equal weights and draw the same order of the data. Each computes its shard of
+every batch; gradients and counts are summed over all processes before they are used, so that all
+take the same step. Outside of torchrun a single process computes whole batches.
 """
 
 from collections.abc import Iterable
@@ -13,25 +13,25 @@ from torch import Tensor
 
 
 def world() -> int:
-    """Return how many processes train together; 1 outside of a group."""
+    """Return the number of processes that train together; 1 outside of a group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Return this process's number among them, from 0; number 0 speaks and writes for all."""
+    """Return this process's number among them, from 0; only number 0 prints and writes."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def shard(count: int, number: int, of: int) -> slice:
-    """Return which of ``count`` examples are the share of process ``number`` of ``of``.
+    """Return the rows of ``count`` examples that process ``number`` of ``of`` computes.
 
-    Rows floor(r n / G) to floor((r + 1) n / G): shares follow each other and differ by one at most.
+    Rows floor(r n / G) to floor((r + 1) n / G): contiguous, sizes differ by one at most.
     """
     return slice(number * count // of, (number + 1) * count // of)
 
 
 def local_shard(count: int) -> slice:
-    """Return this process's share of ``count`` examples."""
+    """Return the rows of ``count`` examples that this process computes."""
     return shard(count, rank(), world())
 
 
@@ -43,12 +43,12 @@ def all_reduce_sum(numbers: Tensor) -> Tensor:
 
 
 def all_reduce_mean(sums: Iterable[Tensor], count: Tensor) -> None:
-    """Turn sums over this process's examples into means over everybody's, in place.
+    """Replace sums over this process's examples by means over all processes' examples, in place.
 
         x  <-  sum_r x_r / sum_r n_r
 
-    Every process ends with the same bits. Sums and not means go in: shares need not be equal, nor
-    does every example have as many positions that count. It is one message for all tensors.
+    Every process ends with the same bits. Sums are passed, not means, because shards and the number
+    of counted positions differ. All tensors are sent in one message.
 
     Arguments: sums, float, such as the gradients of a sum of losses; count, n_r.
     """

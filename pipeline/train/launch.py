@@ -1,4 +1,4 @@
-"""A training stage in several processes, one a GPU: started by torchrun, and ended together."""
+"""Multi-GPU training stages: one process a GPU, started and ended together by torchrun."""
 
 import argparse
 import errno
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 Main = Callable[[argparse.Namespace], None]
-PARENT = "SMS_LAUNCHER"  # the process that started this one as a member, if it was not by hand
+PARENT = "SMS_LAUNCHER"  # id of the process that launched the group; unset if torchrun was typed
 
 
 def on_all_gpus(main: Main) -> Main:
-    """Return the stage ``main`` as a command: alone, or by ``SMS_GPUS_PER_STAGE`` processes.
+    """Return a command that runs the stage ``main`` in ``SMS_GPUS_PER_STAGE`` processes.
 
-    Under torchrun, started here or by hand, a process joins the others before ``main``. On a
+    Under torchrun, started here or by hand, a process joins the group before ``main``. On a
     machine without GPUs the processes share its cores.
     """
 
@@ -51,16 +51,16 @@ def on_all_gpus(main: Main) -> Main:
 
 
 def leave_group() -> bool:
-    """Leave the others, and say whether this process goes on: the first does, by itself."""
+    """Leave the group; return whether this process continues alone: only the first does."""
     first = rank() == 0
     if dist.is_initialized():
         dist.destroy_process_group()
-        os.environ["LOCAL_WORLD_SIZE"] = "1"  # the machine's cores are its own now
+        os.environ["LOCAL_WORLD_SIZE"] = "1"  # it may use all cores now
     return first
 
 
 def _launch(count: int) -> None:
-    """Do what ``torchrun --nproc-per-node COUNT -m MODULE ...`` does with this very command."""
+    """Run this command as ``torchrun --nproc-per-node COUNT -m MODULE ...`` would."""
     from torch.distributed.elastic.multiprocessing.api import SignalException  # noqa: PLC0415
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
     from torch.distributed.run import parse_args, run  # noqa: PLC0415
@@ -69,7 +69,7 @@ def _launch(count: int) -> None:
     assert module is not None, "a stage runs as a module"
     words = ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={count}"]
     os.environ[PARENT] = str(os.getpid())
-    logging.disable(logging.CRITICAL)  # it reports at length what is said in a sentence below
+    logging.disable(logging.CRITICAL)  # torchrun's long report; the sentence is below
     with TemporaryDirectory() as notes:
         words += [f"--log-dir={notes}", "-m", module.name, *sys.argv[1:]]
         try:
@@ -89,7 +89,7 @@ def _launch(count: int) -> None:
 
 
 def _why(failure: "ProcessFailure") -> str:
-    """Return what the process noted, as ``ValueError: ...``, or how it ended."""
+    """Return the error that the process recorded, as ``ValueError: ...``, or its exit status."""
     noted = failure.error_file_data["message"]
     if isinstance(noted, dict):
         return str(noted["message"])
@@ -97,15 +97,15 @@ def _why(failure: "ProcessFailure") -> str:
 
 
 def _when(failure: "ProcessFailure") -> float:
-    """Return the time of death; to the second, as torchrun has it, all die at once.
+    """Return when the process failed, finer than torchrun's time, which has only seconds.
 
-    The first to fail leaves a note before it goes, or was killed and leaves none. The others then
-    find their connections closed, if torchrun does not end them before.
+    The first to fail records its error, or was killed and records none (0 here). The others fail
+    later, on closed connections, or are ended by torchrun (infinity).
     """
     if failure.exitcode == -signal.SIGTERM:
         return math.inf
-    note = Path(failure.error_file)
-    return note.stat().st_mtime if note.exists() else 0.0
+    record = Path(failure.error_file)
+    return record.stat().st_mtime if record.exists() else 0.0
 
 
 def _member(main: Main, flags: argparse.Namespace) -> None:
@@ -114,16 +114,16 @@ def _member(main: Main, flags: argparse.Namespace) -> None:
 
     die_with_parent(signal.SIGKILL)
     if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):
-        sys.exit(1)  # it has ended already
+        sys.exit(1)  # the launcher has ended already
     try:
-        record(_joined)(main, flags)
+        record(_join_and_run)(main, flags)
     except UserError:
-        if PARENT in os.environ:  # which says why, once
+        if PARENT in os.environ:  # the launcher prints the error, once
             sys.exit(2)
         raise
 
 
-def _joined(main: Main, flags: argparse.Namespace) -> None:
+def _join_and_run(main: Main, flags: argparse.Namespace) -> None:
     gpu = resolve_device(flags.device).type == "cuda"
     if gpu:
         local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()

@@ -1,7 +1,14 @@
-"""The one training loop: pretraining, retraining under masks, and whatever hooks make of it."""
+"""Training loop of every stage: pretraining, retraining under masks, pruning during training.
+
+    g <- gradient of the mean loss of a batch, times the mask, clipped      (pipeline/train/step.py)
+    w <- SGD(w, g, eta_t)                     with one learning rate eta_t for each step t
+
+A pruned weight is +0.0 after every step. Hooks (pipeline/train/hook.py) add the rest: SWA, and the
+methods that prune during training.
+"""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,11 +20,11 @@ from pipeline.seeds import derive
 from pipeline.train.batches import Batches, steps_per_epoch
 from pipeline.train.criterion import Criterion, CrossEntropy
 from pipeline.train.cuda_graph import Eager, Replayed, stepper
-from pipeline.train.device import choose_kernels
+from pipeline.train.device import choose_kernels, set_precision
 from pipeline.train.distributed import all_reduce_sum, local_shard, rank, world
 from pipeline.train.hook import Hook
 from pipeline.train.malloc import configure_malloc
-from pipeline.train.predict import count_right
+from pipeline.train.predict import count_correct
 from pipeline.train.settings import Settings
 from pipeline.train.state import TrainingState
 from pipeline.train.step import Step
@@ -42,92 +49,110 @@ def train(  # noqa: PLR0913
     device: torch.device | str = "cpu",
     state: TrainingState | None = None,
 ) -> list[dict[str, float]]:
-    """Train ``model`` in place, one step a learning rate, and return one row an epoch.
+    """Train ``model`` in place, one step a learning rate, and return one row an epoch (`_row`).
 
-    A row has the epoch (from 1), loss (the mean of its steps), accuracy (the share that is right of
-    the positions that count, as seen), val_accuracy and learning_rate (of its last step). Weights
-    masked False are +0.0 from the start and after every step. Equal seeds give equal bits (on one
-    machine, with one number of threads); the order of the data, augmentation and dropout have a
-    stream of randomness each. Processes that train together (pipeline/train/distributed.py) take
-    every step together.
-
-    Arguments: criterion, the task's, says what the loss is and what is right; masks, bool, True =
-    kept, by parameter name; device, where the model is left; state, of a training in parts: taken
-    up where the part before left it, and brought up to date in place.
+    Equal seeds give equal bits (on one machine, with one number of threads); data order,
+    augmentation and dropout each have a random stream.
+    Arguments: masks, bool, True = kept, by parameter name; device, where the model is left; state,
+    of a training in parts: continued from, and brought up to date in place.
     Raises: UserError when the training diverges.
     """
-    configure_malloc()
-    device = torch.device(device)
-    choose_kernels(device, deterministic=settings.deterministic)
-    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device, state = torch.device(device), state or TrainingState()
+    _prepare(model, settings, device)
     batches = Batches(data, settings.batch_size, settings.augmentation, seed=seed, device=device)
-    val = data.val
-    if world() > 1:
-        synchronise(model, device)
-        val = val.take(torch.arange(len(val.labels))[local_shard(len(val.labels))])
     for hook in hooks:
         hook.on_train_start(model)
     step = Step(model, criterion, settings, masks or {}, learning_rates, device)
-    stream = ("dropout", rank()) if rank() else ("dropout",)
-    torch.manual_seed(derive(seed, *stream))  # dropout layers draw from the global generator
-    state = state or TrainingState()
+    torch.manual_seed(derive(seed, "dropout", *([rank()] if rank() else [])))
     state.restore(model, step.optimiser, batches)
-    model.train()
-    steps = stepper(step, batches, hooks)
-    done, history = state.epochs, []
-    epochs = done + math.ceil(len(learning_rates) / len(batches))
-    for epoch, start in enumerate(range(0, len(learning_rates), len(batches)), start=done + 1):
-        rates = learning_rates[start : start + len(batches)]
-        model.train()
-        step.sums.zero_()
-        first = done * len(batches) + start + 1
-        _epoch(model, steps, hooks, range(first, first + len(rates)))
-        for hook in hooks:
-            hook.on_epoch_end(model, epoch)
-        right, counted = all_reduce_sum(step.sums[1:]).tolist()
-        row = {
-            "epoch": epoch,
-            "loss": step.sums[0].item() / len(rates),
-            "accuracy": right / counted,
-            "val_accuracy": _accuracy(model, criterion, val, data),
-            "learning_rate": rates[-1],
-        }
-        _check(row, max(rates))
-        if rank() == 0:
-            emit(**({"epoch": epoch, "epochs": epochs} | row))
-        history.append(row)
-    state.update(model, step.optimiser, batches, epochs)
+    history = _epochs(step, batches, hooks, learning_rates, data, state.epochs)
+    state.update(model, step.optimiser, batches, state.epochs + len(history))
     for hook in hooks:
         hook.on_train_end(model)
-    step.optimiser.zero_grad()  # what comes next needs the memory
+    step.optimiser.zero_grad()  # frees the gradients' memory for the passes that follow
     model.to(memory_format=torch.contiguous_format)
     return history
 
 
-def _epoch(
-    model: nn.Module, steps: Eager | Replayed, hooks: Sequence[Hook], numbers: Iterable[int]
-) -> None:
-    """Take the steps ``numbers``, without reading a tensor back."""
+def _prepare(model: nn.Module, settings: Settings, device: torch.device) -> None:
+    """Set the process up for ``settings``, and put ``model`` on ``device`` in training mode."""
+    configure_malloc()
+    choose_kernels(device, deterministic=settings.deterministic)
+    set_precision(device, settings.precision)
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.train()
+    if world() > 1:
+        synchronise(model, device)
+
+
+def _epochs(
+    step: Step,
+    batches: Batches,
+    hooks: Sequence[Hook],
+    learning_rates: Sequence[float],
+    data: "Dataset",
+    done: int,
+) -> list[dict[str, float]]:
+    """Take a step a learning rate, epoch by epoch after the ``done`` ones; return their rows."""
+    length, val = len(batches), _local_part(data.val)
+    steps = stepper(step, batches, hooks)
+    starts = range(0, len(learning_rates), length)
+    history = []
+    for epoch, start in enumerate(starts, start=done + 1):
+        rates = learning_rates[start : start + length]
+        first = (epoch - 1) * length + 1
+        _steps(step, steps, hooks, range(first, first + len(rates)))
+        for hook in hooks:
+            hook.on_epoch_end(step.model, epoch)
+        row = _row(epoch, step, rates, val, data)
+        if rank() == 0:
+            emit(**({"epoch": epoch, "epochs": done + len(starts)} | row))
+        history.append(row)
+    return history
+
+
+def _steps(step: Step, steps: Eager | Replayed, hooks: Sequence[Hook], numbers: range) -> None:
+    """Take the steps ``numbers`` of one epoch, without reading a tensor back."""
+    step.model.train()
+    step.sums.zero_()
     steps.start_epoch()
     for number in numbers:
         steps.backward()
         for hook in hooks:
-            hook.on_gradients(model, number)
+            hook.on_gradients(step.model, number)
         steps.update()
         for hook in hooks:
-            hook.on_step_end(model, number)
+            hook.on_step_end(step.model, number)
 
 
-def _accuracy(model: nn.Module, criterion: Criterion, val: "Split", data: "Dataset") -> float:
-    """Return the accuracy on the validation split, of which each process has its share."""
-    right, counted = all_reduce_sum(count_right(model, criterion, val, data.mean, data.std))
-    return float(right / counted)
+def _row(
+    epoch: int, step: Step, rates: Sequence[float], val: "Split", data: "Dataset"
+) -> dict[str, float]:
+    """Return the epoch (from 1), the mean loss of its steps, and the learning rate of its last.
 
-
-def _check(row: Mapping[str, float], rate: float) -> None:
-    """Raise a UserError if training diverged; ``rate`` is the epoch's largest."""
+    ``accuracy`` is the share of counted positions that were predicted correctly while training,
+    ``val_accuracy`` that on the validation split, of which each process measures ``val``.
+    Raises: UserError when the training has diverged.
+    """
+    correct, counted = all_reduce_sum(step.sums[1:]).tolist()
+    on_val = all_reduce_sum(count_correct(step.model, step.criterion, val, data.mean, data.std))
+    row = {
+        "epoch": epoch,
+        "loss": step.sums[0].item() / len(rates),
+        "accuracy": correct / counted,
+        "val_accuracy": float(on_val[0] / on_val[1]),
+        "learning_rate": rates[-1],
+    }
     if not (math.isfinite(row["loss"]) and math.isfinite(row["val_accuracy"])):
         raise UserError(
-            f"training diverged in epoch {row['epoch']} (loss {row['loss']:g}) at learning rate "
-            f"{rate:g}: lower the learning rate, or set clip_norm"
+            f"training diverged in epoch {epoch} (loss {row['loss']:g}) at learning rate "
+            f"{max(rates):g}: lower the learning rate, or set clip_norm"
         )
+    return row
+
+
+def _local_part(split: "Split") -> "Split":
+    """Return this process's part of ``split``: all of it, unless several train together."""
+    if world() == 1:
+        return split
+    return split.take(torch.arange(len(split))[local_shard(len(split))])

@@ -1,4 +1,4 @@
-"""From stored pixels to a network's input."""
+"""Normalisation of stored pixels: (x / 255 - mean) / std."""
 
 from collections.abc import Callable
 
@@ -11,9 +11,9 @@ from pipeline.train.placement import sent
 def normaliser(mean: Tensor, std: Tensor, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Return the map x -> (x / 255 - mean) / std, from uint8 to float32 images, channels last.
 
-    Where ``mean`` is empty, examples are token ids, which go to the network as they are.
+    Where ``mean`` is empty, examples are token ids and stay unchanged.
 
-    It is computed as x * scale + shift with scale = 1 / (255 std), shift = -mean / std: one
+    Computed as x * scale + shift with scale = 1 / (255 std), shift = -mean / std: one
     conversion and one pass, equal to the formula but for rounding (1e-6).
 
     Arguments: mean, std, float32 [C], of images / 255; device, where the images will be.

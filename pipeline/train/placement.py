@@ -1,4 +1,4 @@
-"""How examples get to the device that computes: once where they fit, else without waiting."""
+"""Placement of examples: kept on the GPU where they fit, otherwise sent without waiting."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from pipeline.data.base import Dataset, Split
 
-SHARE = 16  # a split that takes up to 1 / 16 of a GPU's memory stays there
+SHARE = 16  # splits of up to 1 / 16 of a GPU's memory are kept there
 
 
 def memory(device: torch.device) -> int:
@@ -20,8 +20,8 @@ def memory(device: torch.device) -> int:
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """Return ``tensor`` on ``device``.
 
-    To a GPU it goes by way of page-locked memory: the host does not wait for the copy, and the GPU
-    computes meanwhile.
+    To a GPU it is copied from page-locked memory: the host does not wait, and the GPU computes
+    meanwhile.
     """
     if tensor.device.type == "cpu" and device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
@@ -31,10 +31,10 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 def resident(data: "Dataset", device: torch.device) -> "Dataset":
     """Return ``data`` with the images of each split on ``device``, if that is a GPU and they fit.
 
-    Whoever uses a split more than once (every epoch is validated) then copies nothing. A split fits
-    that takes up to a sixteenth of the GPU's memory, so that four stages with three splits each
-    leave a quarter of it; the images of others are sent a batch at a time, as are compressed ones.
-    Labels stay with the host, where scores are computed.
+    A split that is used more than once (validation, every epoch) is then copied once. A split fits
+    if it takes up to a sixteenth of the GPU's memory, so that four stages with three splits each
+    leave a quarter; larger ones are sent a batch at a time, as are compressed images. Labels stay
+    on the host, where scores are computed.
     """
     if device.type == "cpu":
         return data

@@ -1,4 +1,4 @@
-"""A network's outputs on examples, without a trace left in the network."""
+"""Outputs of a network in evaluation mode, batch by batch; the network is left unchanged."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -13,14 +13,14 @@ from pipeline.train.criterion import Criterion
 from pipeline.train.normalise import normaliser
 from pipeline.train.placement import sent
 
-GPU_PIXELS = 2**20  # of a batch on a GPU; at 160 channels, the widest here, 0.7 GB a layer
+GPU_PIXELS = 2**20  # in a batch on a GPU: 0.7 GB a layer at 160 channels, the widest here
 
 
 def eval_batch_size(images: Images) -> int:
-    """Return how many of ``images`` are passed at once: 256, and fewer of those that are large.
+    """Return the batch size of evaluation: 256, and less for large images.
 
-    A batch has 2^22 pixels at most, so that what a network makes of large images fits in memory;
-    of sentences it has 64, since each of their tokens has the scores of a whole vocabulary.
+    A batch has 2^22 pixels at most, so that the activations of large images fit in memory. A batch
+    of sentences has 64, since every token has a score for each entry of the vocabulary.
     """
     if images.ndim != 4:
         return 64
@@ -28,13 +28,13 @@ def eval_batch_size(images: Images) -> int:
 
 
 def batch_on(device: torch.device, images: Images) -> int:
-    """Return how many of ``images`` are predicted at once on ``device``.
+    """Return the batch size of predictions on ``device``.
 
-    On a CPU that is `batch_of`. A GPU gets several of these batches in one, so that it computes for
-    longer than the host takes to launch a layer: four of sentences, and of images as many as
-    `GPU_PIXELS` hold (1,024 of 32 x 32 pixels), at least one. Predictions of one example do not
-    depend on the others but for rounding; what does is BatchNorm's re-estimation
-    (pipeline/train/batchnorm.py), whose batches are `batch_of` everywhere.
+    On a CPU `eval_batch_size`. On a GPU several such batches at once, so that computing a layer
+    takes longer than launching it: four of sentences, and as many of images as `GPU_PIXELS` hold
+    (1,024 images of 32 x 32 pixels), at least one. The prediction of an example depends on the
+    others only by rounding; BatchNorm's re-estimation (pipeline/train/batchnorm.py) does depend on
+    the batch, so it uses `eval_batch_size` on every device.
     """
     size = eval_batch_size(images)
     if device.type == "cpu":
@@ -46,7 +46,7 @@ def batch_on(device: torch.device, images: Images) -> int:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put ``model`` in evaluation mode; afterwards each module is in the mode it was in."""
+    """Put ``model`` in evaluation mode; afterwards restore the mode of each module."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -65,15 +65,15 @@ def logits(
     """
     with evaluating(model), torch.inference_mode():
         parts = list(outputs(model, images, mean, std, batch_size))
-    return torch.cat(parts)  # outside: a plain tensor, which autograd accepts as a constant
+    return torch.cat(parts)  # outside inference mode, so that autograd accepts the tensor
 
 
 def outputs(
     model: nn.Module, images: Images, mean: Tensor, std: Tensor, batch_size: int | None = None
 ) -> Iterator[Tensor]:
-    """Yield the outputs of ``model``, as it is, batch by batch; arguments as of `logits`.
+    """Yield the outputs of ``model`` in its current mode, batch by batch; arguments as of `logits`.
 
-    On a GPU the host is batches ahead, unless whoever asks reads a number of each.
+    On a GPU the host runs batches ahead, unless the caller reads a value of each.
     """
     device = next(model.parameters()).device
     normalise = normaliser(mean, std, device)
@@ -84,28 +84,28 @@ def outputs(
 
 
 def on_device(images: Images, parts: Iterable[Rows], device: torch.device) -> Iterator[Tensor]:
-    """Yield ``images`` part by part on ``device``; compressed ones are decoded ahead."""
+    """Yield ``images`` part by part on ``device``; compressed images are decoded ahead."""
     if isinstance(images, LazyImages):
         yield from images.decoded(((rows, None) for rows in parts), device)
     else:
         yield from (sent(images[rows], device) for rows in parts)
 
 
-def count_right(
+def count_correct(
     model: nn.Module, criterion: Criterion, split: Split, mean: Tensor, std: Tensor
 ) -> Tensor:
-    """Return at how many positions ``model`` is right, and how many count, float64 [2].
+    """Return the number of correct predictions and of counted positions, float64 [2].
 
-    Both stay on the model's device, and no number is read on the way. The first is NaN for a
-    network that puts out NaN or infinity. Arguments: criterion says what is right; split, whose
-    labels are negative where a position does not count; the others as of `logits`.
+    Both stay on the model's device; nothing is read back in between. The first is NaN for outputs
+    with NaN or infinity. Arguments: criterion decides what is correct; split, whose labels are
+    negative at positions that are not counted; the others as of `logits`.
     """
     device = next(model.parameters()).device
     labels = sent(split.labels, device)
-    right, done = torch.zeros((), dtype=torch.float64, device=device), 0
+    correct, done = torch.zeros((), dtype=torch.float64, device=device), 0
     with evaluating(model), torch.inference_mode():
         for scores in outputs(model, split.images, mean, std):
-            hits = criterion.right(scores, labels[done : done + len(scores)])
+            in_batch = criterion.correct(scores, labels[done : done + len(scores)])
             done += len(scores)
-            right += torch.where(scores.isfinite().all(), hits.double(), math.nan)
-    return torch.stack([right, criterion.counted(labels).double()])
+            correct += torch.where(scores.isfinite().all(), in_batch.double(), math.nan)
+    return torch.stack([correct, criterion.counted(labels).double()])

@@ -1,4 +1,4 @@
-"""Where a training stands: what its next part needs to go on as if it had not paused."""
+"""State of a paused training: momentum and random generators, to continue with the same bits."""
 
 from dataclasses import dataclass, field
 
@@ -13,12 +13,11 @@ from pipeline.train.distributed import rank
 class TrainingState:
     """The optimiser's and the random generators' state after a number of epochs.
 
-    A training in parts has the bits of one in one piece where each part takes up the state that the
-    part before left: the weights, BatchNorm's statistics, and this.
+    A training in parts gives the bits of one in one piece if each part continues from the weights,
+    BatchNorm's statistics and this state of the part before.
 
     Attributes: epochs, done so far; momentum, v of v <- mu v + g, by parameter; streams, uint8, the
-    states of the generators that draw order, augmentation, crops and dropout. What is empty begins
-    anew.
+    states of the generators that draw order, augmentation, crops and dropout. Empty: a fresh start.
     """
 
     epochs: int = 0
@@ -26,7 +25,7 @@ class TrainingState:
     streams: dict[str, Tensor] = field(default_factory=dict)
 
     def restore(self, model: nn.Module, optimiser: torch.optim.Optimizer, batches: Batches) -> None:
-        """Go on from here. Of several processes only the first goes on with its own dropout."""
+        """Continue from this state; only process 0 restores its stream of dropout."""
         for name, parameter in model.named_parameters():
             if name in self.momentum:
                 momentum = torch.empty_like(parameter).copy_(self.momentum[name])
@@ -38,7 +37,7 @@ class TrainingState:
     def update(
         self, model: nn.Module, optimiser: torch.optim.Optimizer, batches: Batches, epochs: int
     ) -> None:
-        """Record where the training stands after ``epochs``."""
+        """Record the state after ``epochs``."""
         self.epochs = epochs
         self.momentum = {
             name: optimiser.state[parameter]["momentum_buffer"].cpu().contiguous()
@@ -49,7 +48,7 @@ class TrainingState:
 
 
 def _generators(batches: Batches) -> dict[str, torch.Generator]:
-    """Return the generators of a training by what they draw; dropout has the device's own."""
+    """Return the generators of a training by name; dropout draws from the device's default one."""
     device = batches.labels.device
     dropout = torch.default_generator
     if device.type == "cuda":

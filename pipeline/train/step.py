@@ -1,4 +1,4 @@
-"""One optimiser step, in two parts: the gradients of a batch, and the update of the weights."""
+"""One optimiser step in two parts: masked gradients of a batch, and the update of the weights."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,18 +12,18 @@ from pipeline.train.settings import Settings
 
 
 class Step:
-    """A step of SGD under masks, without a host: whatever changes from step to step is a tensor.
+    """A step of SGD under masks; all that changes from step to step is a tensor on the device.
 
     Hooks act between `backward` and `update`. On a GPU neither part reads a tensor back or copies
     one from the CPU, so each can be captured as a CUDA graph (pipeline/train/cuda_graph.py).
 
     Pruned weights start at zero and only their *gradients* are masked, before clipping. Momentum
     and decay of such a weight are then 0 too, so it stays +0.0, and the kept weights have the
-    bits that `torch.nn.utils.prune` gives them; masking the weights after each step would also
-    do, but would write -0.0, and would still need the gradients masked to clip them rightly.
+    bits that `torch.nn.utils.prune` gives them. Masking the weights after each step instead would
+    write -0.0, and the gradients would still have to be masked before clipping.
 
-    Attributes: taken, int64 [1], the steps taken so far; sums, float64 [3], of the steps since it
-    was last zeroed: the losses, the positions that were right, and those that count.
+    Attributes: taken, int64 [1], the number of steps taken; sums, float64 [3], over the steps since
+    it was last zeroed: losses, correct predictions, counted positions.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class Step:
         self.rates = torch.tensor(learning_rates, dtype=torch.float64, device=device)
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
         self.optimiser = _optimiser(model, settings, on_gpu=self.on_gpu)
-        self.rate = torch.zeros((), device=device)  # of this step, as the fused kernel reads it
+        self.rate = torch.zeros((), device=device)  # this step's, read by the fused kernel
         if self.on_gpu:
             self.optimiser.param_groups[0]["lr"] = self.rate
-        # A cast weight is used once a step, and a captured step must not reuse an older cast.
+        # A weight is cast once a step anyway, and a captured step must not reuse an older cast.
         self.autocast = torch.autocast(
             device.type,
             torch.bfloat16,
@@ -62,7 +62,7 @@ class Step:
 
     def backward(self, images: Tensor, labels: Tensor) -> None:
         """Set the gradients of the mean loss, masked, and add to ``sums``."""
-        alone = world() == 1
+        single = world() == 1
         with self.autocast:
             scores = self.network(images)
         scores = scores.float()
@@ -70,22 +70,22 @@ class Step:
             scores,
             labels,
             smoothing=self.settings.label_smoothing,
-            reduction="mean" if alone else "sum",
+            reduction="mean" if single else "sum",
         )
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         counted = self.criterion.counted(labels)
-        if not alone:
+        if not single:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             all_reduce_mean([loss, *gradients], counted)
         if self.masked:
             masked: list[Tensor] = [weight.grad for weight in self.masked]  # type: ignore[misc]
             torch._foreach_mul_(masked, self.factors)
-        right = self.criterion.right(scores.detach(), labels)
-        self.sums += torch.stack([loss.detach().double(), right.double(), counted.double()])
+        correct = self.criterion.correct(scores.detach(), labels)
+        self.sums += torch.stack([loss.detach().double(), correct.double(), counted.double()])
 
     def update(self) -> None:
-        """Clip the gradients and step at this step's learning rate."""
+        """Clip the gradients and take the step at its learning rate."""
         if self.settings.clip_norm is not None:
             clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         rate = self.rates.index_select(0, self.taken)
@@ -99,15 +99,15 @@ class Step:
     def state(self) -> list[Tensor]:
         """Return every tensor that `backward` and `update` change and a later step reads."""
         momenta = [tensor for state in self.optimiser.state.values() for tensor in state.values()]
-        own = [self.taken, self.sums, self.rate]
-        return [*self.model.parameters(), *self.model.buffers(), *momenta, *own]
+        model = [*self.model.parameters(), *self.model.buffers()]
+        return [*model, *momenta, self.taken, self.sums, self.rate]
 
 
 def _optimiser(model: nn.Module, settings: Settings, *, on_gpu: bool) -> torch.optim.SGD:
-    """Return SGD; on a GPU in the implementation whose learning rate may be a tensor.
+    """Return SGD; on a GPU the fused implementation, whose learning rate may be a tensor.
 
-    The fused kernel differs for the first step, when there is no momentum yet. Momentum that is 0
-    from the start gives the same update by the kernel of all other steps.
+    Without momentum buffers the first step would run another kernel than the captured one. Buffers
+    of 0 give the same update.
     """
     optimiser = torch.optim.SGD(
         model.parameters(),

@@ -1,4 +1,4 @@
-"""Stochastic weight averaging: one training's mean over its last epochs, as a hook of the loop."""
+"""Stochastic weight averaging (SWA): the mean of the weights over the last epochs, as a hook."""
 
 import torch
 from torch import Tensor, nn
@@ -9,16 +9,16 @@ from pipeline.train.hook import Hook
 
 
 class AverageEpochs(Hook):
-    """Leaves the model at the mean of its weights after epochs e_0 + 1, ..., E.
+    """Replaces the final weights by their mean after epochs e_0 + 1, ..., E.
 
         w_SWA = (w_{e_0 + 1} + ... + w_E) / (E - e_0),    e_0 = min(round(start E), E - 1)
 
-    It is kept as a running mean in float64. A pruned weight is +0.0 after every epoch, so its mean
-    is; BatchNorm's statistics fit none of the averaged networks and must be re-estimated.
+    A running mean in float64. A pruned weight is +0.0 after every epoch, hence in the mean.
+    BatchNorm's statistics do not belong to the mean and must be re-estimated.
 
     Args:
         start: the fraction of the training, in [0, 1), after which epochs count.
-        epochs: E, how many there are.
+        epochs: E, of the training.
 
     Raises:
         UserError: a start out of its range.
@@ -29,21 +29,21 @@ class AverageEpochs(Hook):
 
     def __init__(self, start: float, epochs: int) -> None:
         if not 0 <= start < 1:
-            raise UserError(f"swa.start is {start}: give a fraction from 0 up to, not with, 1.")
+            raise UserError(f"swa.start is {start}, but must be in [0, 1).")
         self.after = min(round_fraction(start, epochs), epochs - 1)
         self.count = 0
         self.mean: dict[str, Tensor] = {}
 
     def on_epoch_end(self, model: nn.Module, epoch: int) -> None:
-        """Take the weights after ``epoch`` into the mean."""
+        """Add the weights after ``epoch`` to the mean."""
         if epoch <= self.after:
             return
         self.count += 1
         for name, weight in model.named_parameters():
-            own = weight.detach().double()
-            # The first is copied: in double precision on entry, `own` is the weight itself.
-            mean = self.mean.setdefault(name, own.clone())
-            mean += (own - mean) / self.count
+            value = weight.detach().double()
+            # Copied at first: of a weight that is float64 already, `value` is the weight itself.
+            mean = self.mean.setdefault(name, value.clone())
+            mean += (value - mean) / self.count
 
     def on_train_end(self, model: nn.Module) -> None:
         """Load the mean into the model."""

@@ -1,4 +1,4 @@
-"""BatchNorm by the statistics of the whole batch, whoever computes which share of it."""
+"""Synchronised BatchNorm: statistics of the whole batch, of which each process has a shard."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from pipeline.train.distributed import world
 
 
 def synchronise(model: nn.Module, device: torch.device) -> None:
-    """Replace the BatchNorm layers of ``model`` by such that agree among processes.
+    """Replace the BatchNorm layers of ``model`` by synchronised ones.
 
-    They hold the same parameters and statistics under the same names. On GPUs they are PyTorch's
-    own (`torch.nn.SyncBatchNorm`), which has none for CPUs.
+    Parameters and statistics keep their names. On GPUs these are `torch.nn.SyncBatchNorm`, which
+    does not support CPUs.
     """
     nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     if device.type == "cpu":
@@ -23,10 +23,10 @@ def synchronise(model: nn.Module, device: torch.device) -> None:
 
 
 class CpuSyncBatchNorm(nn.SyncBatchNorm):
-    """The same on CPUs: sums over all processes, and autograd for the rest."""
+    """SyncBatchNorm on CPUs: sums over all processes, differentiated by autograd."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in torch
-        """Return the normalised input [B, C, ...], as BatchNorm would of all shares together.
+        """Return the input [B, C, ...], normalised as BatchNorm would do with all shards together.
 
             y = (x - mean) / sqrt(variance + eps) * weight + bias
 
@@ -36,8 +36,8 @@ class CpuSyncBatchNorm(nn.SyncBatchNorm):
             return super().forward(input)
         x = input.float()
         rest = [dim for dim in range(x.ndim) if dim != 1]
-        own = x.new_full([1], x.numel() // x.shape[1])
-        sums = _sum(torch.cat([x.sum(rest), own]))
+        positions = x.new_full([1], x.numel() // x.shape[1])
+        sums = _sum(torch.cat([x.sum(rest), positions]))
         count = sums[-1]
         mean = sums[:-1] / count
         x = x - _along(mean, x)
@@ -54,32 +54,32 @@ class CpuSyncBatchNorm(nn.SyncBatchNorm):
         assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1
         factor = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
-        for running, seen in ((self.running_mean, mean), (self.running_var, variance)):
+        for running, current in ((self.running_mean, mean), (self.running_var, variance)):
             assert running is not None
-            running.lerp_(seen.to(running.dtype), factor)
+            running.lerp_(current.to(running.dtype), factor)
 
 
 class _Sum(torch.autograd.Function):
     """y = sum_r x_r in every process r, and so dL/dx_r = sum_r dL_r/dy, with L = sum_r L_r."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:  # noqa: ARG004
-        """Sum over all processes."""
-        dist.all_reduce(own := own.clone())
-        return own
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
+        """Return x summed over all processes."""
+        dist.all_reduce(y := x.clone())
+        return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004
-        """Sum what the losses of all processes say."""
-        dist.all_reduce(own := gradients[0].clone())
-        return own
+        """Return dL_r/dy summed over all processes."""
+        dist.all_reduce(total := gradients[0].clone())
+        return total
 
 
-def _sum(own: Tensor) -> Tensor:
-    summed: Tensor = _Sum.apply(own)
-    return summed
+def _sum(x: Tensor) -> Tensor:
+    y: Tensor = _Sum.apply(x)
+    return y
 
 
 def _along(channels: Tensor, x: Tensor) -> Tensor:
-    """Return ``channels`` [C] in a shape that is broadcast over ``x`` [B, C, ...]."""
+    """Return ``channels`` [C] in a shape that broadcasts over ``x`` [B, C, ...]."""
     return channels.view(1, -1, *[1] * (x.ndim - 2))

@@ -1,8 +1,8 @@
-"""The "python version" of CIFAR-10 and CIFAR-100: pickled batches of rows of 3,072 bytes.
+"""CIFAR files, "python version": pickled batches of rows of 3,072 bytes.
 
-Pickles can run any code when they are loaded. These are read by an unpickler that knows NumPy's
-arrays and nothing else, so a file from anywhere is safe to try; the MD5 sum of the official archive
-is checked when it is downloaded.
+Loading a pickle can run arbitrary code. These are read by an unpickler that can only build NumPy
+arrays, so an untrusted file is safe to load; the MD5 sum of the official archive is checked when it
+is downloaded.
 
 Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """
@@ -29,7 +29,7 @@ DOWNLOAD_ERRORS = (OSError, RuntimeError, EOFError, http.client.HTTPException, t
 
 @dataclass(frozen=True)
 class Archive:
-    """Where an official archive comes from, and the files it unpacks to inside ``folder``."""
+    """An official archive: its URL and MD5 sum, and the files that it unpacks into ``folder``."""
 
     name: str
     url: str
@@ -41,16 +41,16 @@ class Archive:
 
 
 def locate(archive: Archive, root: Path) -> Path:
-    """Return the folder of the batches under ``root``; download them where one is absent.
+    """Return the folder of the batches under ``root``; download them if a file is missing.
 
     Raises:
-        UserError: they are absent and cannot be downloaded.
+        UserError: the download failed.
     """
     folder = root / archive.folder
     files = (*archive.train, *archive.test, archive.meta)
     absent = [name for name in files if not (folder / name).is_file()]
     if absent:
-        # Imported here because it takes 4 s.
+        # The import takes 4 s.
         from torchvision.datasets import utils  # type: ignore[import-untyped]  # noqa: PLC0415
 
         try:
@@ -65,17 +65,17 @@ def locate(archive: Archive, root: Path) -> Path:
 
 
 def read_split(paths: Sequence[Path], key: str, classes: tuple[str, ...]) -> Split:
-    """Return the batches in ``paths`` as one split, labelled by what each lists under ``key``."""
+    """Return the batches in ``paths`` as one split, with the labels listed under ``key``."""
     rows = np.concatenate([_rows(unpickle(path), path) for path in paths])
     labels = torch.cat([ids(path, key, classes) for path in paths])
     return Split(torch.from_numpy(rows).reshape(-1, 3, 32, 32), labels)
 
 
 def unpickle(path: Path) -> dict[str, Any]:
-    """Return the dictionary pickled in ``path``, running none of the code a pickle may name.
+    """Return the dictionary pickled in ``path``, without running code of the pickle.
 
     Raises:
-        UserError: the file is damaged, holds no dictionary, or names anything but arrays.
+        UserError: the file is damaged, not a dictionary, or holds more than arrays.
     """
     try:
         with path.open("rb") as file:
@@ -114,9 +114,9 @@ def _rows(batch: dict[str, Any], path: Path) -> NDArray[np.uint8]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that can build arrays, and of what a pickle may name knows nothing else."""
+    """An unpickler that can build NumPy arrays and nothing else."""
 
-    # What arrays call to be rebuilt lies in numpy.core, and since NumPy 2 in numpy._core.
+    # The function that rebuilds arrays is in numpy.core, and since NumPy 2 in numpy._core.
     _rebuild = np.empty(0).__reduce__()[0]
     _known: ClassVar = {
         ("numpy.core.multiarray", "_reconstruct"): _rebuild,
@@ -126,7 +126,7 @@ class _ArraysOnly(pickle.Unpickler):
     }
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        """Return the named global when arrays need it, and refuse it otherwise."""
+        """Return the named global if arrays need it; refuse any other."""
         try:
             return self._known[module_name, global_name]
         except KeyError:
@@ -134,4 +134,4 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _damaged(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is no official CIFAR file ({why}): delete it, and run again")
+    return UserError(f"{path} is not an official CIFAR file ({why}): delete it, and run again")

@@ -1,4 +1,4 @@
-"""Image files in folders, of which each is read when its turn comes."""
+"""Image files in folders, read one at a time."""
 
 import io
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from torch import Tensor
 
 from pipeline.data.formats.images import opened, readable, resized, rgb
 
-QUALITY = 90  # of JPEG, for images that are shrunk
+QUALITY = 90  # of the JPEG of shrunk images
 
 
 class ImageFiles:
-    """Image files in folders; what is packed of each is at most ``short`` pixels on its short side.
+    """Image files in folders, to be packed with at most ``short`` pixels on the short side.
 
-    Without a ``short`` the files are packed as they are, byte by byte.
+    Without a ``short`` the files are packed byte for byte.
     """
 
     def __init__(self, paths: Sequence[str], short: int | None = None) -> None:
@@ -32,10 +32,10 @@ class ImageFiles:
         return ImageFiles([self.paths[row] for row in rows.tolist()], self.short)
 
     def small(self, row: int) -> tuple[bytes, tuple[int, int]]:
-        """Return image ``row`` as it is packed, with its height and width.
+        """Return image ``row`` as a file of the size to be packed, and its height and width.
 
         Raises:
-            UserError: the file is no readable image.
+            UserError: the file is not a readable image.
         """
         with readable(self.paths[row]):
             blob = self.read(row)

@@ -1,4 +1,4 @@
-"""Decoder of image files: opened as RGB, resized, and cut to the square that a network sees."""
+"""Decoder of image files: opened as RGB, resized, and cropped to a square."""
 
 import io
 import os
@@ -14,52 +14,52 @@ from PIL import Image, ImageOps
 from pipeline.errors import UserError
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-# Threads halve the time of photographs, whose decoding releases the interpreter's lock. They gain
-# nothing on thumbnails, which mostly open files, and cost nothing when each takes a long stretch.
-STRETCH = 512
+# Images that a thread decodes at once. Decoding a photograph releases the interpreter's lock, so
+# threads halve the time; for thumbnails they gain nothing, and in chunks of this size cost nothing.
+CHUNK = 512
 
 
 def load_images(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
     """Return the images in ``paths`` as uint8 [N, 3, size, size], in that order.
 
     Raises:
-        UserError: a file is no readable image; it names the first.
+        UserError: a file is not a readable image; the message names the first.
     """
     images = np.empty((len(paths), 3, size, size), dtype=np.uint8)
 
     def fill(row: int) -> None:
         images[row] = decode(paths[row], size)
 
-    fill_rows(fill, len(paths), STRETCH)
+    fill_rows(fill, len(paths), CHUNK)
     return images
 
 
-def fill_rows(fill: Callable[[int], None], rows: int, stretch: int = 1) -> None:
-    """Call ``fill`` for each row on all cores, ``stretch`` at a time; raise its first error."""
+def fill_rows(fill: Callable[[int], None], rows: int, chunk: int = 1) -> None:
+    """Call ``fill`` for each row on all cores, ``chunk`` rows at a time; raise its first error."""
 
     def work(start: int) -> None:
-        for row in range(start, min(start + stretch, rows)):
+        for row in range(start, min(start + chunk, rows)):
             fill(row)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(work, range(0, rows, stretch)):
-            pass  # draws out an error of that stretch
+        for _ in pool.map(work, range(0, rows, chunk)):
+            pass  # raises the error of its chunk
 
 
 @contextmanager
 def readable(path: Path | str) -> Iterator[None]:
-    """Turn any error of a damaged image file into a UserError that names it."""
+    """Turn any exception of a damaged image file into a UserError that names the file."""
     try:
         yield
     except Exception as error:  # a damaged file may raise anything
         raise UserError(
-            f"{path} cannot be read as an image ({error}): get it anew, or take it out"
+            f"{path} cannot be read as an image ({error}): get it again, or remove it"
         ) from error
 
 
 def opened(blob: bytes) -> Image.Image:
-    """Return the image in ``blob`` as it is stored: torchvision turns none by its EXIF."""
-    # From memory: Pillow makes 40 small reads an image, and each costs a system call.
+    """Return the image in ``blob``; its EXIF orientation is ignored, as in torchvision."""
+    # From memory, since Pillow makes 40 small reads an image, each a system call on a file.
     image = Image.open(io.BytesIO(blob))
     image.load()
     return image
@@ -71,7 +71,7 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 def short_side(size: int) -> int:
-    """Return what the short side of an image is resized to before ``size`` pixels are cropped."""
+    """Return the short side to which an image is resized before ``size`` pixels are cropped."""
     return size * 256 // 224
 
 
@@ -97,7 +97,7 @@ def decode(path: Path, size: int) -> NDArray[np.uint8]:
     """Return one image as RGB, uint8 [3, size, size]: short side to ``size``, then the centre.
 
     Raises:
-        UserError: the file is no readable image of 8 bits a channel.
+        UserError: the file is not a readable image of 8 bits a channel.
     """
     with readable(path):
         image = opened(path.read_bytes())
@@ -108,7 +108,7 @@ def decode(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 def square(blob: bytes, size: int) -> NDArray[np.uint8]:
-    """Return the usual square of evaluation, uint8 [size, size, 3]."""
+    """Return the square of torchvision's usual evaluation, uint8 [size, size, 3]."""
     return centre(resized(rgb(opened(blob)), short_side(size)), size)
 
 
@@ -116,7 +116,7 @@ def part(blob: bytes, crop: list[int], size: int) -> NDArray[np.uint8]:
     """Return the part ``crop`` of an image resized to uint8 [size, size, 3]."""
     top, left, height, width, mirrored = crop
     box = (left, top, left + width, top + height)
-    # Pillow reads pixels beyond the box at its border, unless the part is cut out first.
+    # Cropped first, since resize(box=...) would read pixels beyond the border of the box.
     image = rgb(opened(blob)).crop(box).resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
     return pixels[:, ::-1] if mirrored else pixels

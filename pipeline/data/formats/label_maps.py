@@ -1,4 +1,4 @@
-"""Label maps: photographs and a label for each pixel, resized alike, the maps to whole labels."""
+"""Label maps: images and a label for each pixel, resized alike."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ def load_pairs(pairs: Pairs, height: int | None, classes: Mapping[int, int]) -> 
     """Return images uint8 [N, 3, H, W] and labels int8 [N, H, W], in the order of ``pairs``.
 
     Both are resized to ``height`` (None: as they are), the width in proportion: images bilinearly
-    with antialiasing, maps to the nearest pixel, so that no label is invented between two others.
+    with antialiasing, maps to the nearest pixel, so that every label is one of the map.
 
     Args:
         pairs: an image and its map, an 8-bit PNG of one channel (or a palette).
@@ -27,8 +27,8 @@ def load_pairs(pairs: Pairs, height: int | None, classes: Mapping[int, int]) -> 
         classes: the class of each value in the map; every other value becomes `IGNORE`.
 
     Raises:
-        UserError: a file is damaged, a map has another size than its image, or an image has
-            another shape than the first.
+        UserError: a file is damaged, the sizes of a map and its image differ, or the shapes of two
+            images.
     """
     table = np.full(256, IGNORE, dtype=np.int8)
     for value, label in classes.items():
@@ -61,7 +61,7 @@ def _decode(
             )
         if picture.size != values.size:
             raise UserError(
-                f"{labels} is {values.size} pixels, but its image {picture.size}: get both anew"
+                f"{labels} is {values.size} pixels, but its image {picture.size}: get both again"
             )
         rows = height or picture.height
         size = (max(1, round(picture.width * rows / picture.height)), rows)

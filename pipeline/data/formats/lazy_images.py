@@ -1,4 +1,4 @@
-"""Images that stay compressed, and look like the tensor of pixels that would not fit in memory."""
+"""Compressed images with the interface of a tensor of pixels, for sets larger than memory."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -10,13 +10,14 @@ from pipeline.data.formats.images import part, square
 from pipeline.data.formats.prefetch import prefetch
 
 Rows = Tensor | slice
-CHUNK = 8  # images that a thread decodes at a stretch
+Chunk = tuple[Tensor, int, list[int], Tensor | None]  # pixels of a batch, first place, rows, crops
+CHUNK = 8  # images that a thread decodes at once
 CPU = torch.device("cpu")
-DEPTH = 64  # such chunks that are decoded before they are asked for: 77 MB at 224 pixels
+DEPTH = 64  # chunks that are decoded ahead: 77 MB at 224 pixels
 
 
 class Images(Protocol):
-    """What a tensor of examples [N, ...] and compressed images have in common."""
+    """The common interface of a tensor of examples [N, ...] and compressed images."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...  # noqa: D102
@@ -33,7 +34,7 @@ class Images(Protocol):
 
 
 class Files(Protocol):
-    """Where compressed images lie, one after another."""
+    """A sequence of compressed images."""
 
     def __len__(self) -> int: ...
     def read(self, row: int) -> bytes: ...  # noqa: D102
@@ -44,10 +45,10 @@ F = TypeVar("F", bound=Files)
 
 
 class LazyImages(Generic[F]):
-    """N images of any size, seen as uint8 [N, 3, size, size] squares.
+    """N images of any size, decoded to uint8 [N, 3, size, size] squares when they are used.
 
-    The square is torchvision's usual evaluation: the short side to 8/7 ``size`` (256 for 224),
-    bilinear with antialiasing, then the centre. Pixels exist only while they are used.
+    The square is that of torchvision's usual evaluation: short side resized to 8/7 ``size`` (256
+    for 224), bilinear with antialiasing, then the centre.
     """
 
     dtype, ndim, device = torch.uint8, 4, CPU
@@ -60,7 +61,7 @@ class LazyImages(Generic[F]):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of the tensor which this looks like."""
+        """The shape of the decoded tensor."""
         return len(self), 3, self.size, self.size
 
     def __getitem__(self, rows: Rows, /) -> Tensor:
@@ -72,7 +73,7 @@ class LazyImages(Generic[F]):
         return LazyImages(self.files.take(rows), self.size)
 
     def to(self, device: torch.device, /) -> "LazyImages[F]":  # noqa: ARG002
-        """Return itself: only decoded batches go to a device."""
+        """Return itself: only decoded batches are sent to a device."""
         return self
 
     def split(self, size: int, /) -> Iterator[Tensor]:
@@ -89,36 +90,38 @@ class LazyImages(Generic[F]):
 
         Args:
             batches: rows, and the part of each image that is resized to the square, int64 [M, 5]:
-                top, left, height, width, and 1 where it is mirrored; None is the usual square.
-            device: where they go; to a GPU from page-locked memory, while the GPU computes.
+                top, left, height, width, and 1 if it is mirrored; None is the evaluation square.
+            device: of the result; copied to a GPU from page-locked memory, while it computes.
         """
-        pinned = device.type == "cuda"
+        chunks = self._chunks(batches, pinned=device.type == "cuda")
+        # Results come in order: with the last chunk of a batch, all of it is decoded.
+        for pixels in prefetch(self._fill, chunks, DEPTH):
+            if pixels is not None:
+                yield pixels.permute(0, 3, 1, 2).to(device, non_blocking=True)
 
-        def chunks() -> Iterator[tuple[Tensor, int, list[int], Tensor | None]]:
-            for rows, crops in batches:
-                if isinstance(rows, slice):
-                    numbers = list(range(*rows.indices(len(self))))
-                else:
-                    numbers = rows.tolist()
-                out = torch.empty(
-                    (len(numbers), self.size, self.size, 3), dtype=torch.uint8, pin_memory=pinned
-                )
-                for start in range(0, max(len(numbers), 1), CHUNK):
-                    yield out, start, numbers, crops
+    def _chunks(
+        self, batches: Iterable[tuple[Rows, Tensor | None]], *, pinned: bool
+    ) -> Iterator[Chunk]:
+        """Yield the chunks of all batches, and a tensor for the pixels of each batch."""
+        for rows, crops in batches:
+            if isinstance(rows, slice):
+                numbers = list(range(*rows.indices(len(self))))
+            else:
+                numbers = rows.tolist()
+            shape = len(numbers), self.size, self.size, 3
+            pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+            for start in range(0, max(len(numbers), 1), CHUNK):
+                yield pixels, start, numbers, crops
 
-        def fill(chunk: tuple[Tensor, int, list[int], Tensor | None]) -> Tensor | None:
-            out, start, numbers, crops = chunk
-            pixels = out.numpy()
-            end = min(start + CHUNK, len(numbers))
-            for place in range(start, end):
-                blob = self.files.read(numbers[place])
-                if crops is None:
-                    pixels[place] = square(blob, self.size)
-                else:
-                    pixels[place] = part(blob, crops[place].tolist(), self.size)
-            return out if end == len(numbers) else None
-
-        # The last chunk of a batch comes when all before it have come.
-        for out in prefetch(fill, chunks(), DEPTH):
-            if out is not None:
-                yield out.permute(0, 3, 1, 2).to(device, non_blocking=True)
+    def _fill(self, chunk: Chunk) -> Tensor | None:
+        """Decode a chunk into its batch; return the batch for its last chunk."""
+        out, start, numbers, crops = chunk
+        pixels = out.numpy()
+        end = min(start + CHUNK, len(numbers))
+        for place in range(start, end):
+            blob = self.files.read(numbers[place])
+            if crops is None:
+                pixels[place] = square(blob, self.size)
+            else:
+                pixels[place] = part(blob, crops[place].tolist(), self.size)
+        return out if end == len(numbers) else None

@@ -1,4 +1,4 @@
-"""A million compressed images in one file, of which no more than a few are ever in memory.
+"""Packed images: many compressed images in one file, read one at a time.
 
 The file is safetensors: ``bytes`` uint8 [total], one image after another; ``offsets`` int64
 [N + 1], image i being bytes[offsets[i]:offsets[i + 1]]; ``sizes`` int64 [N, 2], height and width
@@ -20,16 +20,16 @@ from pipeline.events import emit
 from pipeline.storage.atomic_files import atomic_file
 from pipeline.storage.tensors import damaged, load_tensors
 
-HEADER = 512  # bytes kept for safetensors' own description of the file
-DEPTH = 64  # images that are read and shrunk in advance
-REPORT = 10_000
+HEADER = 512  # bytes reserved for the header of safetensors
+DEPTH = 64  # images that are read and shrunk ahead
+REPORT = 10_000  # images between two lines of progress
 
 
 class Pack:
-    """The images of a file that `pack` wrote, or some of them."""
+    """The images of a file of `pack`, or those at ``rows``."""
 
     def __init__(self, path: Path, rows: Tensor | None = None) -> None:
-        tensors = load_tensors(path)  # maps the file and reads none of the images
+        tensors = load_tensors(path)  # maps the file without reading the images
         self.path, self.file = path, os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self.file)
         self.first = _offset(self.file, "bytes")
@@ -45,7 +45,7 @@ class Pack:
         return len(self.rows)
 
     def read(self, row: int) -> bytes:
-        """Return image ``row``, letting other threads run while the disk is slow."""
+        """Return image ``row``; other threads run while the disk is read."""
         start, end = int(self.starts[row]), int(self.ends[row])
         return os.pread(self.file, end - start, self.first + start)
 
@@ -55,21 +55,21 @@ class Pack:
 
 
 def pack(path: Path, images: LazyImages[ImageFiles]) -> None:
-    """Write ``images``, which are loose files, shrunk as they say; equal files give equal bytes.
+    """Write ``images``, shrunk as `ImageFiles` describes; equal files give equal bytes.
 
     Raises:
-        UserError: a file is no readable image; it names the first.
+        UserError: a file is not a readable image; the message names the first.
     """
-    loose, offsets, sizes = images.files, [0], []
+    files, offsets, sizes = images.files, [0], []
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         file.write(bytes(HEADER))
-        for blob, size in prefetch(loose.small, range(len(loose)), DEPTH):
+        for blob, size in prefetch(files.small, range(len(files)), DEPTH):
             file.write(blob)
             offsets.append(offsets[-1] + len(blob))
             sizes.append(size)
             if len(sizes) % REPORT == 0:
-                emit(packed=len(sizes), of=len(loose))
-        padding = -offsets[-1] % 8  # integers are read from multiples of their own size
+                emit(packed=len(sizes), of=len(files))
+        padding = -offsets[-1] % 8  # int64 must be aligned to 8 bytes
         file.write(bytes(padding))
         tables = {"offsets": torch.tensor(offsets), "sizes": torch.tensor(sizes)}
         for table in tables.values():
@@ -79,10 +79,10 @@ def pack(path: Path, images: LazyImages[ImageFiles]) -> None:
 
 
 def unpack(path: Path, size: int) -> LazyImages[Pack]:
-    """Return the images in a file that `pack` wrote, as squares of ``size`` pixels.
+    """Return the images of a file of `pack`, as squares of ``size`` pixels.
 
     Raises:
-        UserError: the file is missing, truncated or holds something else.
+        UserError: the file is missing, truncated or not of `pack`.
     """
     return LazyImages(Pack(path), size)
 
@@ -97,7 +97,7 @@ def _header(total: int, tables: dict[str, Tensor]) -> bytes:
 
 
 def _offset(file: int, name: str) -> int:
-    """Return where the tensor ``name`` begins in an open safetensors file."""
+    """Return the offset of the tensor ``name`` in an open safetensors file."""
     length = int.from_bytes(os.pread(file, 8, 0), "little")
     entries = json.loads(os.pread(file, length, 8))
     return 8 + length + int(entries[name]["data_offsets"][0])

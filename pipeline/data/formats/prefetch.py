@@ -1,4 +1,4 @@
-"""Work done by threads before its result is asked for, and handed out in order."""
+"""Prefetching: results computed ahead by threads, yielded in order."""
 
 import os
 from collections import deque
@@ -11,15 +11,15 @@ R = TypeVar("R")
 
 
 def threads() -> int:
-    """Return this process's share of the machine's cores, of which `torchrun` starts several."""
+    """Return the number of cores for each of the processes that `torchrun` started, at least 1."""
     return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def prefetch(work: Callable[[T], R], items: Iterable[T], depth: int | None = None) -> Iterator[R]:
-    """Yield work(item) of each item in order, with up to ``depth`` of them begun in advance.
+    """Yield work(item) of each item in order, with up to ``depth`` of them started ahead.
 
-    Without a ``depth`` as many as there are threads, so that few results are in memory. Items are
-    drawn by the caller's thread, in order. An exception comes where its result would.
+    The default is the number of threads, so that few results are in memory. Items are taken in the
+    caller's thread, in order. An exception is raised in place of its result.
     """
     waiting: deque[Future[R]] = deque()
     workers = threads()

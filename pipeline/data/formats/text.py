@@ -1,8 +1,8 @@
-"""Parallel text, one sentence a line in two files, and its way into a `Split` and back.
+"""Parallel text: corpora of one sentence a line, as token ids of a `Split`.
 
-Plain-text corpora come as STEM.en and STEM.de of equally many lines. What a network reads are
-token ids [N, 2, L]: the source sentence, and the target shifted right by one, which is what the
-decoder has seen when it predicts the target token of the same column.
+A corpus is STEM.en and STEM.de with equally many lines. A network reads token ids [N, 2, L]: the
+source sentence, and the target shifted right by one, so that the decoder predicts the target token
+of a column from the tokens before it.
 """
 
 from collections.abc import Sequence
@@ -21,22 +21,22 @@ Pairs = tuple[list[str], list[str]]  # sentences and their translations
 def read_pairs(stem: Path, languages: tuple[str, str], expected: str) -> Pairs:
     """Return the sentences of ``stem``.SOURCE and ``stem``.TARGET, line by line.
 
-    Pairs of which one line is empty are left out, as is usual. ``expected`` says which files
-    there should be, and how to get them.
+    Pairs with an empty line are left out, as is usual. ``expected`` says which files there should
+    be, and how to get them.
 
     Raises:
-        UserError: a file is absent or no UTF-8 text, or they have not equally many lines.
+        UserError: a file is missing or not UTF-8 text, or the numbers of lines differ.
     """
     source, target = (_lines(stem, language, expected) for language in languages)
     if len(source) != len(target):
         raise UserError(
             f"{stem}.{languages[0]} has {len(source)} lines, but {stem}.{languages[1]} has "
-            f"{len(target)}: get both anew, {expected}"
+            f"{len(target)}: get both again, {expected}"
         )
-    whole = [pair for pair in zip(source, target, strict=True) if all(pair)]
-    if not whole:
-        raise UserError(f"{stem}.{languages[0]} holds no sentence: {expected}")
-    return [one for one, _ in whole], [other for _, other in whole]
+    pairs = [pair for pair in zip(source, target, strict=True) if all(pair)]
+    if not pairs:
+        raise UserError(f"{stem}.{languages[0]} has no sentence: {expected}")
+    return [one for one, _ in pairs], [other for _, other in pairs]
 
 
 def _lines(stem: Path, language: str, expected: str) -> list[str]:
@@ -46,9 +46,9 @@ def _lines(stem: Path, language: str, expected: str) -> list[str]:
     except OSError:
         raise UserError(f"{path} is missing: {expected}") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path} is no UTF-8 text: get it anew, {expected}") from None
-    # Neither splitlines() nor read_text(), which also cut at U+2028 or at a lone carriage return,
-    # inside a sentence.
+        raise UserError(f"{path} is not UTF-8 text: get it again, {expected}") from None
+    # splitlines() and read_text() would also split at U+2028 or a lone carriage return, which occur
+    # inside sentences.
     return [line.strip() for line in content.removesuffix("\n").split("\n")]
 
 
@@ -58,55 +58,53 @@ def prepare(
     vocabulary: bytes,
     *,
     padded: int | None = None,
-    ask: str = "",
+    prompt: str = "",
 ) -> RawData:
-    """Return the pairs of train, val and test as token ids, with the vocabulary that made them.
+    """Return the pairs of train, val and test as token ids of ``vocabulary``.
 
-    All sentences have as many columns as the longest one has tokens, but at most ``length``: what
-    is longer is cut. The reference translations of val and test are kept as they are written,
-    since BLEU is measured on text.
+    There are as many columns as the longest sentence has tokens, at most ``length``; longer
+    sentences are cut. Reference translations of val and test are also kept as text, for BLEU.
 
     Args:
         parts: sentences and translations, by split.
         length: the largest number of tokens, the end of the sentence included.
         vocabulary: a SentencePiece model.
-        padded: the number of classes, where it is larger than the vocabulary.
-        ask: what is put before each source sentence.
+        padded: the number of classes, if larger than the vocabulary.
+        prompt: text before each source sentence.
     """
     encoded = {
         name: (
-            tokenizer.encode(vocabulary, [ask + sentence for sentence in source]),
+            tokenizer.encode(vocabulary, [prompt + sentence for sentence in source]),
             tokenizer.encode(vocabulary, target),
         )
         for name, (source, target) in parts.items()
     }
     longest = max(len(ids) for sides in encoded.values() for side in sides for ids in side)
-    columns = min(length, longest)
-    splits = {
-        name: _split(
-            tokenizer.table(source, columns),
-            tokenizer.table(target, columns),
-            None if name == "train" else parts[name][1],
-        )
-        for name, (source, target) in encoded.items()
-    }
-    names = tokenizer.names(vocabulary)
-    names += [f"<extra_{number}>" for number in range((padded or len(names)) - len(names))]
+    splits = {}
+    for name, sides in encoded.items():
+        source, target = (tokenizer.table(side, min(length, longest)) for side in sides)
+        splits[name] = _split(source, target, None if name == "train" else parts[name][1])
     stored = torch.frombuffer(bytearray(vocabulary), dtype=torch.uint8)
     return RawData(
         splits["train"],
         splits["test"],
-        tuple(names),
+        _classes(vocabulary, padded),
         val=splits["val"],
         task="translation",
         extras={"vocabulary": stored},
     )
 
 
+def _classes(vocabulary: bytes, padded: int | None) -> tuple[str, ...]:
+    names = tokenizer.names(vocabulary)
+    more = range((padded or len(names)) - len(names))
+    return (*names, *(f"<extra_{number}>" for number in more))
+
+
 def _split(source: Tensor, target: Tensor, references: Sequence[str] | None) -> Split:
     """Return token ids [N, 2, L], source and shifted target, with the target [N, L] to predict."""
     shifted = target.roll(1, dims=1)
-    shifted[:, 0] = tokenizer.PAD  # what T5's decoder starts from
+    shifted[:, 0] = tokenizer.PAD  # T5's first decoder input
     shifted.masked_fill_(
         shifted == tokenizer.END, tokenizer.PAD
     )  # nothing is predicted after the end
@@ -116,7 +114,7 @@ def _split(source: Tensor, target: Tensor, references: Sequence[str] | None) -> 
 
 
 def as_bytes(lines: Sequence[str]) -> Tensor:
-    """Return ``lines`` as UTF-8 with zeros behind, uint8 [N, bytes of the longest]."""
+    """Return ``lines`` as UTF-8 padded with zeros, uint8 [N, bytes of the longest]."""
     coded = [line.encode() for line in lines]
     width = max(len(code) for code in coded)
     flat = bytearray(b"".join(code.ljust(width, b"\0") for code in coded))
@@ -124,5 +122,5 @@ def as_bytes(lines: Sequence[str]) -> Tensor:
 
 
 def as_lines(text: Tensor) -> list[str]:
-    """Return the lines that `as_bytes` stored."""
+    """Return the lines of a tensor of `as_bytes`."""
     return [bytes(row).rstrip(b"\0").decode() for row in text.numpy()]

@@ -1,4 +1,4 @@
-"""Sentences as token ids and back, by a SentencePiece vocabulary with T5's special tokens."""
+"""Tokenizer: a SentencePiece vocabulary with T5's special tokens."""
 
 import io
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from pipeline.errors import UserError
 from pipeline.optional_imports import extra
 
 PAD, END, UNKNOWN = 0, 1, 2  # as in T5's own vocabulary
-MOST = 1_000_000  # sentences to learn a vocabulary from
+MOST = 1_000_000  # sentences from which a vocabulary is learned
 
 
 def train(sentences: Sequence[str], size: int) -> bytes:
     """Return a unigram vocabulary of at most ``size`` pieces, as SentencePiece stores it.
 
-    It is learned from all ``sentences``, or from a million spread evenly over them. One thread and
-    no sampling: equal sentences give equal bytes. A text that is too short for ``size`` pieces
-    gives fewer.
+    Learned from all ``sentences``, or from a million spread evenly over them, by one thread and
+    without sampling: equal sentences give equal bytes. A text too short for ``size`` pieces gives
+    fewer.
 
     Raises:
-        UserError: the text has more different characters than there may be pieces.
+        UserError: the text has more distinct characters than ``size``.
 
     Source: Kudo 2018, Subword Regularization (unigram); Kudo & Richardson 2018 (SentencePiece).
     """
@@ -52,7 +52,7 @@ def train(sentences: Sequence[str], size: int) -> bytes:
 
 
 def encode(vocabulary: bytes, sentences: Sequence[str]) -> list[list[int]]:
-    """Return the ids of each sentence, with `END` behind."""
+    """Return the ids of each sentence, ended with `END`."""
     ids: list[list[int]] = _processor(vocabulary).encode(list(sentences), add_eos=True)
     return ids
 
@@ -71,7 +71,7 @@ def table(sentences: Sequence[Sequence[int]], columns: int) -> Tensor:
 def decode(vocabulary: bytes, ids: Tensor) -> list[str]:
     """Return the text of each row of ``ids``, int64 [N, L], up to its `END` or `PAD`.
 
-    Ids beyond the vocabulary, which a padded network may put out, stand for nothing.
+    Ids beyond the vocabulary, which a padded network may output, are skipped.
     """
     processor = _processor(vocabulary)
     known = processor.get_piece_size()
