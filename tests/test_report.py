@@ -35,7 +35,7 @@ from pipeline.report.metrics_json import headline
 from pipeline.report.page import page as page_of
 from pipeline.report.paper import lookup
 from pipeline.report.statistics import by_seed, difference, spread
-from pipeline.report.tables.robustness import FAMILIES
+from pipeline.report.tables.corruptions import FAMILIES
 from pipeline.report.write import DRAWN, write
 
 ROOT = Path(__file__).parent.parent
@@ -220,17 +220,17 @@ def test_difference_by_hand():
     assert (found.mean, found.std) == (pytest.approx(0.02), pytest.approx(0.01))
     half = 4.302653 * 0.01 / math.sqrt(3)
     assert found.interval == (pytest.approx(0.02 - half), pytest.approx(0.02 + half))
-    assert found.reading == "not told apart"
+    assert found.reading == "not significant"
 
 
 @pytest.mark.parametrize(
     ("deltas", "reading"),
     [
-        ([0.02], "one seed cannot tell"),
-        ([0.02, 0.02, 0.02], "no spread to judge by"),
+        ([0.02], "one seed: no interval"),
+        ([0.02, 0.02, 0.02], "equal in all seeds: no interval"),
         ([0.020, 0.021, 0.022], "better"),
         ([-0.020, -0.021, -0.022], "worse"),
-        ([0.020, -0.021, 0.022], "not told apart"),
+        ([0.020, -0.021, 0.022], "not significant"),
     ],
 )
 def test_a_claim_needs_a_spread(deltas: list[float], reading: str):
@@ -288,7 +288,7 @@ def test_page_says_who_wins_and_by_how_much(three: tuple[Plan, Path]):
     assert "- 2.75 points above IMP (n = 3" in page
     assert "- 5.41 points above IMP-RePrune (n = 3" in page
     assert (
-        "2.00 points above IMP 3× longer (n = 3, 95 % interval -0.48 to +4.48: not told apart)"  # noqa: RUF001
+        "2.00 points above IMP 3× longer (n = 3, 95 % interval -0.48 to +4.48: not significant)"  # noqa: RUF001
         in page
     )
     assert (
@@ -343,7 +343,7 @@ def test_a_single_seed_claims_nothing(tmp_path: Path):
     plan = made(tmp_path / "artifacts", params(phases=1, methods=["sms", "imp"], merge=["uniform"]))
     results = read(plan, tmp_path / "artifacts")
     page, metrics = page_of(results), headline(results)
-    assert "One seed cannot tell" in page
+    assert "One seed gives no interval" in page
     assert "±" not in page.replace("seed by seed; ± is", "")
     assert "IMP 3" not in page
     assert "over_imp_mx" not in metrics["sms_uniform"]
@@ -363,7 +363,7 @@ def test_gaps_are_named_and_the_rest_is_reported(three: tuple[Plan, Path], tmp_p
     missing = page.split("## Missing")[1].split("## Files")[0]
     assert missing.count("`") == 2 * 5
     assert (
-        "5 stages have not been run, or not with the parameters and code of today: `s0-" in missing
+        "5 stages have not been run, or not with the present parameters and code: `s0-" in missing
     )
     assert metrics["sms_uniform"]["test_score"] == 0.96
     stale = [r for r in rows(tmp_path / "reports/accuracy.csv") if r["method"] == "imp"]
@@ -519,7 +519,7 @@ def test_page_says_what_removed_filters_save(tmp_path: Path):
     assert "| 31 ± 1 |" in line
     assert "| 1.5 ± 0.0 |" in line
     assert "| conv1 | 8 | 16 |" in page
-    assert "filters pruned by L2 norm, each layer alike" in page
+    assert "filters pruned by L2 norm, an equal share of each layer" in page
     assert rows(tmp_path / "reports/filters.csv")[0]["kept"] == "8"
     own = [r for r in rows(tmp_path / "reports/results.csv") if r["method"] == "imp"]
     assert [float(r["measured_speedup_1"]) for r in own] == [2.0, 3.0]
@@ -568,7 +568,7 @@ def test_page_lays_our_row_beside_the_papers(tmp_path: Path, synthetic: bool):
         assert line in page
     assert ("44.18 ± 0.43" in page) is not synthetic
     assert ("**Official**: `data/C`, 10,000 images" in page) is not synthetic
-    assert ("stand beside no number of the paper" in page) is synthetic
+    assert ("so they are not compared" in page) is synthetic
 
 
 def test_a_subset_of_the_data_stands_beside_no_number_of_the_paper(tmp_path: Path):

@@ -22,7 +22,7 @@ from pipeline.report.page import page
 from pipeline.report.paper.studies import l2_distances, published, reference
 from pipeline.report.studies import length, merging, more_phases, pairs, schedule, sparsity
 from pipeline.report.studies.base import best, over_seeds, points_table, read
-from pipeline.report.write_studies import write_studies
+from pipeline.report.write import write_studies
 from tests.project import PARAMS, Project, ran
 from tests.test_report import unseen
 

@@ -1,4 +1,4 @@
-"""Sparsity of each layer at the last phase: where pruning took the weights from."""
+"""Figure: sparsity of each layer in the last phase."""
 
 import re
 
@@ -13,7 +13,7 @@ _LAST = ("fc", "linear", "classifier", "head")
 
 
 def draw(results: Results) -> Figure:
-    """Draw one line a method over the layers in the network's order."""
+    """Draw a line per method over the layers, from input to output."""
     table = results.at_end("layers")
     table = table[table["method"] != "dense"]
     if table.empty:
@@ -23,21 +23,23 @@ def draw(results: Results) -> Figure:
     figure, (axes,) = style.new(3.1 + 0.065 * max(map(len, names)))
     size = 4.8 if len(layers) < 40 else 3.0
     for method in results.methods:
-        own = table[table["method"] == method]
-        if own.empty:
+        rows = table[table["method"] == method]
+        if rows.empty:
             continue
-        drawn, name = style.method_look(results, method)
-        spreads = [spread(own.loc[own["layer"] == layer, "sparsity"].tolist()) for layer in layers]
+        look, name = style.method_look(results, method)
+        spreads = [
+            spread(rows.loc[rows["layer"] == layer, "sparsity"].tolist()) for layer in layers
+        ]
         means, stds = style.percents([s for s in spreads if s is not None])
         axes.errorbar(
             [i for i, s in enumerate(spreads) if s is not None],
             means,
             yerr=stds if any(stds) else None,
-            color=drawn.colour,
-            marker=drawn.marker,
-            linestyle=drawn.line,
+            color=look.colour,
+            marker=look.marker,
+            linestyle=look.line,
             linewidth=1.0,
-            markersize=size * drawn.size,
+            markersize=size * look.size,
             markeredgecolor="white",
             markeredgewidth=0.4,
             elinewidth=0.8,
@@ -60,6 +62,6 @@ def draw(results: Results) -> Figure:
 
 def depth(layer: str) -> tuple[int, list[tuple[int, int, str]]]:
     """Return a key that sorts parameter names from input to output: stem, numbered parts, head."""
-    place = 0 if layer.startswith(_FIRST) else 2 if layer.startswith(_LAST) else 1
+    section = 0 if layer.startswith(_FIRST) else 2 if layer.startswith(_LAST) else 1
     parts = re.findall(r"\d+|\D+", layer)
-    return place, [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts]
+    return section, [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts]
