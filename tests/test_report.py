@@ -1,11 +1,14 @@
 """The report says what the artifacts hold: arithmetic by hand, the paper's rows, and every gap."""
 
+import base64
 import csv
 import json
 import math
 import random
 import shutil
+import zlib
 from collections.abc import Callable
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
@@ -30,6 +33,7 @@ from pipeline.plan.build import build
 from pipeline.plan.plan import Plan, Result
 from pipeline.report.figures import style
 from pipeline.report.figures.layers import depth
+from pipeline.report.labels import looks
 from pipeline.report.load import read
 from pipeline.report.metrics_json import headline
 from pipeline.report.page import page as page_of
@@ -37,6 +41,7 @@ from pipeline.report.paper import lookup
 from pipeline.report.statistics import by_seed, difference, spread
 from pipeline.report.tables.corruptions import FAMILIES
 from pipeline.report.write import DRAWN, write
+from pipeline.track import ui_views
 
 ROOT = Path(__file__).parent.parent
 IMAGENET = {"dataset": "ImageNet", "arch": "ResNet-50", "test_examples": 50_000}
@@ -716,3 +721,69 @@ def test_all_text_lies_on_the_page_and_no_label_on_another(
                 for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
                     boxes = [t.get_window_extent() for t in ticks if t not in hidden]
                     assert not any(a.overlaps(b) for a, b in pairwise(boxes)), name
+
+
+def test_no_two_methods_look_alike():
+    """Colour and marker, all that a dot plot shows, differ; also of methods that declare none."""
+    plan = build(params(methods=registry.names("plan/methods"), merge=registry.names("soup")))
+    methods = list(dict.fromkeys(row.method for row in plan.rows)) + [f"new{i}" for i in range(14)]
+    assert len(methods) > 30
+    drawn = looks(methods)
+    assert len({(look.colour, look.marker) for look in drawn.values()}) == len(methods)
+
+
+BREW = '''"""A soup of its own."""
+LABEL = "Brew of {m}"
+LOOK = ("sky", "o", "-", 2.0)
+PAPER = {"prune_after_training": "SMS greedy"}
+BASELINES = ("imp", "imp_mx")
+
+
+def plan(work):
+    work.set_method("brew")
+    soup = work.pretrain()
+    for phase in work.phases:
+        pruned = work.prune(soup, phase)
+        copies = [work.retrain(pruned, phase, candidate=j) for j in range(work.m)]
+        soup = work.merge(copies, phase, "uniform")
+        work.report(phase, soup, copies)
+'''
+
+
+def test_a_new_methods_file_is_all_that_the_report_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Label, look, the paper's number and baselines reach page, metrics, figure and MLflow."""
+    (tmp_path / "brew.py").write_text(BREW)
+    folder, known = import_module("pipeline.plan.methods"), registry.names
+    monkeypatch.setattr(folder, "__path__", [*folder.__path__, str(tmp_path)])
+    monkeypatch.setattr(
+        registry, "names", lambda f: [*known(f), *(["brew"] if f == "plan/methods" else [])]
+    )
+
+    def change(row: Result, stage: str, metrics: dict[str, Any]) -> None:
+        if stage == "evaluate":
+            metrics["test_examples"] = 10_000
+
+    experiment = params("cifar100_wrn20", methods=["imp", "imp_mx", "imp_reprune", "brew"])
+    plan = made(tmp_path / "artifacts", experiment, change)
+    metrics = write(plan, tmp_path / "artifacts", tmp_path / "reports")
+    page = (tmp_path / "reports" / "results.md").read_text()
+    theirs = lookup.lookup(experiment, "sms_greedy", 3)
+    assert theirs is not None
+    compared = page.split("## Comparison with the paper")[1].splitlines()
+    line = next(line for line in compared if line.startswith("| Brew of 3 | 3 (98 %) |"))
+    assert f"| {theirs.mean:.2f} ± {theirs.std:.2f} |" in line
+    rivals = page.split("## Is the soup better?")[1].split("## Soups")[0]
+    assert "| Brew of 3 | IMP | 3 (98 %) |" in rivals
+    assert "| Brew of 3 | IMP 3\N{MULTIPLICATION SIGN} longer | 3 (98 %) |" in rivals
+    assert "IMP-RePrune" not in rivals
+    assert {"over_best_candidate", "over_imp"} < metrics["brew"].keys()
+    assert "over_imp_mx" not in metrics["brew"]
+    figure = DRAWN["accuracy"](read(plan, tmp_path / "artifacts"))
+    drawn = {c.get_label(): c.lines[0] for c in figure.axes[0].containers}["Brew of 3"]
+    assert (drawn.get_color(), drawn.get_marker()) == ("#56B4E9", "o")
+    views = ui_views.tags(["brew"])
+    state = json.loads(views["mlflow.sharedViewState.experiments"])["state"]
+    packed = base64.b64decode(state.removeprefix("deflate;"))
+    assert "metrics.`test_score/brew`" in zlib.decompress(packed).decode()

@@ -36,7 +36,7 @@ from pipeline.stagekit.merge_inputs import MergeInputs
 from pipeline.stagekit.model_folder import write as write_model
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.tasks.base import load as load_task
-from pipeline.track.summary import headline as note
+from pipeline.track.summary import results_note as note
 from pipeline.train.augment import Augmentation
 from pipeline.train.batches import Batches
 from pipeline.train.batchnorm import reestimate

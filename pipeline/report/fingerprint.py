@@ -66,14 +66,16 @@ def take(root: Path, plan: Plan) -> Finished:
     settings = {name: os.environ.get(name) for name in REPORT_ENVIRONMENT}
     parameters = plan.params.model_dump(mode="json")
     logged = (home / "mlflow.db").exists()
-    contents = [[name, hashlib.sha256(file.read_bytes()).hexdigest()] for name, file in _contents(root)]
+    contents = [
+        [name, hashlib.sha256(file.read_bytes()).hexdigest()] for name, file in _files(root)
+    ]
     report = _digest([parameters, settings, logged, contents])
     used = {path for node in plan.nodes.values() for path in (*dependencies(node), node.out)}
     stages = [version("torch"), [os.environ.get(name) for name in STAGE_ENVIRONMENT]]
     return Finished(report, _digest([report, stages, *_times(root, sorted(used))]))
 
 
-def _contents(root: Path) -> Iterator[tuple[str, Path]]:
+def _files(root: Path) -> Iterator[tuple[str, Path]]:
     """Yield the files of the report and those that it is made from, each with a name."""
     yield from ((name, root / name) for name in GRAPH if (root / name).is_file())
     code = {file for pattern in CODE for file in SOURCE.glob(pattern) if file.is_file()}

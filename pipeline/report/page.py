@@ -50,9 +50,7 @@ def page(results: Results) -> str:
         "Groups": groups.section(results) + _image("groups", metric),
         "Studies": _studies(results),
         "Missing": _missing(results),
-        "Files": FILES.format(
-            scores=metric.plural, group=metric.group, score=metric.label
-        ),
+        "Files": FILES.format(scores=metric.plural, group=metric.group, score=metric.label),
     }
     body = "".join(f"\n## {title}\n\n{text}" for title, text in parts.items() if text)
     return _head(results) + made_by.line(results) + body

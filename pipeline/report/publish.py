@@ -16,7 +16,7 @@ ARTIFACTS, REPORTS = "artifacts", "reports"
 
 
 def write_report(plan: Plan, root: Path, current: Mapping[str, str]) -> int:
-    """Write reports/ from the artifacts of the stages in ``current``; return the number of results."""
+    """Write reports/ from the artifacts in ``current``; return the number of results."""
     write(plan, root / ARTIFACTS, root / REPORTS, plan.nodes.keys() - current.keys())
     return sum(row.evaluate in current for row in plan.rows)
 

@@ -39,5 +39,8 @@ def line(results: Results) -> str:
     ]
     if len(makers) == 1:
         return f"\nComputed with {makers[0]}.\n"
-    parts = [f"{maker} ({count} results)" for maker, count in zip(makers, counts, strict=True)]
+    parts = [
+        f"{maker} ({count} {'result' if count == 1 else 'results'})"
+        for maker, count in zip(makers, counts, strict=True)
+    ]
     return f"\nComputed with {', '.join(parts)}; results.csv has torch and device of each.\n"
