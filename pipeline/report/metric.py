@@ -39,7 +39,7 @@ class Metric:
 
     @property
     def columns(self) -> list[str]:
-        """Columns beside the score: the share of correct pixels or tokens."""
+        """Further columns of scores: the share of correct pixels or tokens."""
         return [] if self.name == "accuracy" else ["test_accuracy"]
 
     def rename_scores(self, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -192,11 +192,11 @@ class Tracker:
         arguments = {key: value for key, value in node.arguments.items() if value is not None}
         return {"name": name, "labels": dict(node.labels), "arguments": arguments}
 
-    def _send(self, what: str, **fields: Any) -> None:
+    def _send(self, kind: str, **fields: Any) -> None:
         if self._off:
             return
         stamp = time.time_ns() // 1_000_000  # the time of the event, not of writing it
-        self._write(json.dumps([what, stamp, fields], default=str))
+        self._write(json.dumps([kind, stamp, fields], default=str))
 
     def _write(self, line: str) -> None:
         if self._process is None:
@@ -214,8 +214,8 @@ class Tracker:
         if self._process is None or self._process.stdout is None:
             return
         for line in self._process.stdout:
-            what, text = json.loads(line)
-            if what == "run":
+            kind, text = json.loads(line)
+            if kind == "run":
                 self.run_id = text
             else:
                 self._warn(text)

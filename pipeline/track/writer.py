@@ -16,17 +16,17 @@ PERIOD = 1.0  # seconds between two writes of live values
 Message = tuple[str, int, dict[str, Any]]  # a method of Log, when it happened, its arguments
 
 
-def tell(what: str, text: str) -> None:
+def tell(kind: str, text: str) -> None:
     """Send a line to the driver."""
-    sys.stdout.write(json.dumps([what, text]) + "\n")
+    sys.stdout.write(json.dumps([kind, text]) + "\n")
     sys.stdout.flush()
 
 
 def receive(inbox: "queue.SimpleQueue[Message]") -> None:
     """Move the driver's messages to ``inbox`` at once, so that it never waits for MLflow."""
     for line in sys.stdin:
-        what, stamp, fields = json.loads(line)
-        inbox.put((what, stamp, fields))
+        method, stamp, fields = json.loads(line)
+        inbox.put((method, stamp, fields))
     inbox.put(("close", time.time_ns() // 1_000_000, {"status": "KILLED"}))  # the driver has ended
 
 
@@ -39,16 +39,16 @@ def serve(log: "Log", inbox: "queue.SimpleQueue[Message]") -> None:
     due = time.monotonic() + PERIOD
     while True:
         try:
-            what, log.clock, fields = inbox.get(timeout=max(0.0, due - time.monotonic()))
+            method, log.clock, fields = inbox.get(timeout=max(0.0, due - time.monotonic()))
             try:
-                getattr(log, what)(**fields)
+                getattr(log, method)(**fields)
             except Exception as error:
-                if what != "register":
+                if method != "register":
                     raise
                 tell("warning", f"{fields['name']} is not registered in MLflow: {_reason(error)}")
-            if what == "open":
+            if method == "open":
                 tell("run", log.parent)
-            if what == "close":
+            if method == "close":
                 return
         except queue.Empty:
             pass

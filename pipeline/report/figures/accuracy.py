@@ -20,8 +20,6 @@ def draw(results: Results) -> Figure:
     if not series:
         return style.empty(f"No test {results.metric.label}: no model was evaluated.")
     figure, (axes,) = style.new(3.9)
-    limits = _limits(series)
-    clipped: dict[float, int] = {}  # tick -> how many points below the axis it has
     pruned = [method for method in series if method != "dense"]
     apart = min(0.012, 0.06 / max(1, len(pruned)))
     for method, points in series.items():
@@ -36,22 +34,15 @@ def draw(results: Results) -> Figure:
             [tick * shift for tick in ticks],
             means,
             yerr=stds if any(stds) else None,
-            color=look.colour,
-            marker=look.marker,
-            markersize=5.5 * look.size,
-            linestyle=look.line,
-            markeredgecolor="white",
+            **style.marks(look),
             elinewidth=1.1,
             label=name,
             zorder=3,
         )
-        for tick, mean in zip(ticks, means, strict=True):
-            if limits is not None and mean < limits[0]:
-                line = clipped.get(tick, 0)
-                clipped[tick] = line + 1
-                _mark_clipped(axes, tick, line, f"{name}: {mean:.1f}", look.colour)
+    limits = _limits(series)
     if limits is not None:
         axes.set_ylim(limits)
+        _mark_clipped(axes, results, {name: series[name] for name in pruned}, limits[0])
     style.below_hundred(axes, "y")
     _sparsity_axis(axes, results)
     axes.set_ylabel(f"test {results.metric.label} (%)")
@@ -81,19 +72,28 @@ def _limits(series: dict[str, dict[int, Spread]]) -> tuple[float, float] | None:
     return None
 
 
-def _mark_clipped(axes: Axes, tick: float, line: int, text: str, colour: str) -> None:
-    """Write the name and score of a point below the axis at its lower edge, in ``line`` from it."""
-    axes.annotate(
-        f"{text} ↓",
-        (tick, 0.0),
-        xycoords=("data", "axes fraction"),
-        xytext=(12, 3 + 11 * line),
-        textcoords="offset points",
-        ha="right",
-        color=colour,
-        fontsize=8,
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-    )
+def _mark_clipped(
+    axes: Axes, results: Results, series: dict[str, dict[int, Spread]], lower: float
+) -> None:
+    """Write name and score of each point below ``lower`` at the lower edge, one above the other."""
+    lines: dict[int, int] = {}  # phase -> how many names it has
+    for method, points in series.items():
+        look, name = style.method_look(results, method)
+        for phase, score in points.items():
+            if 100 * score.mean >= lower:
+                continue
+            axes.annotate(
+                f"{name}: {100 * score.mean:.1f} ↓",
+                (1 - results.phases[phase], 0.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(12, 3 + 11 * lines.get(phase, 0)),
+                textcoords="offset points",
+                ha="right",
+                color=look.colour,
+                fontsize=8,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+            )
+            lines[phase] = lines.get(phase, 0) + 1
 
 
 def _sparsity_axis(axes: Axes, results: Results) -> None:

@@ -45,13 +45,9 @@ def _severities(axes: Axes, results: Results) -> None:
             [severity + style.dodge(i, len(methods), apart) for severity in severities],
             values,
             yerr=stds if any(stds) else None,
-            color=look.colour,
-            marker=look.marker,
-            markersize=5 * look.size,
+            **style.marks(look, 5),
             elinewidth=0.8,
             capsize=0,
-            linestyle=look.line,
-            markeredgecolor="white",
             label=name,
         )
     axes.set_xticks(sorted(set(means["severity"])))

@@ -33,14 +33,10 @@ def draw(
             means,
             lines,
             xerr=stds if any(stds) else None,
-            color=look.colour,
-            marker=look.marker,
-            markersize=4.8 * look.size,
-            markeredgecolor="white",
+            **style.marks(look, 4.8) | {"linestyle": "none"},
             markeredgewidth=0.4,
             elinewidth=0.7,
             capsize=0,
-            linestyle="none",
             label=name,
         )
     axes.set_ylim(len(order) - 0.5, -0.5)

@@ -2,6 +2,7 @@
 
 import re
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.report.figures import style
@@ -35,12 +36,8 @@ def draw(results: Results) -> Figure:
             [i for i, s in enumerate(spreads) if s is not None],
             means,
             yerr=stds if any(stds) else None,
-            color=look.colour,
-            marker=look.marker,
-            linestyle=look.line,
+            **style.marks(look, size),
             linewidth=1.0,
-            markersize=size * look.size,
-            markeredgecolor="white",
             markeredgewidth=0.4,
             elinewidth=0.8,
             capsize=1.5,
@@ -48,16 +45,21 @@ def draw(results: Results) -> Figure:
         )
     overall = 100 * results.phases[results.final]
     axes.axhline(overall, color=style.GREY, linestyle=":", label=f"whole network: {overall:.4g} %")
-    step = 1 + len(layers) // 45
-    last = len(layers) - 1
-    shown = [*range(0, last - step + 1, step), last]
-    axes.set_xticks(shown, [names[i] for i in shown], rotation=90, fontsize=7.5)
+    _layer_axis(axes, names)
     axes.set_ylabel("sparsity (%)")
     axes.set_xlabel(f"layer, input to output; {style.seeds_note(results)}")
     axes.grid(axis="y")
     style.below_hundred(axes, "y")
     style.legend(figure, axes)
     return figure
+
+
+def _layer_axis(axes: Axes, names: list[str]) -> None:
+    """Write the names of the layers, of many only every n-th and the last."""
+    step = 1 + len(names) // 45
+    last = len(names) - 1
+    shown = [*range(0, last - step + 1, step), last]
+    axes.set_xticks(shown, [names[i] for i in shown], rotation=90, fontsize=7.5)
 
 
 def depth(layer: str) -> tuple[int, list[tuple[int, int, str]]]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib import style
@@ -133,6 +133,17 @@ def below_hundred(axes: Axes, axis: str) -> None:
 def method_look(results: Results, method: str) -> tuple[Look, str]:
     """Return look and label of ``method``."""
     return looks(results.methods)[method], label(method, results.params.m)
+
+
+def marks(look: Look, size: float = 5.5) -> dict[str, Any]:
+    """Return the arguments of matplotlib for a line with markers of ``size`` points."""
+    return {
+        "color": look.colour,
+        "marker": look.marker,
+        "markersize": size * look.size,
+        "markeredgecolor": "white",
+        "linestyle": look.line,
+    }
 
 
 def dodge(i: int, n: int, step: float) -> float:

@@ -47,11 +47,7 @@ def draw(study: Study, rows: pd.DataFrame) -> Figure:
             100 * value.mean,
             place,
             xerr=100 * value.std if value.std else None,
-            color=look.colour,
-            marker=look.marker,
-            markersize=7,
-            markeredgecolor="white",
-            linestyle="none",
+            **style.marks(look, 7) | {"linestyle": "none"},
             label=name,
         )
     axes.set_ylim(len(lines) - 0.5, -0.5)

@@ -1,7 +1,8 @@
 """Study more_phases: the epochs of m candidates spent on longer phases, or on more phases."""
 
+from functools import partial
+
 import pandas as pd
-from matplotlib.figure import Figure
 
 from pipeline.report.studies import paired
 from pipeline.report.studies.base import Study, points_table
@@ -16,14 +17,8 @@ PAIR = Pair(
 )
 
 
-def tabulate(study: Study) -> pd.DataFrame:
-    """Return one row per network and phase."""
-    return points_table(study)
-
-
-def draw(study: Study, rows: pd.DataFrame) -> Figure:
-    """Draw the test score after the last phase over m."""
-    return paired.draw(study, rows, PAIR)
+tabulate = points_table  # one row per network and phase
+draw = partial(paired.draw, pair=PAIR)
 
 
 def text(study: Study, rows: pd.DataFrame) -> str:
