@@ -1,21 +1,21 @@
-"""Fail unless the checkout named as argument holds a filled report of the default graph."""
+"""Fails unless the checkout named as argument has a complete report of the default graph."""
 
 import csv
 import sys
 from pathlib import Path
 
 PHASES = range(1, 4)
+SOUPS = ("sms_uniform", "sms_greedy")
 ROWS = {
     ("dense", 0),
     ("imp_reprune", 3),
-    *((method, phase) for method in ("imp", "imp_mx") for phase in PHASES),
-    *((method, phase) for method in ("sms_uniform", "sms_greedy") for phase in PHASES),
+    *((method, phase) for method in ("imp", "imp_mx", *SOUPS) for phase in PHASES),
 }
 GUESSING = 0.1  # the accuracy of a guess among ten digits
 
 
 def problems(reports: Path) -> list[str]:
-    """Say what the report lacks, one sentence each."""
+    """Return the defects of the report, a sentence each."""
     with (reports / "results.csv").open(newline="", encoding="utf-8") as file:
         rows = {(row["method"], int(row["phase"])): row for row in csv.DictReader(file)}
     found = [f"{method} has no row for phase {phase}" for method, phase in sorted(ROWS - set(rows))]
@@ -23,7 +23,7 @@ def problems(reports: Path) -> list[str]:
         needed = ["test_score", "val_score", "test_loss", "sparsity"]
         if phase == max(PHASES):
             needed += ["ood_accuracy_15", "ood_accuracy_19"]
-        if method.startswith("sms"):
+        if method in SOUPS:
             needed += ["best_candidate_test_score", "ensemble_test_score"]
         gaps = [name for name in needed if not row.get(name)]
         if gaps:

@@ -23,7 +23,9 @@ parser.add_argument("--groups", action="store_true", help="the recall of every g
 parser.add_argument("--out", type=Path, required=True)
 
 
-def measure_test_split(task: Task, predictions: Tensor, data: Dataset, *, groups: bool) -> dict[str, Any]:
+def measure_test_split(
+    task: Task, predictions: Tensor, data: Dataset, *, groups: bool
+) -> dict[str, Any]:
     """Return the task's summary of the test split, or its metrics if the task has no summary."""
     module = f"pipeline.evaluate.{data.task}"
     if find_spec(module) is not None:

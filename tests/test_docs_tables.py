@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.pages import card
+from pipeline.pages import gpu
 from pipeline.pages.regions import REGION, TABLES, pages, rendered, update
 from tests.project import ROOT
 
@@ -34,7 +34,7 @@ def test_no_table_of_measurements_is_typed_in(page):
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """Return a copy of the pages and of what they are made from."""
-    for folder in ("docs", "reports", "pipeline/report/paper"):
+    for folder in ("docs", "reports"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     shutil.copyfile(ROOT / "README.md", tmp_path / "README.md")
     return tmp_path
@@ -80,7 +80,7 @@ def test_commits_are_pooled_while_the_golden_numbers_are_the_same(copy):
     rows += run(8, {"sms_uniform": 0.3, "imp": 0.4}, card="CPU")  # a rehearsal
     for seed, (soup, imp) in enumerate(zip(soups, imps, strict=True)):
         rows += run(seed, {"sms_uniform": soup, "imp": imp}, commit=f"c{seed}")
-    pd.DataFrame(rows).to_csv(copy / card.RUNS, index=False)
+    pd.DataFrame(rows).to_csv(copy / gpu.RUNS, index=False)
     changed = update(copy)
     assert set(changed) == {"README.md", "docs/gpu.md", "docs/results.md"}
     line = next(
@@ -110,11 +110,11 @@ def test_a_speed_stands_beside_the_obvious_one_and_the_peak(copy):
             | {"measure": "loop", "way": "graph", "images_per_s": 65_000.0, "share_of_peak": 0.27},
             facts | {"measure": "phase", "m": 3, "seconds": 12.5},
         ]
-    ).to_csv(copy / card.MEASURES, index=False)
+    ).to_csv(copy / gpu.MEASURES, index=False)
     update(copy)
     page = (copy / "docs/gpu.md").read_text()
     assert (
         "| resnet18 | graph | 1 | 65,000 | 3.25 | 27.0 % | H100, torch 2.11, 2026-01-01 |" in page
     )
     assert "12.5" in page
-    assert (copy / card.FIGURE).stat().st_size > 1000
+    assert (copy / gpu.FIGURE).stat().st_size > 1000

@@ -99,7 +99,7 @@ def test_a_fresh_clone_pulls_and_trains_nothing(project, tmp_path):
     assert records == provenance(project.root)
     assert records.keys() == stages(clone).keys()
     assert {record["torch"] for record in records.values()} == {torch.__version__}
-    assert "Made by torch" in (clone.root / "reports" / "results.md").read_text()
+    assert "Computed with torch" in (clone.root / "reports" / "results.md").read_text()
 
 
 def test_changed_report_code_runs_no_stage(project):

@@ -370,6 +370,6 @@ def test_what_a_methods_file_declares_is_what_the_report_writes(tmp_path, monkey
     assert label("mine_too", 4) == "mine too", "not a variant of mine, which has none"
     assert label("sms_model_stock", 3) == "SMS Model Stock"
     assert label("sms_new_rule", 3) == "SMS new rule"
-    assert declared("sms_greedy").paper == ("SMS", "greedy")
-    assert declared("sms_wise").paper is None
+    assert declared("sms_greedy").paper == {"prune_after_training": "SMS greedy"}
+    assert declared("sms_wise").paper == {}
     assert label("imp_mx", 3) == "IMP 3\N{MULTIPLICATION SIGN} longer"

@@ -135,8 +135,8 @@ def test_the_report_names_torch_and_device() -> None:
     alike = made_by.with_makers(rows, dict.fromkeys("abc", ELSEWHERE))
     assert alike["torch"].tolist()[:2] == ["1.0", "1.0"]
     assert alike["device"].isna().tolist() == [False, False, True]
-    assert made_by.line(Page(alike)) == "\nMade by torch 1.0 on GPU of old.\n"  # type: ignore[arg-type]
+    assert made_by.line(Page(alike)) == "\nComputed with torch 1.0 on GPU of old.\n"  # type: ignore[arg-type]
     mixed = made_by.with_makers(rows, {"a": ELSEWHERE})
     assert mixed["device"].tolist()[:2] == ["GPU of old", "unknown"]
     text = made_by.line(Page(mixed))  # type: ignore[arg-type]
-    assert "torch 1.0 on GPU of old (1 results), something unknown (1 results)" in text
+    assert "torch 1.0 on GPU of old (1 result), an unknown version of torch (1 result)" in text

@@ -1,11 +1,14 @@
 """The report says what the artifacts hold: arithmetic by hand, the paper's rows, and every gap."""
 
+import base64
 import csv
 import json
 import math
 import random
 import shutil
+import zlib
 from collections.abc import Callable
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
@@ -30,13 +33,15 @@ from pipeline.plan.build import build
 from pipeline.plan.plan import Plan, Result
 from pipeline.report.figures import style
 from pipeline.report.figures.layers import depth
+from pipeline.report.labels import looks
 from pipeline.report.load import read
 from pipeline.report.metrics_json import headline
 from pipeline.report.page import page as page_of
 from pipeline.report.paper import lookup
 from pipeline.report.statistics import by_seed, difference, spread
-from pipeline.report.tables.robustness import FAMILIES
+from pipeline.report.tables.corruptions import FAMILIES
 from pipeline.report.write import DRAWN, write
+from pipeline.track import ui_views
 
 ROOT = Path(__file__).parent.parent
 IMAGENET = {"dataset": "ImageNet", "arch": "ResNet-50", "test_examples": 50_000}
@@ -220,17 +225,17 @@ def test_difference_by_hand():
     assert (found.mean, found.std) == (pytest.approx(0.02), pytest.approx(0.01))
     half = 4.302653 * 0.01 / math.sqrt(3)
     assert found.interval == (pytest.approx(0.02 - half), pytest.approx(0.02 + half))
-    assert found.reading == "not told apart"
+    assert found.reading == "not significant"
 
 
 @pytest.mark.parametrize(
     ("deltas", "reading"),
     [
-        ([0.02], "one seed cannot tell"),
-        ([0.02, 0.02, 0.02], "no spread to judge by"),
+        ([0.02], "one seed: no interval"),
+        ([0.02, 0.02, 0.02], "equal in all seeds: no interval"),
         ([0.020, 0.021, 0.022], "better"),
         ([-0.020, -0.021, -0.022], "worse"),
-        ([0.020, -0.021, 0.022], "not told apart"),
+        ([0.020, -0.021, 0.022], "not significant"),
     ],
 )
 def test_a_claim_needs_a_spread(deltas: list[float], reading: str):
@@ -288,7 +293,7 @@ def test_page_says_who_wins_and_by_how_much(three: tuple[Plan, Path]):
     assert "- 2.75 points above IMP (n = 3" in page
     assert "- 5.41 points above IMP-RePrune (n = 3" in page
     assert (
-        "2.00 points above IMP 3× longer (n = 3, 95 % interval -0.48 to +4.48: not told apart)"  # noqa: RUF001
+        "2.00 points above IMP 3× longer (n = 3, 95 % interval -0.48 to +4.48: not significant)"  # noqa: RUF001
         in page
     )
     assert (
@@ -343,7 +348,7 @@ def test_a_single_seed_claims_nothing(tmp_path: Path):
     plan = made(tmp_path / "artifacts", params(phases=1, methods=["sms", "imp"], merge=["uniform"]))
     results = read(plan, tmp_path / "artifacts")
     page, metrics = page_of(results), headline(results)
-    assert "One seed cannot tell" in page
+    assert "One seed gives no interval" in page
     assert "±" not in page.replace("seed by seed; ± is", "")
     assert "IMP 3" not in page
     assert "over_imp_mx" not in metrics["sms_uniform"]
@@ -363,7 +368,7 @@ def test_gaps_are_named_and_the_rest_is_reported(three: tuple[Plan, Path], tmp_p
     missing = page.split("## Missing")[1].split("## Files")[0]
     assert missing.count("`") == 2 * 5
     assert (
-        "5 stages have not been run, or not with the parameters and code of today: `s0-" in missing
+        "5 stages have not been run, or not with the present parameters and code: `s0-" in missing
     )
     assert metrics["sms_uniform"]["test_score"] == 0.96
     stale = [r for r in rows(tmp_path / "reports/accuracy.csv") if r["method"] == "imp"]
@@ -519,7 +524,7 @@ def test_page_says_what_removed_filters_save(tmp_path: Path):
     assert "| 31 ± 1 |" in line
     assert "| 1.5 ± 0.0 |" in line
     assert "| conv1 | 8 | 16 |" in page
-    assert "filters pruned by L2 norm, each layer alike" in page
+    assert "filters pruned by L2 norm, an equal share of each layer" in page
     assert rows(tmp_path / "reports/filters.csv")[0]["kept"] == "8"
     own = [r for r in rows(tmp_path / "reports/results.csv") if r["method"] == "imp"]
     assert [float(r["measured_speedup_1"]) for r in own] == [2.0, 3.0]
@@ -568,7 +573,7 @@ def test_page_lays_our_row_beside_the_papers(tmp_path: Path, synthetic: bool):
         assert line in page
     assert ("44.18 ± 0.43" in page) is not synthetic
     assert ("**Official**: `data/C`, 10,000 images" in page) is not synthetic
-    assert ("stand beside no number of the paper" in page) is synthetic
+    assert ("so they are not compared" in page) is synthetic
 
 
 def test_a_subset_of_the_data_stands_beside_no_number_of_the_paper(tmp_path: Path):
@@ -716,3 +721,69 @@ def test_all_text_lies_on_the_page_and_no_label_on_another(
                 for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
                     boxes = [t.get_window_extent() for t in ticks if t not in hidden]
                     assert not any(a.overlaps(b) for a, b in pairwise(boxes)), name
+
+
+def test_no_two_methods_look_alike():
+    """Colour and marker, all that a dot plot shows, differ; also of methods that declare none."""
+    plan = build(params(methods=registry.names("plan/methods"), merge=registry.names("soup")))
+    methods = list(dict.fromkeys(row.method for row in plan.rows)) + [f"new{i}" for i in range(14)]
+    assert len(methods) > 30
+    drawn = looks(methods)
+    assert len({(look.colour, look.marker) for look in drawn.values()}) == len(methods)
+
+
+BREW = '''"""A soup of its own."""
+LABEL = "Brew of {m}"
+LOOK = ("sky", "o", "-", 2.0)
+PAPER = {"prune_after_training": "SMS greedy"}
+BASELINES = ("imp", "imp_mx")
+
+
+def plan(work):
+    work.set_method("brew")
+    soup = work.pretrain()
+    for phase in work.phases:
+        pruned = work.prune(soup, phase)
+        copies = [work.retrain(pruned, phase, candidate=j) for j in range(work.m)]
+        soup = work.merge(copies, phase, "uniform")
+        work.report(phase, soup, copies)
+'''
+
+
+def test_a_new_methods_file_is_all_that_the_report_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Label, look, the paper's number and baselines reach page, metrics, figure and MLflow."""
+    (tmp_path / "brew.py").write_text(BREW)
+    folder, known = import_module("pipeline.plan.methods"), registry.names
+    monkeypatch.setattr(folder, "__path__", [*folder.__path__, str(tmp_path)])
+    monkeypatch.setattr(
+        registry, "names", lambda f: [*known(f), *(["brew"] if f == "plan/methods" else [])]
+    )
+
+    def change(row: Result, stage: str, metrics: dict[str, Any]) -> None:
+        if stage == "evaluate":
+            metrics["test_examples"] = 10_000
+
+    experiment = params("cifar100_wrn20", methods=["imp", "imp_mx", "imp_reprune", "brew"])
+    plan = made(tmp_path / "artifacts", experiment, change)
+    metrics = write(plan, tmp_path / "artifacts", tmp_path / "reports")
+    page = (tmp_path / "reports" / "results.md").read_text()
+    theirs = lookup.lookup(experiment, "sms_greedy", 3)
+    assert theirs is not None
+    compared = page.split("## Comparison with the paper")[1].splitlines()
+    line = next(line for line in compared if line.startswith("| Brew of 3 | 3 (98 %) |"))
+    assert f"| {theirs.mean:.2f} ± {theirs.std:.2f} |" in line
+    rivals = page.split("## Is the soup better?")[1].split("## Soups")[0]
+    assert "| Brew of 3 | IMP | 3 (98 %) |" in rivals
+    assert "| Brew of 3 | IMP 3\N{MULTIPLICATION SIGN} longer | 3 (98 %) |" in rivals
+    assert "IMP-RePrune" not in rivals
+    assert {"over_best_candidate", "over_imp"} < metrics["brew"].keys()
+    assert "over_imp_mx" not in metrics["brew"]
+    figure = DRAWN["accuracy"](read(plan, tmp_path / "artifacts"))
+    drawn = {c.get_label(): c.lines[0] for c in figure.axes[0].containers}["Brew of 3"]
+    assert (drawn.get_color(), drawn.get_marker()) == ("#56B4E9", "o")
+    views = ui_views.tags(["brew"])
+    state = json.loads(views["mlflow.sharedViewState.experiments"])["state"]
+    packed = base64.b64decode(state.removeprefix("deflate;"))
+    assert "metrics.`test_score/brew`" in zlib.decompress(packed).decode()

@@ -36,7 +36,7 @@ from pipeline.stagekit.merge_inputs import MergeInputs
 from pipeline.stagekit.model_folder import write as write_model
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.tasks.base import load as load_task
-from pipeline.track.summary import headline as note
+from pipeline.track.summary import results_note as note
 from pipeline.train.batches import Batches
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.loop import Settings, train
@@ -496,7 +496,7 @@ def test_words_of_a_metric(name, label, plural, group):
 @given(st.sampled_from(["accuracy", "mean_iou", "bleu"]), st.sampled_from(["train", "val", "test"]))
 def test_the_score_has_one_name_in_the_report_and_all_else_keeps_its_own(name, split):
     own = {f"{split}_{name}": 0.5, "test_macro_accuracy": 0.25, "groups": {name: {"n": 1}}}
-    found = Metric(name).scores({**own, "best_candidate": {f"{split}_{name}": 0.75}})
+    found = Metric(name).rename_scores({**own, "best_candidate": {f"{split}_{name}": 0.75}})
     assert found == {
         f"{split}_score": 0.5,
         "test_macro_accuracy": 0.25,

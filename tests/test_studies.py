@@ -20,9 +20,20 @@ from pipeline.report.figures import style
 from pipeline.report.load import read as read_rows
 from pipeline.report.page import page
 from pipeline.report.paper.studies import l2_distances, published, reference
-from pipeline.report.studies import length, merging, more_phases, pairs, schedule, sparsity
+from pipeline.report.studies import (
+    alignment,
+    interpolation,
+    length,
+    merging,
+    more_phases,
+    pairs,
+    schedule,
+    sparsity,
+    subgroups,
+    swa,
+)
 from pipeline.report.studies.base import best, over_seeds, points_table, read
-from pipeline.report.write_studies import write_studies
+from pipeline.report.write import write_studies
 from tests.project import PARAMS, Project, ran
 from tests.test_report import unseen
 
@@ -459,7 +470,13 @@ def test_every_study_has_page_table_and_picture(tmp_path: Path, seeds: list[int]
         assert 0.001 < (picture[..., :3].min(axis=2) < 0.9).mean() < 0.6
 
 
-@pytest.mark.parametrize("pages", [length, merging, more_phases, pairs, schedule, sparsity])
+@pytest.mark.parametrize(
+    "pages",
+    [
+        *(alignment, interpolation, length, merging, more_phases, pairs, schedule, sparsity),
+        *(subgroups, swa),
+    ],
+)
 def test_all_text_lies_on_the_page_and_no_tick_label_on_another(tmp_path: Path, pages: Any):
     """With the studies' own grids, which are the longest that we draw."""
     name = pages.__name__.rpartition(".")[2]

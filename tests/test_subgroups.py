@@ -289,14 +289,14 @@ def test_differences_are_told_seed_by_seed(study):
 
 def test_errors_against_the_dense_network_are_counted(study):
     rows = subgroups.tabulate(study)
-    text = part(subgroups.text(study, rows), "Errors against the dense network, test split")
+    text = part(subgroups.text(study, rows), "Errors compared with the dense network, test split")
     found = line_of(text, "95 %", "IMP", "male blond")
     assert found[3:] == ["24", "3.4 ± 0.0", "1.0 ± 0.0", "+10.00 ± 0.00 (-10.0 to 30.0)"]
 
 
 def test_table_15_stands_beside_the_same_sparsities_only(study):
     rows = subgroups.tabulate(study)
-    text = part(subgroups.text(study, rows), "Beside the paper's Table 15")
+    text = part(subgroups.text(study, rows), "Comparison with the paper's Table 15")
     assert line_of(text, "95 %", "SMS uniform", "paper")[3:6] == [
         "98.91 ± 0.01",
         "98.08 ± 0.05",

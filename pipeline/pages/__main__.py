@@ -1,4 +1,4 @@
-"""Regenerates every table of README.md and docs/: ``python -m pipeline.pages``."""
+"""Rewrites every table of README.md and docs/: ``make tables``, or ``python -m pipeline.pages``."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ from pipeline.pages.regions import update
 
 
 def main() -> None:
-    """Write the pages whose tables have changed, and name them."""
+    """Write the pages whose tables have changed, and print their names."""
     try:
         changed = update(Path.cwd())
     except UserError as error:

@@ -1,26 +1,26 @@
-"""Regions of Markdown pages that a command writes: ``<!-- table: NAME -->`` to ``<!-- end -->``."""
+"""Replaces the generated regions of pages: ``<!-- table: NAME -->`` to ``<!-- end -->``."""
 
 import re
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.pages import card, stored
+from pipeline.pages import gpu, stored
 from pipeline.storage.atomic_files import atomic_file
 
-TABLES = stored.TABLES | card.TABLES
+TABLES = stored.TABLES | gpu.TABLES
 REGION = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def pages(root: Path) -> list[Path]:
-    """Return the pages that may hold tables."""
+    """Return README.md and the pages of docs/."""
     return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
 
 
 def rendered(root: Path, page: Path) -> str:
-    """Return the text of ``page`` with the tables as the stored results have them.
+    """Return the text of ``page`` with its tables generated from the stored results.
 
     Raises:
-        UserError: a region has a name that no table has, or no end.
+        UserError: a region has no end, or its name is no key of TABLES.
     """
     text = page.read_text(encoding="utf-8")
     if text.count("<!-- table: ") != len(REGION.findall(text)):
@@ -30,14 +30,14 @@ def rendered(root: Path, page: Path) -> str:
         begin, name, _, end = region.groups()
         if name not in TABLES:
             known = ", ".join(sorted(TABLES))
-            raise UserError(f"{page}: there is no table {name}: name one of {known}")
+            raise UserError(f"{page}: there is no table {name}: use one of {known}")
         return f"{begin}\n{TABLES[name](root)}\n{end}"
 
     return REGION.sub(write, text)
 
 
 def update(root: Path) -> list[str]:
-    """Write the pages whose tables differ from the stored results; return their names."""
+    """Write the pages whose tables have changed, and the figure; return the names of the pages."""
     changed = []
     for page in pages(root):
         new = rendered(root, page)
@@ -45,5 +45,5 @@ def update(root: Path) -> list[str]:
             with atomic_file(page) as temporary:
                 temporary.write_text(new, encoding="utf-8")
             changed.append(page.relative_to(root).as_posix())
-    card.figure(root)
+    gpu.draw_phases(root)
     return changed

@@ -1,4 +1,4 @@
-"""Tables of results that were measured once and are kept in docs/data/, and README's first one."""
+"""Tables of the results in docs/data/, and README's first table, from reports/results.csv."""
 
 import csv
 import math
@@ -9,13 +9,13 @@ from pathlib import Path
 
 from scipy import special
 
-from pipeline.pages import card
-from pipeline.report.tables.markdown import table
+from pipeline.pages import gpu
+from pipeline.report.tables.markdown import NONE, table
 
 DATA = Path("docs/data")
 Row = dict[str, str]
 
-# README's rows, in its words.
+# The rows of README's first table.
 METHODS = {
     "sms_uniform": "SMS uniform, m = 3",
     "sms_greedy": "SMS greedy, m = 3",
@@ -23,7 +23,7 @@ METHODS = {
     "imp_mx": "IMP, 3 times longer",
     "imp_reprune": "IMP-RePrune",
 }
-# The lines of "in short", by the table that they come from.
+# The table "short" has lines of these tables of docs/data/soup_minus.csv, under these titles.
 SHORT = {
     "four_classes": "[four classes of CIFAR-10 as ImageNet]"
     "(#imagenets-format-four-classes), ResNet-8",
@@ -37,100 +37,103 @@ RIVALS = ("best candidate", "IMP", "IMP, 3 times longer")
 
 
 def rows(path: Path) -> list[Row]:
-    """Return the lines of a CSV file, every cell as the text it is."""
+    """Return the rows of a CSV file; all cells are text."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def digits(root: Path) -> str:
     """Return README's first table, from the default run's reports/results.csv."""
-    found = {(row["method"], int(row["phase"])): row for row in rows(root / "reports/results.csv")}
-    final = max(phase for _, phase in found)
-    phases = {phase: found["sms_uniform", phase]["sparsity"] for phase in range(1, final + 1)}
-    heads = [f"{round(100 * float(sparsity), 1):g} %" for sparsity in phases.values()]
-    dense = _percent(found["dense", 0]["test_score"])
+    results = {
+        (row["method"], int(row["phase"])): row for row in rows(root / "reports/results.csv")
+    }
+    final = max(phase for _, phase in results)
+    phases = range(1, final + 1)
+    sparsities = [float(results["sms_uniform", phase]["sparsity"]) for phase in phases]
+    headers = [f"{round(100 * sparsity, 1):g} %" for sparsity in sparsities]
     lines = []
     for method, name in METHODS.items():
-        own = [found.get((method, phase)) for phase in phases]
-        cells = [_percent(row["test_score"]) if row else "-" for row in own]
-        last = found[method, final]
+        by_phase = [results.get((method, phase)) for phase in phases]
+        cells = [_percent(row["test_score"]) if row else NONE for row in by_phase]
+        last = results[method, final]
         robust, speed = _percent(last["ood_accuracy_15"]), f"{float(last['speedup']):.1f}x"
         lines.append([name, *cells, robust, speed])
-    title = f"test accuracy (%), dense {dense}"
-    more = [f"corrupted images, {heads[-1]}", "theoretical speed-up"]
-    return table([title, f"{heads[0]} sparse", *heads[1:], *more], lines)
+    title = f"test accuracy (%), dense {_percent(results['dense', 0]['test_score'])}"
+    more = [f"corrupted images, {headers[-1]}", "theoretical speed-up"]
+    return table([title, f"{headers[0]} sparse", *headers[1:], *more], lines)
 
 
-def _percent(share: str) -> str:
-    return f"{100 * float(share):.2f}"
+def _percent(fraction: str) -> str:
+    return f"{100 * float(fraction):.2f}"
 
 
 def plain(file: str, names: int, root: Path) -> str:
-    """Return a file of docs/data/ as it stands, the first ``names`` columns as text."""
+    """Return a file of docs/data/ unchanged; its first ``names`` columns are text."""
     with (root / DATA / file).open(encoding="utf-8", newline="") as lines:
-        head, *cells = csv.reader(lines)
-    return table(head, cells, names)
+        headers, *cells = csv.reader(lines)
+    return table(headers, cells, names)
 
 
 def soup_minus(name: str, root: Path) -> str:
-    """Return each method's score at every sparsity, and the soup minus it; bold is told apart."""
-    own = [row for row in rows(root / DATA / "soup_minus.csv") if row["table"] == name]
-    heads, lines = [""], {row["row"]: [row["row"]] for row in own}
-    for sparsity, group in groupby(own, lambda row: row["sparsity"]):
-        heads += [f"{100 * float(sparsity):g} % sparse", "soup minus", ""]
+    """Return each method's score at every sparsity and the soup minus it, bold if significant."""
+    selected = [row for row in rows(root / DATA / "soup_minus.csv") if row["table"] == name]
+    headers, lines = [""], {row["row"]: [row["row"]] for row in selected}
+    for sparsity, group in groupby(selected, lambda row: row["sparsity"]):
+        headers += [f"{100 * float(sparsity):g} % sparse", "soup minus", ""]
         for row in group:
             minus, above = "", ""
             if row["minus"]:
                 minus = f"{row['minus']} ({row['low']} to {row['high']})"
-                minus = f"**{minus}**" if _apart(row) else minus
+                minus = f"**{minus}**" if _significant(row) else minus
                 above = f"{row['above']} of {row['seeds']}"
             lines[row["row"]] += [f"{row['mean']} ± {row['std']}", minus, above]
-    return table(heads, lines.values())
+    return table(headers, lines.values())
 
 
 def short(root: Path) -> str:
-    """Return SMS uniform minus its rivals, over all data; bold is told apart."""
-    own = rows(root / DATA / "soup_minus.csv")
-    lines = card.short(root)
-    for name, label in SHORT.items():
-        first = label
-        of = [row for row in own if row["table"] == name]
-        for sparsity, group in groupby(of, lambda row: row["sparsity"]):
-            by = {row["row"]: row for row in group}
-            best = next(row for row in by if row.endswith("best candidate"))
-            cells = [by[row] for row in (best, *RIVALS[1:])]
+    """Return SMS uniform minus its rivals on all data sets, bold if significant."""
+    stored = rows(root / DATA / "soup_minus.csv")
+    lines = gpu.summary(root)
+    for name, title in SHORT.items():
+        selected = [row for row in stored if row["table"] == name]
+        first: list[str] = []
+        for sparsity, group in groupby(selected, lambda row: row["sparsity"]):
+            by_name = {row["row"]: row for row in group}
+            best = next(row for row in by_name if row.endswith("best candidate"))
+            cells = [by_name[row] for row in (best, *RIVALS[1:])]
+            first = first or [title, cells[0]["seeds"]]
             place = f"{100 * float(sparsity):.0f} %"
-            lines.append([first, cells[0]["seeds"] if first else "", place, *map(_bold, cells)])
-            first = ""
+            lines.append([*first, place, *map(_bold, cells)])
+            first = ["", ""]
     return table(["data, network", "seeds", "sparsity", *RIVALS], [*lines, *_celeba_short(root)])
 
 
 def _celeba_short(root: Path) -> list[list[str]]:
-    found = {
+    differences = {
         (row["sparsity"], row["against"]): _with_interval(row)
         for row in rows(root / DATA / "celeba_soup_minus.csv")
         if row["measure"] == "top-1 (%)"
     }
     lines: list[list[str]] = []
-    for sparsity in dict.fromkeys(sparsity for sparsity, _ in found):
+    for sparsity in dict.fromkeys(sparsity for sparsity, _ in differences):
         rivals = ("SMS uniform, best candidate", "IMP", "IMP 3\u00d7 longer")
-        cells = [found[sparsity, rival] for rival in rivals]
+        cells = [differences[sparsity, rival] for rival in rivals]
         first = [CELEBA, cells[0]["seeds"]] if not lines else ["", ""]
         lines.append([*first, f"{sparsity} %", *map(_bold, cells)])
     return lines
 
 
 def _bold(row: Row) -> str:
-    return f"**{row['minus']}**" if _apart(row) else row["minus"]
+    return f"**{row['minus']}**" if _significant(row) else row["minus"]
 
 
-def _apart(row: Row) -> bool:
-    """Say whether the 95 % interval of a difference leaves out 0."""
+def _significant(row: Row) -> bool:
+    """Return whether the 95 % interval of a difference excludes 0."""
     return float(row["low"]) > 0 or float(row["high"]) < 0
 
 
 def _with_interval(row: Row) -> Row:
-    """Add the 95 % interval mean ± t(0.975, n - 1) · std / √n to a difference over n seeds."""
+    """Return a difference over n seeds with its interval mean ± t(0.975, n - 1) · std / √n."""
     n, mean = int(row["seeds"]), float(row["mean"])
     half = float(special.stdtrit(n - 1, 0.975)) * float(row["std"]) / math.sqrt(n)
     return row | {"minus": row["mean"], "low": f"{mean - half:.4f}", "high": f"{mean + half:.4f}"}
@@ -139,40 +142,40 @@ def _with_interval(row: Row) -> Row:
 def celeba(root: Path) -> str:
     """Return accuracies and recalls of each group, mean ± standard deviation."""
     cells: dict[tuple[str, str], list[str]] = {}
-    heads = ["sparsity", ""]
+    headers = ["sparsity", ""]
     for row in rows(root / DATA / "celeba_groups.csv"):
         place = "-" if row["sparsity"] == "0" else f"{row['sparsity']} %"
         text = f"{row['mean']} ± {row['std']}"
         text += f" ({row['low']} to {row['high']})" if row["low"] else ""
         cells.setdefault((place, row["row"]), []).append(text)
-        if row["measure"] not in heads:
-            heads.append(row["measure"])
-    return table(heads, [[*key, *texts] for key, texts in cells.items()], 2)
+        if row["measure"] not in headers:
+            headers.append(row["measure"])
+    return table(headers, [[*key, *texts] for key, texts in cells.items()], 2)
 
 
 def celeba_minus(root: Path) -> str:
-    """Return the soup minus its rivals by group; worse and better are told apart."""
+    """Return the soup minus its rivals by group; significant ones are called better or worse."""
     cells: dict[tuple[str, str, str], list[str]] = {}
-    heads = ["sparsity", "", "against"]
+    headers = ["sparsity", "", "against"]
     for row in map(_with_interval, rows(root / DATA / "celeba_soup_minus.csv")):
         text = f"{row['mean']} ± {row['std']}"
-        if _apart(row):
+        if _significant(row):
             text += " (better)" if float(row["mean"]) > 0 else " (worse)"
         key = f"{row['sparsity']} %", row["soup"], row["against"]
         cells.setdefault(key, []).append(text)
-        if row["measure"] not in heads:
-            heads.append(row["measure"])
-    return table(heads, [[*key, *texts] for key, texts in cells.items()], 3)
+        if row["measure"] not in headers:
+            headers.append(row["measure"])
+    return table(headers, [[*key, *texts] for key, texts in cells.items()], 3)
 
 
 def digits_seeds(root: Path) -> str:
     """Return the digits over three seeds: mean ± standard deviation by sparsity."""
-    found = rows(root / DATA / "digits_seeds.csv")
-    places = list(dict.fromkeys(row["sparsity"] for row in found))
-    cells = {(row["row"], row["sparsity"]): f"{row['mean']} ± {row['std']}" for row in found}
-    names = dict.fromkeys(row["row"] for row in found)
-    heads = ["", f"{places[0]} % sparse", *(f"{place} %" for place in places[1:])]
-    return table(heads, [[n, *(cells.get((n, p), "-") for p in places)] for n in names])
+    stored = rows(root / DATA / "digits_seeds.csv")
+    places = list(dict.fromkeys(row["sparsity"] for row in stored))
+    cells = {(row["row"], row["sparsity"]): f"{row['mean']} ± {row['std']}" for row in stored}
+    names = dict.fromkeys(row["row"] for row in stored)
+    headers = ["", f"{places[0]} % sparse", *(f"{place} %" for place in places[1:])]
+    return table(headers, [[n, *(cells.get((n, p), NONE) for p in places)] for n in names])
 
 
 TABLES: dict[str, Callable[[Path], str]] = {

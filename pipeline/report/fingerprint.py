@@ -1,9 +1,10 @@
-"""Fingerprints of a finished run: with nothing to do, nothing is checked, written or logged again.
+"""Fingerprints of a finished run, by which the next run knows that it has nothing to do.
 
-The *report* fingerprint is that of the contents of reports/ and of all that they are made from. The
-*files* fingerprint adds the time, size and inode of every input and output of the graph, by which
-DVC, too, tells whether a file has to be hashed again: while both stay, so does what DVC would say.
-It also holds what the driver warns of: PyTorch's version and the variables that stages run under.
+The *report* fingerprint is a hash of the contents of reports/ and of everything they are made from.
+The *files* fingerprint adds the time, size and inode of every input and output of the graph. DVC
+decides by the same three whether to hash a file again: if both fingerprints are unchanged, DVC
+would find nothing to do either. The files fingerprint also has the version of PyTorch and the
+environment variables of the stages, about which the driver warns.
 """
 
 import hashlib
@@ -24,8 +25,8 @@ STORE = Path(".dvc/tmp/sms/finished.json")
 CACHE = Path(".dvc/cache/files/md5")  # `dvc gc` changes the times of the folders in it
 GRAPH = ("stages/dvc.yaml", "stages/dvc.lock", "stages/provenance.json")
 CODE = ("pipeline/**/*.py", "pipeline/report/paper/*", "recipes/*.yaml")
-HERE = ("CUDA_VISIBLE_DEVICES", "SMS_THREADS", "SMS_GPUS_PER_STAGE")
-ENVIRONMENT = ("SMS_MLFLOW", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_EXP_NAME")
+STAGE_ENVIRONMENT = ("CUDA_VISIBLE_DEVICES", "SMS_THREADS", "SMS_GPUS_PER_STAGE")
+REPORT_ENVIRONMENT = ("SMS_MLFLOW", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_EXP_NAME")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Finished:
 
 
 def read(root: Path) -> Finished | None:
-    """Return the fingerprints of the last run of ``root`` that was finished and logged."""
+    """Return the fingerprints of the last finished and logged run of ``root``, if there is one."""
     try:
         return Finished(**json.loads((root / STORE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -45,34 +46,37 @@ def read(root: Path) -> Finished | None:
 
 
 def remember(root: Path, plan: Plan) -> None:
-    """Store the fingerprints of a run that is finished and logged."""
+    """Store the fingerprints of the run that has just been finished and logged."""
     now = take(root, plan)
     write_json(root / STORE, {"report": now.report, "files": now.files})
 
 
 def forget(root: Path) -> None:
-    """Have the next run write and log its report, whatever has changed."""
+    """Remove the fingerprints, so that the next run writes and logs its report."""
     (root / STORE).unlink(missing_ok=True)
 
 
 def take(root: Path, plan: Plan) -> Finished:
-    """Return the fingerprints of the checkout ``root`` as it is now.
+    """Return the present fingerprints of the checkout ``root``.
 
-    The lock file has the hash of every artifact. Versions of libraries do not count.
+    The hashes of the artifacts are those of the lock file. Of the libraries only the version of
+    PyTorch counts.
     """
     home = Path(os.environ.get("DVC_ROOT") or root)
-    settings = {name: os.environ.get(name) for name in ENVIRONMENT}
+    settings = {name: os.environ.get(name) for name in REPORT_ENVIRONMENT}
     parameters = plan.params.model_dump(mode="json")
     logged = (home / "mlflow.db").exists()
-    contents = [[name, hashlib.sha256(file.read_bytes()).hexdigest()] for name, file in _made(root)]
+    contents = [
+        [name, hashlib.sha256(file.read_bytes()).hexdigest()] for name, file in _files(root)
+    ]
     report = _digest([parameters, settings, logged, contents])
     used = {path for node in plan.nodes.values() for path in (*dependencies(node), node.out)}
-    here = [version("torch"), [os.environ.get(name) for name in HERE]]
-    return Finished(report, _digest([report, here, *_times(root, sorted(used))]))
+    stages = [version("torch"), [os.environ.get(name) for name in STAGE_ENVIRONMENT]]
+    return Finished(report, _digest([report, stages, *_times(root, sorted(used))]))
 
 
-def _made(root: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the files of the report, and those that it is made from, under a name each."""
+def _files(root: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the files of the report and those that it is made from, each with a name."""
     yield from ((name, root / name) for name in GRAPH if (root / name).is_file())
     code = {file for pattern in CODE for file in SOURCE.glob(pattern) if file.is_file()}
     reports = {file for file in (root / "reports").rglob("*") if file.is_file()}
@@ -81,7 +85,7 @@ def _made(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _times(root: Path, used: Iterable[str]) -> Iterator[object]:
-    """Yield time, size and inode of all files in ``used``, and those of the cache's folders."""
+    """Yield time, size and inode of the files in ``used``, and the times of the cache's folders."""
     for path in used:
         yield file_stamps(str(root / path)) if (root / path).exists() else path
     yield [(folder.name, folder.stat().st_mtime_ns) for folder in sorted((root / CACHE).glob("*"))]

@@ -1,11 +1,15 @@
-"""How methods are called and drawn: one label, colour and marker each, the same everywhere."""
+"""Labels of methods and numbers, and the colour, marker and line of each method in figures.
+
+A method's label and look are declared in its own file, pipeline/plan/methods/NAME.py.
+"""
 
 from dataclasses import dataclass
+from itertools import product
 
 from pipeline.plan.declared import declared
 
-# Okabe & Ito (2008): eight colours that colour-blind readers tell apart; yellow is too light
-# for lines on paper.
+# Okabe & Ito (2008): colours that colour-blind readers can tell apart. Their yellow is left out:
+# it is too light for lines on white paper.
 _COLOURS = {
     "black": "#000000",
     "blue": "#0072B2",
@@ -19,7 +23,7 @@ _COLOURS = {
 
 @dataclass(frozen=True)
 class Look:
-    """How one method is drawn."""
+    """The colour, marker and line of a method, and the size of its marker."""
 
     colour: str
     marker: str
@@ -28,20 +32,30 @@ class Look:
 
 
 _DENSE = Look(_COLOURS["black"], "D", ":")
+# For methods that declare no look: every marker with every colour. No method's file has these.
 _SPARE = [
-    Look(_COLOURS["sky"], "X", "--", 1.2),
-    Look(_COLOURS["black"], "<", "--"),
-    Look(_COLOURS["blue"], ">", "-."),
-    Look(_COLOURS["vermilion"], "h", "-."),
+    Look(colour, marker, line, 1.2)
+    for (marker, line), colour in product([("8", "--"), ("H", "-.")], _COLOURS.values())
+]
+
+# For series that are no methods: each differs in colour, marker and line.
+SERIES = [
+    Look(_COLOURS["blue"], "o", "-"),
+    Look(_COLOURS["vermilion"], "s", "--"),
+    Look(_COLOURS["green"], "^", "-."),
+    Look(_COLOURS["purple"], "D", ":"),
+    Look(_COLOURS["black"], "v", "--"),
+    Look(_COLOURS["sky"], "P", "-", 1.2),
+    Look(_COLOURS["orange"], "X", "-.", 1.2),
 ]
 
 
 def looks(methods: list[str]) -> dict[str, Look]:
-    """Return the look of each of ``methods``; those that declare none share the rest."""
-    own = {method: _declared_look(method) for method in methods}
-    others = [method for method in methods if own[method] is None]
+    """Return the look of each of ``methods``; those that declare none get spare ones in turn."""
+    declared_looks = {method: _declared_look(method) for method in methods}
+    others = [method for method, look in declared_looks.items() if look is None]
     spare = {method: _SPARE[i % len(_SPARE)] for i, method in enumerate(others)}
-    return {method: look or spare[method] for method, look in own.items()}
+    return {method: look or spare[method] for method, look in declared_looks.items()}
 
 
 def _declared_look(method: str) -> Look | None:
@@ -53,11 +67,9 @@ def _declared_look(method: str) -> Look | None:
 
 
 def label(method: str, m: int) -> str:
-    """Return the name that a reader sees; ``m`` is the number of candidates."""
-    own = declared(method).label
-    if own is not None:
-        return own.replace("{m}", str(m))
-    return method.replace("_", " ")
+    """Return the name of a method for readers; ``m`` is the number of candidates."""
+    text = declared(method).label
+    return method.replace("_", " ") if text is None else text.replace("{m}", str(m))
 
 
 def percent(fraction: float, digits: int = 2) -> str:
@@ -66,25 +78,13 @@ def percent(fraction: float, digits: int = 2) -> str:
 
 
 def sparsity(fraction: float) -> str:
-    """Return a sparsity as percent with as many decimals as it needs, two at most: ``98 %``."""
+    """Return a sparsity as percent with at most two decimals and no trailing zeros: ``98 %``."""
     return f"{100 * fraction:.2f}".rstrip("0").rstrip(".") + " %"
 
 
-def short(number: float) -> str:
-    """Return a sparsity for an axis: percent without the sign and without idle zeros, ``99.5``."""
-    return sparsity(number).removesuffix(" %")
-
-
-# For series that are no methods; colour, marker and line each tell them apart.
-SERIES = [
-    Look(_COLOURS["blue"], "o", "-"),
-    Look(_COLOURS["vermilion"], "s", "--"),
-    Look(_COLOURS["green"], "^", "-."),
-    Look(_COLOURS["purple"], "D", ":"),
-    Look(_COLOURS["black"], "v", "--"),
-    Look(_COLOURS["sky"], "P", "-", 1.2),
-    Look(_COLOURS["orange"], "X", "-.", 1.2),
-]
+def short(fraction: float) -> str:
+    """Return a sparsity for an axis: `sparsity` without the sign, ``99.5``."""
+    return sparsity(fraction).removesuffix(" %")
 
 
 def epochs(count: int) -> str:

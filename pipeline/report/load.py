@@ -1,6 +1,8 @@
-"""The finished artifacts of a plan, read; what is missing is named, never raised."""
+"""Reads the measurements of a plan from its artifacts into tables, and lists what is missing."""
 
-from collections.abc import Collection
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,6 @@ import pandas as pd
 
 from pipeline.evaluate.corruption_error import mean_corruption_error
 from pipeline.plan.plan import Plan, Result
-from pipeline.report import metric as metrics
 from pipeline.report.metric import Metric
 from pipeline.report.results import (
     AVERAGED,
@@ -22,71 +23,177 @@ from pipeline.report.results import (
     TABLES,
     Results,
 )
-from pipeline.report.source import Records, Source
 
-FEW = 10  # groups whose recalls are columns of the table of results
-ROUNDING = 1e-3  # whole weights, layer by layer, in the smallest networks
+Metrics = dict[str, Any]
+Records = list[dict[str, Any]]
+
+FEW = 10  # a set of at most so many groups has a column a group in the table of results
+ROUNDING = 1e-3  # sparsities closer than this are equal: counts are rounded layer by layer
 
 
-def read(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Results:
-    """Read every measurement that ``plan`` has left in the folder ``artifacts``.
+@dataclass
+class Artifacts:
+    """The JSON files of the stages in ``folder``.
 
-    A stage that failed, or was never run, leaves a gap in the tables and its name in ``missing``.
-    Nodes in ``without`` count as missing whatever lies in their folder: it is an earlier run's.
+    ``missing`` collects every stage without a result; a stage that is in it from the start is not
+    read. ``rename`` is applied to all metrics (`Metric.rename_scores`).
     """
-    metric = metrics.of(plan, artifacts, without)
-    source = Source(artifacts, set(without), metric.scores)
+
+    folder: Path
+    missing: set[str]
+    rename: Callable[[Metrics], Metrics] = dict
+
+    def check_folder(self, stage: str) -> None:
+        """Add ``stage`` to ``missing`` if it has no folder."""
+        if not (self.folder / stage).is_dir():
+            self.missing.add(stage)
+
+    def metrics(self, stage: str | None) -> Metrics:
+        """Return the metrics of ``stage``; if there are none, {}, and add it to ``missing``."""
+        metrics = None if stage is None else self._json(stage, "metrics.json")
+        if isinstance(metrics, dict):
+            return self.rename(metrics)
+        if stage is not None:
+            self.missing.add(stage)
+        return {}
+
+    def first_evaluated(self, plan: Plan, key: str) -> Any:
+        """Return ``key`` of the first evaluation of ``plan`` that has it, or None."""
+        stages = (node.name for node in plan.nodes.values() if node.script == "evaluate")
+        values = (self.metrics(stage).get(key) for stage in stages)
+        return next((value for value in values if value is not None), None)
+
+    def history(self, stage: str) -> Records:
+        """Return the epochs of a training; [] for other stages."""
+        epochs = self._json(stage, "history.json")
+        return epochs if isinstance(epochs, list) else []
+
+    def stored_bytes(self, stage: str) -> dict[str, int]:
+        """Return the size of the model file of ``stage``, or {} if it has none."""
+        file = self.folder / stage / "model.safetensors"
+        if stage in self.missing or not file.is_file():
+            return {}
+        return {"stored_bytes": file.stat().st_size}
+
+    def _json(self, stage: str, file: str) -> Any:
+        if stage in self.missing:
+            return None
+        try:
+            return json.loads((self.folder / stage / file).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+
+def metric_of(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Metric:
+    """Return the metric that the evaluations of ``plan`` name; accuracy if none does.
+
+    Stages in ``without`` are not read: their artifacts are out of date.
+    """
+    name = Artifacts(artifacts, set(without)).first_evaluated(plan, "metric")
+    return Metric() if name is None else Metric(str(name))
+
+
+def read(plan: Plan, folder: Path, without: Collection[str] = ()) -> Results:
+    """Return all measurements of ``plan`` in the artifacts of ``folder``.
+
+    A stage that failed or was never run leaves a gap in the tables and its name in ``missing``.
+    Stages in ``without`` count as missing: their artifacts are out of date.
+    """
+    metric = metric_of(plan, folder, without)
+    artifacts = Artifacts(folder, set(without), metric.rename_scores)
+    dense = {
+        row.seed: artifacts.metrics(row.robustness) for row in plan.rows if row.method == "dense"
+    }
     rows: Records = []
     tables: dict[str, Records] = {name: [] for name in TABLES}
-    dense = {row.seed: source.metrics(row.robustness) for row in plan.rows if row.method == "dense"}
     for row in plan.rows:
-        key: dict[str, Any] = dict(zip(KEY, (row.method, row.phase, row.seed), strict=True))
-        evaluated = source.metrics(row.evaluate)
-        robust = source.metrics(row.robustness)
-        shrunk = source.metrics(row.shrink)
-        model = source.metrics(row.model)
-        candidates = [source.metrics(name) for name in row.candidates]
-        rows.append(
-            key
-            | {"metric": metric.name, "sparsity": _sparsity(row, evaluated), "model": row.model}
-            | {name: evaluated[name] for name in (*EVALUATED, *metric.columns) if name in evaluated}
-            | _own(evaluated)
-            | source.size(row.model)
-            | {name: model[name] for name in AVERAGED if name in model}
-            | _group_measures(evaluated, metric)
-            | _flat(source.metrics(row.compare), candidates)
-            | _robustness(robust, dense.get(row.seed, {}))
-            | _shrunk(shrunk)
-        )
-        _extend(tables["candidates"], key, _candidates(candidates))
-        _extend(tables["layers"], key, _layers(evaluated))
-        _extend(tables["groups"], key, _groups(evaluated, metric))
-        _extend(tables["corruptions"], key, _corruptions(robust))
-        _extend(tables["filters"], key, _filters(shrunk))
+        key = dict(zip(KEY, (row.method, row.phase, row.seed), strict=True))
+        rows.append(key | _row(row, artifacts, dense.get(row.seed, {}), metric))
+        for name, records in _details(row, artifacts, metric).items():
+            tables[name] += [key | record for record in records]
     for name, node in plan.nodes.items():
-        source.note(name)
-        place = {"node": name, "phase": int(node.labels.get("phase", 0))}
+        artifacts.check_folder(name)
         if not node.study:
-            _extend(tables["training"], place, source.history(name))
-    columns = [*COLUMNS, *(SHRUNK if any(row.shrink for row in plan.rows) else [])]
-    own = ("test_", *metric.columns)
-    more = dict.fromkeys(key for row in rows for key in row if key.startswith(own))
-    columns += [key for key in more if key not in columns]
+            place = {"node": name, "phase": int(node.labels.get("phase", 0))}
+            tables["training"] += [place | epoch for epoch in artifacts.history(name)]
     soups = {row.method for row in plan.rows if row.is_soup}
     planned = _planned(plan, soups)
     return Results(
         params=plan.params,
         planned=planned,
-        missing=sorted(source.missing),
-        rows=pd.DataFrame(rows, columns=columns),
+        missing=sorted(artifacts.missing),
+        rows=pd.DataFrame(rows, columns=_columns(plan, rows, metric)),
         soups=[method for method in dict.fromkeys(m for m, _, _ in planned) if method in soups],
         tables={name: pd.DataFrame(tables[name], columns=TABLES[name]) for name in TABLES},
         metric=metric,
     )
 
 
-def _own(evaluated: dict[str, Any]) -> dict[str, Any]:
-    """Return what else a task has measured of the test split: numbers, and words about them."""
+def _planned(plan: Plan, soups: set[str]) -> list[tuple[str, int, float]]:
+    """Return method, phase and sparsity of all rows: dense first, then the soups."""
+    planned = dict.fromkeys((row.method, row.phase, row.sparsity) for row in plan.rows)
+    return sorted(planned, key=lambda row: (row[0] != "dense", row[0] not in soups))
+
+
+def _columns(plan: Plan, rows: Records, metric: Metric) -> list[str]:
+    """Return the columns of the table of results: the fixed ones, then those of the task."""
+    columns = [*COLUMNS, *(SHRUNK if any(row.shrink for row in plan.rows) else [])]
+    task = ("test_", *metric.columns)
+    further = dict.fromkeys(key for row in rows for key in row if key.startswith(task))
+    return columns + [key for key in further if key not in columns]
+
+
+def _row(row: Result, artifacts: Artifacts, dense: Metrics, metric: Metric) -> Metrics:
+    """Return a row of the table of results; ``dense`` is the dense network's robustness."""
+    evaluated, model = artifacts.metrics(row.evaluate), artifacts.metrics(row.model)
+    candidates = [artifacts.metrics(name) for name in row.candidates]
+    return (
+        {"metric": metric.name, "sparsity": _sparsity(row, evaluated), "model": row.model}
+        | {name: evaluated[name] for name in (*EVALUATED, *metric.columns) if name in evaluated}
+        | _task_measures(evaluated)
+        | artifacts.stored_bytes(row.model)
+        | {name: model[name] for name in AVERAGED if name in model}
+        | _group_measures(evaluated, metric)
+        | _compared(artifacts.metrics(row.compare), candidates)
+        | _robustness(artifacts.metrics(row.robustness), dense)
+        | _shrunk(artifacts.metrics(row.shrink))
+    )
+
+
+def _details(row: Result, artifacts: Artifacts, metric: Metric) -> dict[str, Records]:
+    """Return the records of the other tables: candidates, layers, groups, corruptions, filters."""
+    evaluated = artifacts.metrics(row.evaluate)
+    candidates = enumerate(artifacts.metrics(name) for name in row.candidates)
+    layers = evaluated.get("layers", {})
+    corruptions = artifacts.metrics(row.robustness).get("by_corruption", {})
+    filters = artifacts.metrics(row.shrink).get("filters", {})
+    return {
+        "candidates": [
+            {"candidate": number, "test_score": values["test_score"]}
+            for number, values in candidates
+            if "test_score" in values
+        ],
+        "layers": [
+            {"layer": layer, "sparsity": values["sparsity"]} for layer, values in layers.items()
+        ],
+        "groups": _groups(evaluated, metric),
+        "corruptions": [
+            {"corruption": name, "severity": severity, "accuracy": accuracy}
+            for name, accuracies in corruptions.items()
+            for severity, accuracy in enumerate(accuracies, start=1)
+        ],
+        "filters": [{"layer": layer, **counts} for layer, counts in filters.items()],
+    }
+
+
+def _sparsity(row: Result, evaluated: Metrics) -> float:
+    """Return the planned sparsity, or the measured one where a method misses it (DST, STR)."""
+    measured: float = evaluated.get("sparsity", row.sparsity)
+    return row.sparsity if abs(measured - row.sparsity) < ROUNDING else measured
+
+
+def _task_measures(evaluated: Metrics) -> Metrics:
+    """Return all numbers and texts of the test split, those of the task included."""
     return {
         name: value
         for name, value in evaluated.items()
@@ -94,108 +201,69 @@ def _own(evaluated: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _planned(plan: Plan, soups: set[str]) -> list[tuple[str, int, float]]:
-    """Return method, phase and sparsity of all rows: dense first, then the soups."""
-    found = dict.fromkeys((row.method, row.phase, row.sparsity) for row in plan.rows)
-    return sorted(found, key=lambda row: (row[0] != "dense", row[0] not in soups))
-
-
-def _sparsity(row: Result, evaluated: dict[str, Any]) -> float:
-    """Return the planned sparsity, or the measured one where a method cannot be told (DST, STR)."""
-    found: float = evaluated.get("sparsity", row.sparsity)
-    return row.sparsity if abs(found - row.sparsity) < ROUNDING else found
-
-
-def _extend(records: Records, key: dict[str, Any], more: Records) -> None:
-    records.extend(key | record for record in more)
-
-
-def _flat(compared: dict[str, Any], candidates: list[dict[str, Any]]) -> dict[str, Any]:
-    flat = {name: compared[name] for name in COMPARED if name in compared}
-    if "taken" in flat:
-        flat["taken"] = len(flat["taken"])
+def _compared(compared: Metrics, candidates: Records) -> Metrics:
+    """Return the numbers of a comparison with the candidates, a column each."""
+    columns: Metrics = {name: compared[name] for name in COMPARED if name in compared}
+    if "taken" in columns:
+        columns["taken"] = len(columns["taken"])
     for role in ROLES:
         for split in ("val_score", "test_score"):
-            flat[f"{role}_{split}"] = compared.get(role, {}).get(split)
-    scores = [one["test_score"] for one in candidates if "test_score" in one]
+            columns[f"{role}_{split}"] = compared.get(role, {}).get(split)
+    scores = [candidate["test_score"] for candidate in candidates if "test_score" in candidate]
     if scores and len(scores) == len(candidates):
-        flat[BEST_BY_TEST] = max(scores)
-    return flat
+        columns[BEST_BY_TEST] = max(scores)
+    return columns
 
 
-def _robustness(robust: dict[str, Any], dense: dict[str, Any]) -> dict[str, Any]:
+def _robustness(robust: Metrics, dense: Metrics) -> Metrics:
     if not robust:
         return {}
-    found = (metrics.get("by_corruption", {}) for metrics in (robust, dense))
     return {
         "ood_accuracy_15": robust.get("mean_15"),
         "ood_accuracy_19": robust.get("mean_19"),
-        "mce": mean_corruption_error(*found),
+        "mce": mean_corruption_error(
+            robust.get("by_corruption", {}), dense.get("by_corruption", {})
+        ),
         "ood_synthetic": robust.get("synthetic"),
         "ood_about": robust.get("about"),
         "ood_images": robust.get("images"),
     }
 
 
-def _shrunk(shrunk: dict[str, Any]) -> dict[str, Any]:
-    """Return the size of the network without its pruned filters, and how much faster it is."""
+def _shrunk(shrunk: Metrics) -> Metrics:
+    """Return the size and speed of the network without its pruned filters."""
     if not shrunk:
         return {}
-    flat = {
+    columns = {
         "parameters_removed": shrunk["parameters"]["removed"],
         "bytes_removed": shrunk["bytes"]["removed"],
         "macs_speedup": shrunk["macs"]["dense"] / shrunk["macs"]["removed"],
     }
-    for batch, found in shrunk["latency"].items():
+    for batch, times in shrunk["latency"].items():
         size = batch.removeprefix("batch_")
-        flat |= {f"latency_{name}_ms_{size}": found[f"{name}_ms"] for name in ("masked", "removed")}
-        flat[f"measured_speedup_{size}"] = found["speedup"]
-    return flat
+        columns |= {f"latency_{k}_ms_{size}": times[f"{k}_ms"] for k in ("masked", "removed")}
+        columns[f"measured_speedup_{size}"] = times["speedup"]
+    return columns
 
 
-def _filters(shrunk: dict[str, Any]) -> Records:
-    return [{"layer": layer, **found} for layer, found in shrunk.get("filters", {}).items()]
-
-
-def _candidates(metrics: list[dict[str, Any]]) -> Records:
+def _groups(evaluated: Mapping[str, Any], metric: Metric) -> Records:
+    """Return score and 95 % interval of every group of every set."""
     return [
-        {"candidate": number, "test_score": values["test_score"]}
-        for number, values in enumerate(metrics)
-        if "test_score" in values
+        {"split": "test", "set": name, "group": group, "score": values[metric.group_key], **values}
+        for name, group_set in evaluated.get("groups", {}).items()
+        for group, values in group_set["groups"].items()
     ]
 
 
-def _layers(evaluated: dict[str, Any]) -> Records:
-    layers = evaluated.get("layers", {})
-    return [{"layer": layer, "sparsity": found["sparsity"]} for layer, found in layers.items()]
-
-
-def _groups(evaluated: dict[str, Any], metric: Metric) -> Records:
-    """Return score and 95 % interval of every group, set by set."""
-    return [
-        {"split": "test", "set": name, "group": group, "score": found[metric.group_key], **found}
-        for name, measured in evaluated.get("groups", {}).items()
-        for group, found in measured["groups"].items()
-    ]
-
-
-def _group_measures(evaluated: dict[str, Any], metric: Metric) -> dict[str, Any]:
-    """Return the lowest score, and of the first set of a few named groups each and their mean."""
+def _group_measures(evaluated: Metrics, metric: Metric) -> Metrics:
+    """Return the lowest group score, and each score and the mean of the first small set."""
     scores = [record["score"] for record in _groups(evaluated, metric)]
-    found = {"test_worst_group": min(scores)} if scores else {}
+    measures = {"test_worst_group": min(scores)} if scores else {}
     if "test_macro_accuracy" in evaluated:
-        found["test_macro_accuracy"] = evaluated["test_macro_accuracy"]
-    for name, measured in evaluated.get("groups", {}).items():
-        own = {group: one[metric.group_key] for group, one in measured["groups"].items()}
-        if name != "class" and len(own) <= FEW and "test_group_mean" not in found:
-            found["test_group_mean"] = sum(own.values()) / len(own)
-            found |= {f"test_recall/{group}": recall for group, recall in own.items()}
-    return found
-
-
-def _corruptions(robust: dict[str, Any]) -> Records:
-    return [
-        {"corruption": name, "severity": severity, "accuracy": accuracy}
-        for name, accuracies in robust.get("by_corruption", {}).items()
-        for severity, accuracy in enumerate(accuracies, start=1)
-    ]
+        measures["test_macro_accuracy"] = evaluated["test_macro_accuracy"]
+    for name, group_set in evaluated.get("groups", {}).items():
+        recalls = {group: values[metric.group_key] for group, values in group_set["groups"].items()}
+        if name != "class" and len(recalls) <= FEW and "test_group_mean" not in measures:
+            measures["test_group_mean"] = sum(recalls.values()) / len(recalls)
+            measures |= {f"test_recall/{group}": recall for group, recall in recalls.items()}
+    return measures

@@ -1,16 +1,11 @@
-"""The score of a task: which measurement it is, and how pages and figures call it.
+"""Metric: the score of a task, by its key in metrics.json and in words.
 
-In the report's tables it is ``test_score`` and ``val_score``, whatever the task; ``results.csv``
-and ``metrics.json`` name it.
+In the tables of the report the score is ``test_score`` and ``val_score``, whatever the task; the
+column ``metric`` of ``results.csv`` and of ``metrics.json`` names it.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from pipeline.plan.plan import Plan
-from pipeline.report.source import Source
 
 SPLITS = ("train", "val", "test")
 _SPELLED = {"iou": "IoU", "bleu": "BLEU"}
@@ -18,13 +13,13 @@ _SPELLED = {"iou": "IoU", "bleu": "BLEU"}
 
 @dataclass(frozen=True)
 class Metric:
-    """A score by its task's ``name``, as pipeline/tasks says: accuracy, mean_iou."""
+    """The score called ``name`` in pipeline/tasks, as accuracy or mean_iou."""
 
     name: str = "accuracy"
 
     @property
     def group_key(self) -> str:
-        """The measurement of one class or group: what a mean is the mean of, or the recall."""
+        """The key of the score of one class or group: iou for mean_iou, recall for accuracy."""
         return self.name.removeprefix("mean_") if self.name.startswith("mean_") else "recall"
 
     @property
@@ -44,32 +39,23 @@ class Metric:
 
     @property
     def columns(self) -> list[str]:
-        """Columns beside the score: the share of pixels or tokens that are right."""
+        """Further columns of scores: the share of correct pixels or tokens."""
         return [] if self.name == "accuracy" else ["test_accuracy"]
 
-    def scores(self, measured: dict[str, Any]) -> dict[str, Any]:
-        """Return a stage's metrics, and tables of metrics in them; the score is SPLIT_score."""
+    def rename_scores(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Return ``metrics`` with the key SPLIT_NAME called SPLIT_score, nested tables included."""
         names = {f"{split}_{self.name}": f"{split}_score" for split in SPLITS}
         return {
-            names.get(key, key): self.scores(value)
+            names.get(key, key): self.rename_scores(value)
             if isinstance(value, dict) and not names.keys().isdisjoint(value)
             else value
-            for key, value in measured.items()
+            for key, value in metrics.items()
         }
 
 
 def capital(text: str) -> str:
-    """Return ``text`` as it begins a sentence."""
+    """Return ``text`` with a capital first letter."""
     return text[:1].upper() + text[1:]
-
-
-def of(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Metric:
-    """Return the metric that the evaluations of ``plan`` name; accuracy where there is none.
-
-    What nodes in ``without`` have left is out of date.
-    """
-    name = Source(artifacts, set(without)).evaluated(plan, "metric")
-    return Metric() if name is None else Metric(str(name))
 
 
 def _spelled(name: str) -> str:

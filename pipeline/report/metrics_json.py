@@ -1,47 +1,54 @@
-"""metrics.json: the few numbers that tell two experiments apart in ``dvc exp show``."""
+"""metrics.json: the few numbers per experiment that ``dvc exp show`` lists."""
 
-from collections.abc import Iterable
 from typing import Any
 
+from pipeline.plan.declared import declared
 from pipeline.report.results import Results
 from pipeline.report.soup_comparison import comparisons
 from pipeline.report.statistics import Spread, over_seeds
 
-_PLAIN = {"imp", "imp_reprune"}  # their own numbers stand beside the soup's and say enough
-
 
 def headline(results: Results) -> dict[str, Any]:
-    """Return means over seeds, six decimals: each method's last phase, and the soups' gains.
+    """Return each method's scores in the last phase, and the gains of each soup.
 
-    Scores are fractions, and ``metric`` names them. ``p1``, ``p2``, ... are a soup's test scores
-    in earlier phases; ``over_best_candidate`` and ``over_imp_mx`` its gains in the last. Data with
-    a few named groups adds each group's recall, their mean and the mean over classes. What was
-    not measured is left out.
+    All numbers are means over the seeds, rounded to six decimals; scores are fractions, and
+    ``metric`` names them. Of a soup:
+
+        p1, p2, ...              the test scores of its earlier phases
+        over_best_candidate      its gain over its best candidate, in the last phase
+        over_NAME                its gain over the first of its BASELINES (`pipeline.plan.declared`)
+
+    Data with a few named groups adds the recall of each, their mean and the mean over classes.
+    Measures without a value are left out.
     """
     metrics: dict[str, Any] = {"metric": results.metric.name, "seeds": len(results.params.seeds)}
     if results.phases:
         metrics["sparsity"] = round(results.phases[results.final], 6)
     for method in results.methods:
-        phase = 0 if method == "dense" else results.final
-        values = {
-            "test_score": over_seeds(results, method, phase, "test_score"),
-            "ood_accuracy": over_seeds(results, method, phase, "ood_accuracy_19")
-            or over_seeds(results, method, phase, "ood_accuracy_15"),
-            "test_worst_group": over_seeds(results, method, phase, "test_worst_group"),
-        }
-        for column in ("test_macro_accuracy", *results.by_group) if results.by_group else ():
-            values[column] = over_seeds(results, method, phase, column)
-        if method in results.soups:
-            for earlier in results.phases:
-                if earlier < results.final:
-                    found = over_seeds(results, method, earlier, "test_score")
-                    values[f"p{earlier}"] = found
-        metrics[method] = _means(values.items())
-    for made in comparisons(results):
-        if made.phase == results.final and made.rival not in _PLAIN:
-            metrics[made.soup][f"over_{made.rival}"] = round(made.difference.mean, 6)
+        metrics[method] = _scores(results, method)
+    for comparison in comparisons(results):
+        shown = ("best_candidate", *declared(comparison.soup).baselines[:1])
+        if comparison.phase == results.final and comparison.rival in shown:
+            gain = round(comparison.difference.mean, 6)
+            metrics[comparison.soup][f"over_{comparison.rival}"] = gain
     return metrics
 
 
-def _means(values: Iterable[tuple[str, Spread | None]]) -> dict[str, float]:
-    return {name: round(found.mean, 6) for name, found in values if found is not None}
+def _scores(results: Results, method: str) -> dict[str, float]:
+    """Return the means of a method in its last phase, and a soup's in its earlier phases."""
+
+    def at(phase: int, measure: str) -> Spread | None:
+        return over_seeds(results, method, phase, measure)
+
+    last = 0 if method == "dense" else results.final
+    values = {
+        "test_score": at(last, "test_score"),
+        "ood_accuracy": at(last, "ood_accuracy_19") or at(last, "ood_accuracy_15"),
+        "test_worst_group": at(last, "test_worst_group"),
+    }
+    if results.by_group:
+        values |= {name: at(last, name) for name in ("test_macro_accuracy", *results.by_group)}
+    if method in results.soups:
+        earlier = [phase for phase in results.phases if phase < results.final]
+        values |= {f"p{phase}": at(phase, "test_score") for phase in earlier}
+    return {name: round(value.mean, 6) for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""results.md: what came out, on one page."""
+"""results.md: the page of results."""
 
 from pipeline.config.schema import Prune
 from pipeline.plan.build import studies
@@ -7,23 +7,31 @@ from pipeline.report.labels import epochs, sparsity
 from pipeline.report.metric import Metric, capital
 from pipeline.report.paper import comparison
 from pipeline.report.results import Results
-from pipeline.report.tables import groups, made_by, removal, sections
+from pipeline.report.tables import (
+    candidates,
+    corruptions,
+    groups,
+    last_phase,
+    made_by,
+    removal,
+    scores,
+)
 from pipeline.report.tables.markdown import not_run
 
 FIGURES = {
     "accuracy": "Test {score} against sparsity",
-    "candidates": "Every soup beside its candidates",
-    "corruptions": "{score} on corrupted images at the last phase",
-    "groups": "{group} of each group at the last phase",
-    "layers": "Sparsity of each layer at the last phase",
+    "candidates": "Each soup and its candidates",
+    "corruptions": "{score} on corrupted images in the last phase",
+    "groups": "{group} of each group in the last phase",
+    "layers": "Sparsity of each layer in the last phase",
 }
 
 FILES = """\
-{scores}, {group} and sparsities are fractions in the CSV files, where `test_score` and `val_score`
-are {score} and a group's `score` is {group}: `results.csv` has one row per method, phase and seed;
-`results_summary.csv` the mean, standard deviation (n - 1) and n of each measure; `accuracy.csv`,
-`candidates.csv`, `corruptions.csv`, `groups.csv` and `layers.csv` what the figures show;
-`training.csv` every epoch of every training; `metrics.json` what `dvc exp show` lists.
+In the CSV files {scores}, {group} and sparsity are fractions; `test_score` and `val_score` are
+{score}, and a group's `score` is {group}. `results.csv` has one row per method, phase and seed, and
+`results_summary.csv` the mean, standard deviation (n - 1) and n of each measure. `accuracy.csv`,
+`candidates.csv`, `corruptions.csv`, `groups.csv` and `layers.csv` have the data of the figures,
+`training.csv` has every epoch of every training, and `metrics.json` the numbers of `dvc exp show`.
 """
 
 
@@ -31,20 +39,18 @@ def page(results: Results) -> str:
     """Return the whole page; equal results give equal text."""
     metric = results.metric
     parts = {
-        f"Test {metric.label}": sections.scores(results) + _image("accuracy", metric),
+        f"Test {metric.label}": scores.section(results) + _image("accuracy", metric),
         "Is the soup better?": soup_comparison.section(results),
-        "Soups and their candidates": sections.candidates(results) + _image("candidates", metric),
-        "Beside the paper": comparison.section(results),
-        "The last phase": sections.last(results)
+        "Soups and their candidates": candidates.section(results) + _image("candidates", metric),
+        "Comparison with the paper": comparison.section(results),
+        "The last phase": last_phase.section(results)
         + removal.section(results)
         + _image("layers", metric),
-        "Corrupted images": sections.corruptions(results) + _image("corruptions", metric),
+        "Corrupted images": corruptions.section(results) + _image("corruptions", metric),
         "Groups": groups.section(results) + _image("groups", metric),
         "Studies": _studies(results),
         "Missing": _missing(results),
-        "Files": FILES.format(
-            scores=capital(metric.plural), group=metric.group, score=metric.label
-        ),
+        "Files": FILES.format(scores=metric.plural, group=metric.group, score=metric.label),
     }
     body = "".join(f"\n## {title}\n\n{text}" for title, text in parts.items() if text)
     return _head(results) + made_by.line(results) + body
@@ -53,7 +59,7 @@ def page(results: Results) -> str:
 def _head(results: Results) -> str:
     p = results.params
     n = len(p.seeds)
-    spread_note = "one seed, so no spread" if n == 1 else f"n = {n}; mean ± standard deviation"
+    spread_note = "one seed, so no deviation" if n == 1 else f"n = {n}; mean ± standard deviation"
     varied = p.retrain.vary.replace("_", " ")
     return (
         f"# Results: {p.recipe}\n\n"
@@ -75,7 +81,7 @@ def _studies(results: Results) -> str:
 
 def _pruning(prune: Prune) -> str:
     if prune.structure == "filters":
-        return "filters pruned by L2 norm, each layer alike"
+        return "filters pruned by L2 norm, an equal share of each layer"
     return f"{prune.criterion} pruning, {prune.allocation}"
 
 

@@ -1,4 +1,4 @@
-"""The report written from today's artifacts, and logged in MLflow with its best soup."""
+"""Writes the report from the up-to-date artifacts, and logs it and its best soup in MLflow."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.plan.plan import Plan, Result, artifact
-from pipeline.report import metric
+from pipeline.report.load import metric_of
 from pipeline.report.write import write
 from pipeline.storage.atomic_files import read_json
 from pipeline.track.tracker import Tracker
@@ -16,7 +16,7 @@ ARTIFACTS, REPORTS = "artifacts", "reports"
 
 
 def write_report(plan: Plan, root: Path, current: Mapping[str, str]) -> int:
-    """Write reports/ from the artifacts in ``current``; return how many results it has."""
+    """Write reports/ from the artifacts in ``current``; return the number of results."""
     write(plan, root / ARTIFACTS, root / REPORTS, plan.nodes.keys() - current.keys())
     return sum(row.evaluate in current for row in plan.rows)
 
@@ -24,7 +24,8 @@ def write_report(plan: Plan, root: Path, current: Mapping[str, str]) -> int:
 def log_report(plan: Plan, root: Path, current: Mapping[str, str], tracker: Tracker) -> None:
     """Log data set, table and files of the report, and register its best soup.
 
-    ``current`` has the hashes of today's artifacts by stage: no other is logged or registered.
+    ``current`` has the hashes of the up-to-date artifacts by stage; others are neither logged nor
+    registered.
     """
     if "data" in current:
         tracker.dataset(root / artifact("data"), current["data"])
@@ -34,7 +35,7 @@ def log_report(plan: Plan, root: Path, current: Mapping[str, str], tracker: Trac
     soup = best_soup(plan, root, current)
     if soup is not None:
         row, tags = soup
-        # The network without its pruned filters is the same function, and smaller.
+        # Without its pruned filters the network computes the same function and is smaller.
         name = row.shrink if row.shrink and row.shrink in current else row.model
         model, data = root / artifact(name), root / artifact("data")
         tracker.register(f"sms-{plan.params.recipe}", model, data, current[name], tags)
@@ -45,7 +46,7 @@ def best_soup(
 ) -> tuple[Result, dict[str, Any]] | None:
     """Return the last phase's soup with the best validation score, of the first seed.
 
-    It comes as its row of the report and what is to be written beside the registered model.
+    Returns its row of the report and the tags of the registered model; None without a soup.
     """
     soups = [
         row
@@ -59,6 +60,6 @@ def best_soup(
         return None
     metrics = {row.model: read_json(root / artifact(row.model) / "metrics.json") for row in soups}
     stale = plan.nodes.keys() - current.keys()
-    score = f"val_{metric.of(plan, root / ARTIFACTS, stale).name}"
+    score = f"val_{metric_of(plan, root / ARTIFACTS, stale).name}"
     best = max(soups, key=lambda row: metrics[row.model][score])
     return best, {"method": best.method, "phase": best.phase, **metrics[best.model]}

@@ -1,4 +1,4 @@
-"""What a report is made of: a plan's measurements as tidy tables."""
+"""Results: the measurements of a plan as tidy tables, and the columns of these tables."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,7 +34,7 @@ COMPARED = [
 ]
 AVERAGED = ["sparsity_of_mean", "sparsity_of_mean_unaligned"]  # before re-pruning
 ROBUST = ["ood_accuracy_15", "ood_accuracy_19", "mce", "ood_synthetic", "ood_about", "ood_images"]
-SHRUNK = [
+SHRUNK = [  # of the network without its pruned filters
     "parameters_removed",
     "bytes_removed",
     "macs_speedup",
@@ -57,8 +57,6 @@ COLUMNS = [
     *ROBUST,
     "model",
 ]
-
-
 TABLES = {
     "candidates": [*KEY, "candidate", "test_score"],
     "layers": [*KEY, "layer", "sparsity"],
@@ -73,10 +71,11 @@ TABLES = {
 class Results:
     """All measurements of a plan; scores and sparsities are fractions in [0, 1].
 
-    ``rows`` has one row per method, phase and seed; the other tables name method, phase and seed
-    and then what their name says. ``planned`` lists method, phase and sparsity: dense, the soups,
-    the others. ``soups`` are the methods whose results are merges of candidates that share one
-    mask. ``metric`` says what the columns ``*_score`` and ``score`` are.
+    ``rows`` has one row per method, phase and seed. The other tables (`TABLES`) have the same keys
+    and one row per candidate, layer, group, corruption or filter; training has one per epoch.
+    ``planned`` lists method, phase and sparsity: the dense network, the soups, the others.
+    ``soups`` are the methods that merge candidates of one mask. ``metric`` names the score in the
+    columns ``score`` and ``*_score``.
     """
 
     params: Experiment
@@ -89,12 +88,12 @@ class Results:
 
     @property
     def methods(self) -> list[str]:
-        """The methods in the order of ``planned``."""
+        """All methods, in the order of ``planned``."""
         return list(dict.fromkeys(method for method, _, _ in self.planned))
 
     @property
     def phases(self) -> dict[int, float]:
-        """The planned sparsity of each phase; phase 0, dense, is left out."""
+        """The planned sparsity of each phase from 1 on."""
         return {phase: sparsity for _, phase, sparsity in sorted(self.planned) if phase > 0}
 
     @property
@@ -104,25 +103,25 @@ class Results:
 
     @cached_property
     def cells(self) -> dict[tuple[str, int], dict[int, dict[str, Any]]]:
-        """The rows by method and phase, and in there by seed."""
-        found: dict[tuple[str, int], dict[int, dict[str, Any]]] = {}
+        """The rows as dictionaries: by method and phase, then by seed."""
+        cells: dict[tuple[str, int], dict[int, dict[str, Any]]] = {}
         for row in self.rows.to_dict("records"):
             record = {str(name): value for name, value in row.items()}
-            found.setdefault((record["method"], record["phase"]), {})[record["seed"]] = record
-        return found
+            cells.setdefault((record["method"], record["phase"]), {})[record["seed"]] = record
+        return cells
 
     @property
     def by_group(self) -> list[str]:
-        """The columns of ``rows`` that only data with a few named groups has."""
+        """The columns of ``rows`` with the mean and the recall of each of a few named groups."""
         starts = ("test_group_mean", "test_recall/")
         return [name for name in self.rows.columns if name.startswith(starts)]
 
     @property
     def shrunk(self) -> bool:
-        """Whether networks of which filters were removed are among the results."""
+        """Whether any network had its pruned filters removed."""
         return not self.tables["filters"].empty
 
     def at_end(self, table: str) -> pd.DataFrame:
-        """Return the part of a table that is about the last phase and the dense network."""
+        """Return the rows of a table for the last phase and the dense network."""
         frame = self.rows if table == "rows" else self.tables[table]
         return frame[(frame["phase"] == self.final) | (frame["method"] == "dense")]

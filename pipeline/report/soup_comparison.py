@@ -1,20 +1,18 @@
-"""Is the soup better? Said from the numbers, with their spread, and also where it is not."""
+"""Compares every soup with its best candidate and its baselines, seed by seed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pipeline.plan.declared import declared
 from pipeline.report.labels import label, sparsity
 from pipeline.report.results import Results
 from pipeline.report.statistics import Difference, by_seed, difference
 from pipeline.report.tables.markdown import signed, table
 
-_BASELINES = ["imp", "imp_mx", "imp_reprune"]
-_ONE_COPY = {"bimp_sms": "bimp", "gmp_sms": "gmp", "dpf_sms": "dpf"}  # the same without soups
-
 
 @dataclass(frozen=True)
 class Comparison:
-    """A soup of one phase against a rival measured on the same seeds."""
+    """A soup of one phase minus a rival, over the seeds that have both."""
 
     soup: str
     phase: int
@@ -23,39 +21,39 @@ class Comparison:
 
 
 def comparisons(results: Results) -> Iterator[Comparison]:
-    """Compare every soup of every phase with its best candidate and its rivals among the methods.
-
-    They are IMP in its plain forms, or, for GMP + SMS and its like, the method in one copy.
-    """
+    """Compare every soup of every phase with its best candidate and its BASELINES that were run."""
     for soup in results.soups:
+        baselines = declared(soup).baselines
         for phase in results.phases:
             ours = by_seed(results, soup, phase, "test_score")
-            best = by_seed(results, soup, phase, "best_candidate_test_score")
-            rivals = {"best_candidate": best}
-            methods = [_ONE_COPY[soup]] if soup in _ONE_COPY else _BASELINES
-            for method in methods:
-                if method in results.methods:
-                    rivals[method] = by_seed(results, method, phase, "test_score")
+            rivals = {
+                "best_candidate": by_seed(results, soup, phase, "best_candidate_test_score"),
+                **{
+                    method: by_seed(results, method, phase, "test_score")
+                    for method in results.methods
+                    if method in baselines
+                },
+            }
             for rival, theirs in rivals.items():
-                found = difference(ours, theirs)
-                if found is not None:
-                    yield Comparison(soup, phase, rival, found)
+                gain = difference(ours, theirs)
+                if gain is not None:
+                    yield Comparison(soup, phase, rival, gain)
 
 
 def section(results: Results) -> str:
-    """Return the answer for the last phase in words, and for all phases as a table."""
-    found = list(comparisons(results))
-    if not found:
-        return "No soup has been measured beside its candidates or IMP trained as long.\n"
+    """Return the differences of the last phase in sentences, and those of all phases in a table."""
+    compared = list(comparisons(results))
+    if not compared:
+        return "There is no soup with a measured candidate or baseline to compare it with.\n"
     lines = []
     for soup in results.soups:
-        last = [c for c in found if (c.soup, c.phase) == (soup, results.final)]
+        last = [c for c in compared if (c.soup, c.phase) == (soup, results.final)]
         if last:
             at = sparsity(results.phases[results.final])
             lines += [f"At {at} sparsity {label(soup, results.params.m)} is", ""]
-            lines += [f"- {_claim(c.difference, _name(results, c.rival))}" for c in last]
+            lines += [f"- {_sentence(c.difference, _name(results, c.rival))}" for c in last]
             lines.append("")
-    lines += [_caution(results, found), "", _table(results, found)]
+    lines += [_notes(results, compared), "", _table(results, compared)]
     return "\n".join(lines)
 
 
@@ -65,44 +63,46 @@ def _name(results: Results, rival: str) -> str:
     return label(rival, results.params.m)
 
 
-def _claim(found: Difference, rival: str) -> str:
-    points = f"{abs(100 * found.mean):.2f}"
+def _sentence(gain: Difference, rival: str) -> str:
+    points = f"{abs(100 * gain.mean):.2f}"
     if points == "0.00":
-        claim = f"level with {rival}"
+        text = f"equal to {rival}"
     else:
-        claim = f"{points} points {'above' if found.mean > 0 else 'below'} {rival}"
-    if found.n == 1:
-        return claim
-    return f"{claim} (n = {found.n}{_interval(found)}: {found.reading})"
+        text = f"{points} points {'above' if gain.mean > 0 else 'below'} {rival}"
+    if gain.n == 1:
+        return text
+    return f"{text} (n = {gain.n}{_interval(gain)}: {gain.reading})"
 
 
-def _interval(found: Difference) -> str:
-    if found.interval is None:
+def _interval(gain: Difference) -> str:
+    if gain.interval is None:
         return ""
-    low, high = (signed(100 * end) for end in found.interval)
+    low, high = (signed(100 * end) for end in gain.interval)
     return f", 95 % interval {low} to {high}"
 
 
-def _caution(results: Results, found: list[Comparison]) -> str:
+def _notes(results: Results, compared: list[Comparison]) -> str:
     notes = []
-    if any(c.difference.n == 1 for c in found):
-        notes.append("One seed cannot tell a difference from noise: set `seeds: [0, 1, 2]`.")
-    images = results.rows["test_examples"].max()
-    if images > 0:
-        one = f"; one is {100 / images:.2f} points" if results.metric.name == "accuracy" else ""
-        notes.append(f"The test set has {images:.0f} examples{one}.")
+    if any(c.difference.n == 1 for c in compared):
+        notes.append(
+            "One seed gives no interval, so a difference may be noise: set `seeds: [0, 1, 2]`."
+        )
+    examples = results.rows["test_examples"].max()
+    if examples > 0:
+        one = f"; one is {100 / examples:.2f} points" if results.metric.name == "accuracy" else ""
+        notes.append(f"The test set has {examples:.0f} examples{one}.")
     notes.append(
-        f"Best candidate: the one with the highest validation {results.metric.label}, reported on "
-        "the test set. "
-        "Differences are taken seed by seed; ± is their standard deviation, and an interval is "
-        "that of its own row, not corrected for the number of rows."
+        f"The best candidate is the one with the highest validation {results.metric.label}; its "
+        "score is that on the test set. "
+        "Differences are taken seed by seed; ± is their standard deviation. Each interval is for "
+        "its own row and not corrected for the number of rows."
     )
     return " ".join(notes)
 
 
-def _table(results: Results, found: list[Comparison]) -> str:
+def _table(results: Results, compared: list[Comparison]) -> str:
     rows = []
-    for c in found:
+    for c in compared:
         d = c.difference
         points = signed(100 * d.mean) + (f" ± {100 * d.std:.2f}" if d.std is not None else "")
         rows.append(
@@ -115,5 +115,5 @@ def _table(results: Results, found: list[Comparison]) -> str:
                 d.reading,
             ]
         )
-    headers = ["soup", "against", "phase", "points", "above in seeds", "reading"]
+    headers = ["soup", "compared with", "phase", "points", "better in seeds", "conclusion"]
     return table(headers, rows, names=3)

@@ -1,4 +1,4 @@
-"""Means, spreads and differences over seeds, with the number of seeds they rest on."""
+"""Statistics over seeds: mean, standard deviation, paired differences and their intervals."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -49,8 +49,8 @@ class Spread:
 class Difference:
     """Seed-by-seed differences d: mean, standard deviation and 95 % interval of the mean.
 
-    The interval is mean ± t(0.975, n - 1) · std / √n, None where there is no spread to judge by:
-    for one seed, and for seeds that agree exactly.
+    The interval is mean ± t(0.975, n - 1) · std / √n; None for one seed and for std = 0.
+    ``wins`` is the number of seeds with d > 0.
     """
 
     n: int
@@ -61,19 +61,19 @@ class Difference:
 
     @property
     def reading(self) -> str:
-        """What may be said: better, worse, or not told apart."""
+        """The conclusion at the 95 % level: better, worse, or not significant."""
         if self.n == 1:
-            return "one seed cannot tell"
+            return "one seed: no interval"
         if self.interval is None:
-            return "no spread to judge by"
+            return "equal in all seeds: no interval"
         low, high = self.interval
         if low > 0:
             return "better"
-        return "worse" if high < 0 else "not told apart"
+        return "worse" if high < 0 else "not significant"
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """Return mean and standard deviation of ``values``, or None if there are none."""
+    """Return mean and standard deviation of ``values``, or None if there are no values."""
     n = len(values)
     if n == 0:
         return None
@@ -84,23 +84,24 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 
 def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
-    """Compare two measurements by seed, over the seeds that have both; None if there are none."""
+    """Return ``ours`` minus ``theirs`` over the seeds that have both; None if no seed has."""
     deltas = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-    found = spread(deltas)
-    if found is None:
+    moments = spread(deltas)
+    if moments is None:
         return None
+    n, mean, std = moments.n, moments.mean, moments.std
     interval = None
-    if found.std is not None and found.std > 1e-12:
-        half = float(special.stdtrit(found.n - 1, 0.975)) * found.std / math.sqrt(found.n)
-        interval = (found.mean - half, found.mean + half)
-    return Difference(found.n, found.mean, found.std, interval, sum(d > 0 for d in deltas))
+    if std is not None and std > 1e-12:
+        half = float(special.stdtrit(n - 1, 0.975)) * std / math.sqrt(n)
+        interval = (mean - half, mean + half)
+    return Difference(n, mean, std, interval, sum(d > 0 for d in deltas))
 
 
 def by_seed(results: Results, method: str, phase: int, measure: str) -> dict[int, float]:
     """Return one measure of a method and phase for every seed that has it."""
-    cells = results.cells.get((method, phase), {})
-    found = {seed: record.get(measure) for seed, record in cells.items()}
-    return {seed: float(value) for seed, value in found.items() if not pd.isna(value)}
+    records = results.cells.get((method, phase), {})
+    values = {seed: record.get(measure) for seed, record in records.items()}
+    return {seed: float(value) for seed, value in values.items() if not pd.isna(value)}
 
 
 def over_seeds(results: Results, method: str, phase: int, measure: str) -> Spread | None:
@@ -108,20 +109,21 @@ def over_seeds(results: Results, method: str, phase: int, measure: str) -> Sprea
     return spread(list(by_seed(results, method, phase, measure).values()))
 
 
-def reached(results: Results, method: str, phase: int) -> float:
-    """Return the mean sparsity of a method after a phase: the planned one, or what came out."""
-    found = over_seeds(results, method, phase, "sparsity")
-    return results.phases[phase] if found is None else found.mean
+def mean_sparsity(results: Results, method: str, phase: int) -> float:
+    """Return the mean sparsity of a method after a phase; the planned one if none was measured."""
+    measured = over_seeds(results, method, phase, "sparsity")
+    return results.phases[phase] if measured is None else measured.mean
 
 
 def summary(results: Results) -> pd.DataFrame:
-    """Return every measure of every method and phase over the seeds, one a row."""
+    """Return a table with mean, std and n over the seeds of every measure, method and phase."""
     records = []
     for method, phase, planned in results.planned:
-        sparsity = reached(results, method, phase) if phase else planned
+        sparsity = mean_sparsity(results, method, phase) if phase else planned
         for measure in (*MEASURES, *results.by_group):
-            found = over_seeds(results, method, phase, measure)
-            if found is not None:
-                records.append((method, phase, sparsity, measure, found.n, found.mean, found.std))
+            values = over_seeds(results, method, phase, measure)
+            if values is not None:
+                row = (method, phase, sparsity, measure, values.n, values.mean, values.std)
+                records.append(row)
     columns = ["method", "phase", "sparsity", "measure", "n", "mean", "std"]
     return pd.DataFrame(records, columns=columns)

@@ -1,21 +1,28 @@
-"""The report: a page, its figures, the numbers behind them, and metrics for ``dvc exp show``."""
+"""Writes reports/: the page of results, its figures and CSV files, and the pages of studies."""
 
+import shutil
 from collections.abc import Collection
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import pandas as pd
+from matplotlib.figure import Figure
 
+from pipeline.plan.build import studies
 from pipeline.plan.plan import Plan
 from pipeline.report.figures import accuracy, candidates, corruptions, groups, layers, style
 from pipeline.report.load import read
+from pipeline.report.metric import capital
 from pipeline.report.metrics_json import headline
 from pipeline.report.page import page
 from pipeline.report.paper import lookup
 from pipeline.report.results import KEY, TABLES, Results
 from pipeline.report.statistics import summary
+from pipeline.report.studies.base import Study
+from pipeline.report.studies.base import read as read_study
 from pipeline.report.tables.made_by import with_makers
-from pipeline.report.write_studies import write_studies
+from pipeline.report.tables.markdown import not_run
 from pipeline.run.provenance import provenance
 from pipeline.storage.atomic_files import write_json
 
@@ -27,7 +34,7 @@ DRAWN = {
     "layers": layers.draw,
 }
 
-ALWAYS = set(TABLES) - {"filters"}  # only networks whose filters were removed have that one
+ALWAYS = set(TABLES) - {"filters"}  # filters.csv is written only where filters were removed
 
 
 def write(
@@ -35,9 +42,9 @@ def write(
 ) -> dict[str, Any]:
     """Write the report on ``plan`` into ``folder`` and return the content of its metrics.json.
 
-    ``artifacts`` holds what the stages have left; the report says what there is and names what is
-    missing, the nodes in ``without`` (those that failed or were skipped) included. Every file is
-    written whatever is missing, and equal artifacts give equal bytes.
+    ``artifacts`` is the folder of the stages' results. Missing stages are listed on the page, those
+    in ``without`` (failed or skipped) included, and every file is written nevertheless. Equal
+    artifacts give equal bytes.
     """
     plan = lookup.measured(plan, artifacts, without)
     results = read(plan, artifacts, without)
@@ -56,6 +63,7 @@ def write(
 
 
 def _files(results: Results) -> dict[str, pd.DataFrame]:
+    """Return the tables by the names of their CSV files."""
     rows = results.rows
     return {
         "results": rows,
@@ -65,3 +73,55 @@ def _files(results: Results) -> dict[str, pd.DataFrame]:
         ],
         **{name: table for name, table in results.tables.items() if name in ALWAYS or len(table)},
     }
+
+
+class StudyReport(Protocol):
+    """The functions of a file of ``pipeline/report/studies``."""
+
+    def tabulate(self, study: Study) -> pd.DataFrame:
+        """Return the measurements, one row per seed and setting."""
+
+    def draw(self, study: Study, rows: pd.DataFrame) -> Figure:
+        """Return the figure."""
+
+    def text(self, study: Study, rows: pd.DataFrame) -> str:
+        """Return the tables in Markdown, means over the seeds."""
+
+
+def write_studies(plan: Plan, artifacts: Path, folder: Path, without: Collection[str] = ()) -> None:
+    """Write NAME.md, NAME.csv and figures/NAME.png of every study of ``plan`` into ``folder``.
+
+    Files of other studies there are removed. Missing stages are treated as by `write`.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    about = studies() if plan.params.studies else {}
+    for name in sorted(plan.params.studies):
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        report = cast("StudyReport", import_module(f"pipeline.report.studies.{name}"))
+        study = read_study(plan, name, about[name], artifacts, without)
+        rows = report.tabulate(study)
+        rows.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+        with style.look():
+            style.save(report.draw(study, rows), folder / "figures" / f"{name}.png")
+        text = _study_page(study, report.text(study, rows))
+        (folder / f"{name}.md").write_text(text, encoding="utf-8")
+
+
+def _study_page(study: Study, text: str) -> str:
+    p = study.params
+    seeds = ", ".join(map(str, p.seeds))
+    return (
+        f"# Study: {study.name}\n\n{study.about}\n\n"
+        f"Recipe {p.recipe}, network {p.network.name}, m = {p.m}, {p.prune.criterion} pruning, "
+        f"{p.prune.allocation}; seeds {seeds} "
+        f"({'one seed, so no deviation' if study.seeds == 1 else 'mean ± standard deviation'}). "
+        f"{capital(study.metric.plural)} in [{study.name}.csv]({study.name}.csv) are fractions.\n\n"
+        f"![{study.about}](figures/{study.name}.png)\n\n{text}{_missing(study)}"
+    )
+
+
+def _missing(study: Study) -> str:
+    if not study.missing:
+        return ""
+    names = ", ".join(f"`{name}`" for name in study.missing)
+    return f"\n## Missing\n\n{not_run(len(study.missing))}: {names}.\n"

@@ -1,4 +1,4 @@
-"""A soup as a model that others can load: one exported graph, from stored examples to answers."""
+"""Exports a network with its normalisation and output as one graph, and logs it in MLflow."""
 
 import tempfile
 from pathlib import Path
@@ -20,11 +20,11 @@ SERVED = Path(__file__).with_name("pyfunc_model.py")
 
 
 class Served(nn.Module):
-    """A network with its normalisation in front and what its task makes of scores behind.
+    """Normalisation, network and the task's output as one module.
 
-    A classifier maps images uint8 [B, C, H, W] to probabilities float32 [B, K], or [B, K, H, W] of
-    each pixel: p = softmax(model((images / 255 - mean) / std)). A translator maps token ids
-    [B, 2, L], the source and the target so far, to probabilities of each next token [B, K, L].
+    A classifier maps images uint8 [B, C, H, W] to probabilities float32 [B, K], or [B, K, H, W] per
+    pixel: p = softmax(model((images / 255 - mean) / std)). A translator maps token ids [B, 2, L],
+    the source and the target so far, to the probabilities of each next token [B, K, L].
     """
 
     mean: Tensor
@@ -37,21 +37,21 @@ class Served(nn.Module):
         self.register_buffer("std", std.view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return what the task makes of the scores of ``images``."""
-        if self.mean.numel():  # token ids, which are no pixels, have none
+        """Return the task's output for ``images`` (or token ids)."""
+        if self.mean.numel():  # token ids have no mean
             images = (images.float() / 255 - self.mean) / self.std
         return self.task.served(self.model(images))
 
 
 def served(model: Path, data: Path) -> Served:
-    """Load the model in the folder ``model`` for images like those in the folder ``data``."""
-    numbers = read_json(data / "meta.json")
-    mean, std = torch.tensor(numbers["mean"]), torch.tensor(numbers["std"])
-    return Served(_network(model), load_task(numbers["task"]), mean, std).eval()
+    """Return the model in the folder ``model`` with the normalisation of the folder ``data``."""
+    meta = read_json(data / "meta.json")
+    mean, std = torch.tensor(meta["mean"]), torch.tensor(meta["std"])
+    return Served(_network(model), load_task(meta["task"]), mean, std).eval()
 
 
 def _network(model: Path) -> nn.Module:
-    """Return the network of a model's folder, or of one whose pruned filters were removed."""
+    """Return the network in a model's folder, or that without filters in a folder of shrink."""
     if (model / shrunk_checkpoint.SMALL).exists():
         return shrunk_checkpoint.load(model / shrunk_checkpoint.SMALL, build)
     checkpoint = load(model / "model.safetensors")
@@ -62,18 +62,18 @@ def _network(model: Path) -> nn.Module:
 
 
 def log_model(run_id: str, name: str, model: Path, data: Path) -> str:
-    """Log the soup in the folder ``model`` in a run; return its version of ``name``.
+    """Log the soup in the folder ``model`` in a run; return its version of the model ``name``.
 
-    ``model`` is a model's folder, or that of the stage shrink, whose network is smaller. What is
-    stored is a torch.export graph, so that it loads without this project and without unpickling,
-    on any machine with PyTorch.
+    ``model`` is a model's folder, or that of the stage shrink with the network without its pruned
+    filters. It is stored as a torch.export graph, which loads without this project and without
+    unpickling.
     """
     module = served(model, data)
     examples = load_data(data).test.images[:4]
     with torch.inference_mode():
-        answers = module(examples)
-    signature = infer_signature(examples.numpy(), answers.numpy())
-    # Several examples, because torch.export takes a dimension of size 1 for a constant.
+        outputs = module(examples)
+    signature = infer_signature(examples.numpy(), outputs.numpy())
+    # Several examples: torch.export treats a dimension of size 1 as a constant.
     program = torch.export.export(
         module, (examples,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
     )

@@ -1,4 +1,4 @@
-"""A run of another machine in MLflow, marked as imported."""
+"""Logs a run of another machine in MLflow, with the tag imported."""
 
 import os
 import time
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.track.summary import flatten, headline
+from pipeline.track.summary import flatten, results_note
 from pipeline.track.tracker import location
 
 
@@ -18,15 +18,15 @@ def log_imported(
     report: tuple[Path, Sequence[Mapping[str, Any]]],
     networks: Path | None,
 ) -> bool:
-    """Log a run that another machine did; return whether it is new.
+    """Log the run of another machine; return False if it was logged before.
 
     Args:
-        root: the repository, whose MLflow store takes it
-        name: of the run
-        tags: on the run; ``digest`` tells whether it was logged before
-        params: as params.yaml had them there
-        report: the folder with the report's files, and the table of results in it
-        networks: a folder to keep beside it, if there is one
+        root: the repository with the MLflow store.
+        name: the name of the run.
+        tags: the tags of the run; two runs with the same ``digest`` are the same run.
+        params: the parameters of the run, nested as in params.yaml.
+        report: the folder with the report's files, and its table of results.
+        networks: a folder of networks to log as artifacts, or None.
 
     """
     _, address, artifacts = location(root)
@@ -35,13 +35,13 @@ def log_imported(
     from pipeline.track.log import Log  # noqa: PLC0415 - seconds, and it reads the address
 
     log = Log(artifacts)
-    same = f"tags.imported = 'true' and tags.digest = '{tags['digest']}'"
-    if log.client.search_runs([log.experiment], same, max_results=1):
+    same_run = f"tags.imported = 'true' and tags.digest = '{tags['digest']}'"
+    if log.client.search_runs([log.experiment], same_run, max_results=1):
         return False
     log.clock = time.time_ns() // 1_000_000
     log.open(str(root), dict(flatten(params, ".")))
     folder, rows = report
-    log.report(str(folder), rows, headline(rows))
+    log.report(str(folder), rows, results_note(rows))
     if networks is not None:
         log.client.log_artifacts(log.parent, str(networks), "networks")
     log.client.set_tag(log.parent, "mlflow.runName", f"{name} (imported)")

@@ -1,4 +1,4 @@
-"""The runs of one execution of the graph, written through MLflow's client in few calls."""
+"""Log: writes the runs of one execution of the graph to MLflow, in few calls."""
 
 import fcntl
 import json
@@ -17,28 +17,28 @@ from pipeline.track import ui_views
 from pipeline.track.summary import Point, averages, curves, points
 
 EXPERIMENT = "sparse-model-soups"
-HEAD = ("phases", "target_sparsity", "methods", "merge", "seeds")  # params that are tags too
+TAGGED = ("phases", "target_sparsity", "methods", "merge", "seeds")  # params that are tags too
 STATUS = {"ran": "FINISHED", "cached": "FINISHED", "failed": "FAILED"}
 SOURCE = {"mlflow.source.name": "dvc repro", "mlflow.source.type": "PROJECT"}
-METRICS, PARAMS = 800, 100  # at most so many a call; MLflow takes 1000 entries of all kinds
+METRICS, PARAMS = 800, 100  # the most per call; MLflow accepts 1000 entries of all kinds
 
 
 @contextmanager
-def alone(name: str) -> Iterator[None]:
-    """Let one process at a time in: experiments may start side by side on a cold database."""
+def file_lock(name: str) -> Iterator[None]:
+    """Run the block in one process at a time: experiments may start together on a new database."""
     with Path(name).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 class Log:
-    """One parent run and its nested runs, written through MLflow's client in few calls."""
+    """One parent run and its nested runs: one per stage, and one per row of the results."""
 
     def __init__(self, artifacts: str | None) -> None:
-        with alone("mlflow.db.lock"):
+        with file_lock("mlflow.db.lock"):
             self.client = MlflowClient()
             self.experiment = self._experiment(artifacts)
-        self.clock = 0  # when the event in hand happened, in milliseconds since 1970
+        self.clock = 0  # the time of the current event, in milliseconds since 1970
         self.runs: dict[str, str] = {}
         self.sent: dict[str, set[tuple[str, int]]] = defaultdict(set)
         self.pending: dict[str, list[Metric]] = defaultdict(list)
@@ -58,21 +58,21 @@ class Log:
             "mlflow.source.git.commit": commit,
             "git.dirty": _bool(bool(_git(self.root, "status", "--porcelain"))) if commit else "",
         }
-        tags |= {key: _text(params[key]) for key in HEAD if key in params}
+        tags |= {key: _text(params[key]) for key in TAGGED if key in params}
         name = f"{experiment or 'repro'} {self.common.get('recipe', '')} m={self.common.get('m')}"
         self.parent = self._create(name, {key: value for key, value in tags.items() if value})
         self._write(self.parent, [], params=params)
 
     def started(self, node: Mapping[str, Any]) -> None:
-        """Open the nested run of ``node``."""
+        """Open the nested run of a stage."""
         self._open_node(node, cached=False)
 
     def event(self, name: str, fields: Mapping[str, Any]) -> None:
-        """Keep what a running node reported until the next `flush`."""
+        """Keep the values that a running stage reported until the next `flush`."""
         self.pending[name] += self._metrics(curves([fields]))
 
     def flush(self) -> None:
-        """Write the live values that were kept, one call for each run."""
+        """Write the kept values, one call per run."""
         for name, values in self.pending.items():
             if name in self.runs:
                 self._write(self.runs[name], values)
@@ -80,25 +80,27 @@ class Log:
         self.pending.clear()
 
     def finished(self, node: Mapping[str, Any], outcome: str, seconds: float) -> None:
-        """Complete the run of ``node`` from the files of its artifact, and end it."""
+        """Add the metrics of a stage's artifact to its run, and end it."""
         self.outcomes[outcome] += 1
         if outcome == "skipped":
             return
         name = node["name"]
         if name not in self.runs:
             self._open_node(node, cached=outcome == "cached")
-        live = self.pending.pop(name, [])
-        seen = self.sent.pop(name, set()) | {(value.key, value.step) for value in live}
-        found: list[Point] = []
+        pending = self.pending.pop(name, [])
+        known = self.sent.pop(name, set()) | {(value.key, value.step) for value in pending}
+        values: list[Point] = []
         if outcome != "failed":
             folder = self.root / "artifacts" / name
-            found += [point for point in curves(_read(folder / "history.json", []))
-                      if point[:2] not in seen]  # fmt: skip
-            found += points(_read(folder / "metrics.json", {}))
+            epochs = curves(_read(folder / "history.json", []))
+            values += [
+                (key, step, value) for key, step, value in epochs if (key, step) not in known
+            ]
+            values += points(_read(folder / "metrics.json", {}))
         if outcome == "ran":
-            found.append(("seconds", 0, seconds))
+            values.append(("seconds", 0, seconds))
         run = self.runs.pop(name)
-        self._write(run, [*live, *self._metrics(found)], params=node["arguments"])
+        self._write(run, [*pending, *self._metrics(values)], params=node["arguments"])
         self._end(run, STATUS[outcome])
 
     def dataset(self, folder: str, digest: str) -> None:
@@ -130,17 +132,18 @@ class Log:
         metrics = self._metrics(averages(rows))
         self._write(self.parent, metrics, tags={"mlflow.note.content": note})
         self.client.log_artifacts(self.parent, folder, "report")
-        for key, value in ui_views.tags().items():  # an older experiment has older views
+        methods = dict.fromkeys(str(row["method"]) for row in rows)
+        for key, value in ui_views.tags(methods).items():  # with columns for these methods
             self.client.set_experiment_tag(self.experiment, key, value)
 
     def register(
         self, name: str, model: str, data: str, digest: str, tags: Mapping[str, str]
     ) -> None:
-        """Register a soup once: by the hash of its artifact, whatever run made it."""
-        with alone("mlflow.db.lock"):
+        """Register a soup unless a version with the hash of its artifact, ``digest``, exists."""
+        with file_lock("mlflow.db.lock"):
             version = self._version(name, digest)
             if version is None:
-                # Torch is loaded only when there is something new to register.
+                # Imported here: PyTorch is needed only for a new version.
                 from pipeline.track.export import log_model  # noqa: PLC0415
 
                 version = log_model(self.parent, name, Path(model), Path(data))
@@ -162,9 +165,9 @@ class Log:
 
     def _experiment(self, artifacts: str | None) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         return str(self.client.create_experiment(name, artifacts, tags=ui_views.tags()))
 
     def _open_node(self, node: Mapping[str, Any], *, cached: bool) -> None:
@@ -207,8 +210,8 @@ class Log:
             left_tags = []
 
     def _version(self, name: str, digest: str) -> str | None:
-        found = self.client.search_model_versions(f"name = '{name}'")
-        same = [v.version for v in found if v.tags.get("model_hash") == digest]
+        versions = self.client.search_model_versions(f"name = '{name}'")
+        same = [v.version for v in versions if v.tags.get("model_hash") == digest]
         return str(same[0]) if same else None
 
 
@@ -222,8 +225,8 @@ def _text(value: Any) -> str:
 
 
 def _git(root: Path, *words: str) -> str:
-    found = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
-    return found.stdout.strip() if found.returncode == 0 else ""
+    done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _read(path: Path, default: Any) -> Any:

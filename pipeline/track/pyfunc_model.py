@@ -1,4 +1,4 @@
-"""The code that MLflow stores beside a registered soup; it stands alone, without this project."""
+"""The code that MLflow stores with a registered soup. It imports nothing of this project."""
 
 from typing import Any
 
@@ -9,19 +9,19 @@ from mlflow.pyfunc.model import PythonModel
 
 
 class Soup(PythonModel):
-    """What the soup answers, class probabilities float32 [B, K], to images uint8 [B, C, H, W]."""
+    """Maps images uint8 [B, C, H, W] to class probabilities float32 [B, K]."""
 
     def load_context(self, context: Any) -> None:
-        """Load the exported graph, normalisation and softmax included."""
+        """Load the exported graph, which includes normalisation and softmax."""
         self.module = torch.export.load(context.artifacts["soup"]).module()
 
     def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:  # noqa: ARG002
-        """Return the answer to each image of ``model_input``, or to each pair of sentences."""
-        own = np.asarray(model_input)
-        dtype = np.int64 if own.dtype == np.int64 else np.uint8  # token ids, or pixels
-        images = torch.from_numpy(np.ascontiguousarray(own, dtype=dtype))
+        """Return the output for each image of ``model_input``, or each pair of sentences."""
+        values = np.asarray(model_input)
+        dtype = np.int64 if values.dtype == np.int64 else np.uint8  # token ids, or pixels
+        examples = torch.from_numpy(np.ascontiguousarray(values, dtype=dtype))
         with torch.inference_mode():
-            return self.module(images).numpy()
+            return self.module(examples).numpy()
 
 
 set_model(Soup())

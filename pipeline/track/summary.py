@@ -1,4 +1,4 @@
-"""Nested values as MLflow's flat keys, and rows of results as its metrics."""
+"""Converts nested values to MLflow's flat keys, and rows of results to its metrics."""
 
 import re
 import statistics
@@ -22,7 +22,7 @@ def flatten(
 
 
 def is_number(value: object) -> bool:
-    """Tell whether ``value`` is something to plot: a number, but no boolean."""
+    """Return whether ``value`` is a number and no boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -34,28 +34,27 @@ def clean(key: str) -> str:
 def points(metrics: Mapping[str, Any]) -> list[Point]:
     """Return the numbers of a metrics file, and those of the tables in it as ``<table>/<key>``.
 
-    A list in a table, such as the accuracies of a corruption by severity, runs over the steps
-    1, 2, ... What is nested deeper (layers, groups) is left to the report: as a hundred more
-    columns it would help nobody.
+    A list in a table, such as the accuracies of a corruption by severity, has the steps 1, 2, ...
+    Tables nested deeper (layers, groups) are left out: the report has them.
     """
-    found: list[Point] = []
+    values: list[Point] = []
     for name, value in metrics.items():
         for key, entry in value.items() if isinstance(value, Mapping) else [("", value)]:
             listed = entry if key and isinstance(entry, list) else [entry]
             start = 1 if listed is entry else 0
-            found += [
+            values += [
                 (clean(f"{name}/{key}" if key else name), step, float(number))
                 for step, number in enumerate(listed, start)
                 if is_number(number)
             ]
-    return found
+    return values
 
 
 def curves(history: Sequence[Mapping[str, Any]]) -> list[Point]:
     """Return the numbers of per-epoch records as ``epoch/<key>`` over the epoch.
 
-    The prefix keeps the accuracy after an epoch apart from a model's final one, which is
-    measured after the re-estimation of BatchNorm and goes by the plain name.
+    Without the prefix the accuracy after an epoch would have the name of the model's final one,
+    which is measured after the re-estimation of the BatchNorm statistics.
     """
     return [
         (clean(f"epoch/{key}"), record["epoch"], float(value))
@@ -67,26 +66,26 @@ def curves(history: Sequence[Mapping[str, Any]]) -> list[Point]:
 
 
 def averages(rows: Sequence[Mapping[str, Any]]) -> list[Point]:
-    """Return mean (and, from two seeds on, sample standard deviation) over the seeds.
+    """Return the mean and, from two seeds on, the sample standard deviation over the seeds.
 
-    Each number of a row becomes ``<number>/<method>`` at the step of the row's phase, so that
-    the UI puts the methods side by side, over the phases.
+    Each number of a row becomes ``<number>/<method>`` at the step of the row's phase, so that the
+    UI plots the methods over the phases.
     """
     groups: dict[tuple[str, str, int], list[float]] = defaultdict(list)
     for row in rows:
         for key, value in row.items():
             if key not in {"method", "phase", "seed"} and is_number(value):
                 groups[key, str(row["method"]), int(row["phase"])].append(float(value))
-    found: list[Point] = []
+    metrics: list[Point] = []
     for (key, method, phase), values in groups.items():
-        found.append((clean(f"{key}/{method}"), phase, statistics.fmean(values)))
+        metrics.append((clean(f"{key}/{method}"), phase, statistics.fmean(values)))
         if len(values) > 1:
-            found.append((clean(f"{key}_std/{method}"), phase, statistics.stdev(values)))
-    return found
+            metrics.append((clean(f"{key}_std/{method}"), phase, statistics.stdev(values)))
+    return metrics
 
 
-def headline(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the last phase of the results as a small table in Markdown, means over the seeds."""
+def results_note(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the note of a run: a Markdown table of the last phase, means over the seeds."""
     if not rows:
         return ""
     last = max(int(row["phase"]) for row in rows)
@@ -96,7 +95,7 @@ def headline(rows: Sequence[Mapping[str, Any]]) -> str:
     columns = {
         "sparsity": "sparsity",
         f"test {rows[0].get('metric', 'score')}".replace("_", " "): "test_score",
-        "OOD accuracy": "ood_accuracy_15",
+        "accuracy on corrupted images": "ood_accuracy_15",
         "worst group": "test_worst_group",
     }
     known = {
@@ -109,4 +108,6 @@ def headline(rows: Sequence[Mapping[str, Any]]) -> str:
         cells = [values.get(f"{key}/{method}") for key in known.values()]
         texts = ["" if cell is None else f"{100 * cell:.2f} %" for cell in cells]
         lines.append(" | ".join([method, *texts]))
-    return f"Phase {last}, mean over the seeds\n\n" + "\n".join(f"| {line} |" for line in lines)
+    return f"Results of phase {last}, means over the seeds:\n\n" + "\n".join(
+        f"| {line} |" for line in lines
+    )

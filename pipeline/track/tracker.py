@@ -1,4 +1,4 @@
-"""The driver's side of MLflow: tells a second process what happens and never waits for it."""
+"""Tracker: sends the events of a run to a second process, which logs them in MLflow."""
 
 import json
 import math
@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pipeline.track.summary import flatten, headline
+from pipeline.track.summary import flatten, results_note
 
 Outcome = Literal["ran", "cached", "failed", "skipped"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class Node(Protocol):
-    """What tracking needs to know of a node of the graph."""
+    """The properties of a stage that are logged."""
 
     @property
     def name(self) -> str:
@@ -28,11 +28,11 @@ class Node(Protocol):
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """The flags of the stage's command line and their values."""
+        """The flags of the stage's command line with their values."""
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """Kind, methods, phase, candidate, seed and m, as far as they apply."""
+        """Kind, methods, phase, candidate, seed and m, those that apply."""
 
 
 def _to_stderr(sentence: str) -> None:
@@ -44,16 +44,16 @@ def _plain(value: Any) -> str | float | None:
         return None if value is None else str(value)
     if isinstance(value, numbers.Integral):
         return int(value)
-    if isinstance(value, numbers.Real):  # the exact numbers are with the nodes
+    if isinstance(value, numbers.Real):  # the runs of the stages have the exact numbers
         return round(float(value), 4) if math.isfinite(value) else None
     return str(value)
 
 
 def location(root: Path) -> tuple[Path, str, str | None]:
-    """Return the folder, address and artifact address that the repository at ``root`` logs to.
+    """Return the folder, address and artifact address of the MLflow store of a repository.
 
-    ``MLFLOW_TRACKING_URI`` wins; otherwise it is mlflow.db in the main repository, which DVC
-    names in ``DVC_ROOT`` also for experiments that run in a temporary copy of it.
+    The address is ``MLFLOW_TRACKING_URI`` or, without it, mlflow.db in the main repository.
+    Experiments run in a temporary copy; for them DVC names the main repository in ``DVC_ROOT``.
     """
     home = Path(os.environ.get("DVC_ROOT") or root).resolve()
     address = os.environ.get("MLFLOW_TRACKING_URI")
@@ -63,16 +63,16 @@ def location(root: Path) -> tuple[Path, str, str | None]:
 
 
 class Tracker:
-    """One MLflow run per execution of the graph, with one nested run per node.
+    """Logs one MLflow run per execution of the graph, with one nested run per stage.
 
-    A listener of ``pipeline.run.execute``. MLflow lives in a process of its own
-    (``pipeline.track.writer``), fed with JSON lines: importing it takes seconds that the driver
-    does not lose, a server that hangs holds nothing up, and when the driver is killed that
-    process still closes the runs. Whatever fails there costs one sentence through ``warn``,
-    never a stage. ``SMS_MLFLOW=0`` switches tracking off.
+    A listener of ``pipeline.run.execute``. MLflow runs in a process of its own
+    (``pipeline.track.writer``), which reads JSON lines. Thus the driver waits neither for the
+    import of MLflow, which takes seconds, nor for a slow server, and the runs are closed even if
+    the driver is killed. A failure of that process is reported in one sentence to ``warn`` and
+    affects no stage. ``SMS_MLFLOW=0`` switches tracking off.
 
-    That process starts with the first stage that is run, or at ``start``; what comes before is
-    kept until then. A run that ends in ``drop`` before starts none.
+    The process starts with the first stage that runs, or at ``start``; earlier events are kept
+    until then. A run that calls ``drop`` before does not start it.
     """
 
     def __init__(self, root: Path, warn: Callable[[str], None] = _to_stderr) -> None:
@@ -81,13 +81,13 @@ class Tracker:
         self._nodes: Mapping[str, Node] = {}
         self._process: subprocess.Popen[str] | None = None
         self._listener: threading.Thread | None = None
-        self._early: list[str] = []  # messages to a process that has not been started
+        self._early: list[str] = []  # messages before the process is started
         self._off = os.environ.get("SMS_MLFLOW") == "0"
         self.run_id: str | None = None
-        self.complete = True  # whether all that was sent has been written
+        self.complete = True  # whether everything sent has been written
 
     def start(self) -> None:
-        """Start the writing process, as early as possible: it needs seconds to load MLflow."""
+        """Start the writing process; the earlier the better, since MLflow takes seconds to load."""
         if self._process is not None or self._off:
             return
         home, address, artifacts = location(self._root)
@@ -105,9 +105,9 @@ class Tracker:
             stderr=subprocess.DEVNULL,
             text=True,
             encoding="utf-8",
-            cwd=home,  # so that a relative address means the main repository in every experiment
+            cwd=home,  # a relative address is relative to the main repository in every experiment
             env=env,
-            start_new_session=True,  # Ctrl-C is the driver's to handle
+            start_new_session=True,  # only the driver handles Ctrl-C
         )
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -116,25 +116,25 @@ class Tracker:
             self._write(line)
 
     def drop(self) -> None:
-        """Log nothing of this run, if nothing has been started."""
+        """Discard the events of this run if the process has not been started."""
         self._early.clear()
 
     def open(self, nodes: Mapping[str, Node], params: Mapping[str, Any]) -> None:
-        """Open the parent run of the graph of ``nodes`` with all its ``params``, which may nest."""
+        """Open the parent run of the graph of ``nodes`` with its ``params``, nested or not."""
         self._nodes = nodes
         self._send("open", root=str(self._root), params=dict(flatten(params, ".")))
 
     def started(self, name: str) -> None:
-        """Open the run of a node that begins to work."""
+        """Open the run of a stage that starts."""
         self.start()
         self._send("started", node=self._describe(name))
 
     def event(self, name: str, fields: Mapping[str, Any]) -> None:
-        """Log what a running node reported, as curves over its epochs."""
+        """Log the values that a running stage reported, as curves over its epochs."""
         self._send("event", name=name, fields=dict(fields))
 
     def finished(self, name: str, outcome: Outcome, seconds: float) -> None:
-        """Close the run of a node, or add that of one whose result came from the cache."""
+        """Close the run of a stage, or add that of a stage with a cached result."""
         self._send("finished", node=self._describe(name), outcome=outcome, seconds=seconds)
 
     def dataset(self, folder: Path, digest: str) -> None:
@@ -149,7 +149,7 @@ class Tracker:
         with the phase as their step.
         """
         plain = [{key: _plain(value) for key, value in row.items()} for row in rows]
-        note = headline(plain)
+        note = results_note(plain)
         self._send("report", folder=str(folder.resolve()), rows=plain, note=note)
 
     def register(
@@ -157,7 +157,7 @@ class Tracker:
     ) -> None:
         """Register the soup in the folder ``model`` as the next version of ``name``.
 
-        Nothing happens when a version with the same DVC hash ``digest`` is there already.
+        Nothing happens if there is a version with the same DVC hash ``digest``.
         """
         self._send(
             "register",
@@ -169,7 +169,7 @@ class Tracker:
         )
 
     def close(self, status: Status = "FINISHED") -> None:
-        """End the runs with ``status`` and wait until everything is written."""
+        """End the runs with ``status`` and wait until all events are written."""
         if self._early:
             self.start()
         if self._process is None or self._listener is None:
@@ -181,7 +181,7 @@ class Tracker:
             if process.stdin is not None:
                 process.stdin.close()
         except BrokenPipeError:
-            pass  # it stopped before; its reason was passed on
+            pass  # the process has ended, and its reason was reported
         self.complete = process.wait() == 0
         self._listener.join()
         if process.stdout is not None:
@@ -192,11 +192,11 @@ class Tracker:
         arguments = {key: value for key, value in node.arguments.items() if value is not None}
         return {"name": name, "labels": dict(node.labels), "arguments": arguments}
 
-    def _send(self, what: str, **fields: Any) -> None:
+    def _send(self, kind: str, **fields: Any) -> None:
         if self._off:
             return
-        stamp = time.time_ns() // 1_000_000  # when it happened, not when it is written
-        self._write(json.dumps([what, stamp, fields], default=str))
+        stamp = time.time_ns() // 1_000_000  # the time of the event, not of writing it
+        self._write(json.dumps([kind, stamp, fields], default=str))
 
     def _write(self, line: str) -> None:
         if self._process is None:
@@ -208,14 +208,14 @@ class Tracker:
             self._process.stdin.write(f"{line}\n")
             self._process.stdin.flush()
         except (BrokenPipeError, ValueError):
-            pass  # it stopped before; its reason was passed on
+            pass  # the process has ended, and its reason was reported
 
     def _listen(self) -> None:
         if self._process is None or self._process.stdout is None:
             return
         for line in self._process.stdout:
-            what, text = json.loads(line)
-            if what == "run":
+            kind, text = json.loads(line)
+            if kind == "run":
                 self.run_id = text
             else:
                 self._warn(text)
@@ -223,7 +223,7 @@ class Tracker:
 
 @contextmanager
 def tracking(root: Path) -> Iterator[Tracker]:
-    """Give a tracker, and close its run as the block ends: finished, failed or killed."""
+    """Yield a tracker, and close its run as the block ends: finished, failed or killed."""
     tracker = Tracker(root)
     try:
         yield tracker

@@ -1,26 +1,29 @@
-"""Two saved views of the MLflow UI, which it keeps as tags of the experiment."""
+"""Two saved views of the MLflow UI, which stores them as tags of the experiment."""
 
 import base64
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-METHODS = ("dense", "sms_uniform", "sms_greedy", "imp", "imp_reprune", "imp_mx")
+from pipeline.plan.declared import paper_methods
+
 SCORE = "test_score"
 MEASURES = ("ood_accuracy_15", "test_worst_group", "worst_class")
 
 
-def tags() -> dict[str, str]:
-    """Return the tags of an experiment: that it is about training, and its saved views.
+def tags(methods: Iterable[str] = ()) -> dict[str, str]:
+    """Return the tags of an experiment: its kind, model training, and its saved views.
 
-    ``Results`` is one line a method, phase and seed of every experiment; ``Experiments`` is one
-    line an experiment. A link to a view ends in ``?viewStateShareKey=results``. A version of the
-    UI that does not know them shows its usual table.
+    The view ``Results`` has a line per method, phase and seed of every run of the graph;
+    ``Experiments`` has a line per run, with a column for each method of the paper's main tables and
+    for ``methods``. The link to a view ends in ``?viewStateShareKey=results``. A version of the UI
+    without saved views shows its usual table.
     """
+    shown = dict.fromkeys(["dense", *paper_methods("prune_after_training"), *methods])
     results = [f"params.`{key}`" for key in ("recipe", "m", "method", "phase", "seed")]
     results += [f"metrics.`{key}`" for key in ("sparsity", SCORE, *MEASURES)]
     experiments = [f"params.`{key}`" for key in ("m", "phases", "target_sparsity")]
-    experiments += [f"metrics.`{SCORE}/{method}`" for method in METHODS]
+    experiments += [f"metrics.`{SCORE}/{method}`" for method in shown]
     experiments += [f"metrics.`stages/{outcome}`" for outcome in ("ran", "cached")]
     prefix = "mlflow.sharedViewState"
     return {

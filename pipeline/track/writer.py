@@ -1,4 +1,4 @@
-"""The process that serves the driver: takes JSON lines at standard input and logs them."""
+"""The process that logs for the driver: it reads messages, a JSON line each, from its input."""
 
 import json
 import os
@@ -16,18 +16,18 @@ PERIOD = 1.0  # seconds between two writes of live values
 Message = tuple[str, int, dict[str, Any]]  # a method of Log, when it happened, its arguments
 
 
-def tell(what: str, text: str) -> None:
-    """Pass one line on to the driver."""
-    sys.stdout.write(json.dumps([what, text]) + "\n")
+def tell(kind: str, text: str) -> None:
+    """Send a line to the driver."""
+    sys.stdout.write(json.dumps([kind, text]) + "\n")
     sys.stdout.flush()
 
 
 def receive(inbox: "queue.SimpleQueue[Message]") -> None:
-    """Pass the driver's messages on at once, so that it never waits for MLflow."""
+    """Move the driver's messages to ``inbox`` at once, so that it never waits for MLflow."""
     for line in sys.stdin:
-        what, stamp, fields = json.loads(line)
-        inbox.put((what, stamp, fields))
-    inbox.put(("close", time.time_ns() // 1_000_000, {"status": "KILLED"}))  # the driver is gone
+        method, stamp, fields = json.loads(line)
+        inbox.put((method, stamp, fields))
+    inbox.put(("close", time.time_ns() // 1_000_000, {"status": "KILLED"}))  # the driver has ended
 
 
 def _reason(error: Exception) -> str:
@@ -35,20 +35,20 @@ def _reason(error: Exception) -> str:
 
 
 def serve(log: "Log", inbox: "queue.SimpleQueue[Message]") -> None:
-    """Log what arrives in ``inbox`` until it says close."""
+    """Log the messages of ``inbox`` until one is close."""
     due = time.monotonic() + PERIOD
     while True:
         try:
-            what, log.clock, fields = inbox.get(timeout=max(0.0, due - time.monotonic()))
+            method, log.clock, fields = inbox.get(timeout=max(0.0, due - time.monotonic()))
             try:
-                getattr(log, what)(**fields)
+                getattr(log, method)(**fields)
             except Exception as error:
-                if what != "register":
+                if method != "register":
                     raise
                 tell("warning", f"{fields['name']} is not registered in MLflow: {_reason(error)}")
-            if what == "open":
+            if method == "open":
                 tell("run", log.parent)
-            if what == "close":
+            if method == "close":
                 return
         except queue.Empty:
             pass
@@ -58,14 +58,14 @@ def serve(log: "Log", inbox: "queue.SimpleQueue[Message]") -> None:
 
 
 def main() -> None:
-    """Serve the driver; when MLflow fails, say why in one sentence and leave."""
+    """Log for the driver; if MLflow fails, send it the reason in one sentence and end."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
     threading.Thread(target=receive, args=(inbox,), daemon=True).start()
     log = None
     try:
-        # Late, so that the thread empties the pipe meanwhile, and a broken MLflow is caught here.
+        # Imported here, while the thread reads the pipe, so that a broken MLflow is caught.
         from pipeline.track.log import Log  # noqa: PLC0415
 
         log = Log(sys.argv[1] or None)
@@ -73,8 +73,8 @@ def main() -> None:
     except Exception as error:
         tell(
             "warning",
-            f"MLflow at {os.environ['MLFLOW_TRACKING_URI']} does not take this run, which goes on "
-            f"untracked (once it does, `dvc repro` logs the run from the cache): {_reason(error)}",
+            f"MLflow at {os.environ['MLFLOW_TRACKING_URI']} refuses this run, which goes on "
+            f"untracked (`dvc repro` logs it from the cache once MLflow works): {_reason(error)}",
         )
         with suppress(Exception):
             if log is not None:

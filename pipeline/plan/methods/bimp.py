@@ -4,6 +4,8 @@ from pipeline.plan.budget import bimp
 from pipeline.plan.work import Planner
 
 LABEL = "BIMP"
+LOOK = ("sky", "p", "--", 1.2)
+PAPER = {"pruning_during_training": "BIMP"}
 
 
 def plan(work: Planner) -> None:

@@ -4,6 +4,9 @@ from pipeline.plan.budget import bimp
 from pipeline.plan.work import Planner
 
 LABEL = "BIMP + SMS"
+LOOK = ("black", "p", "-", 1.2)
+PAPER = {"pruning_during_training": "BIMP+SMS"}
+PAPER_SETTINGS = {"m": (2, 3)}
 BASELINES = ("bimp",)
 
 

@@ -3,5 +3,7 @@
 from pipeline.plan import sparsify
 
 LABEL = "DNW"
+LOOK = ("orange", "X", ":", 1.2)
+PAPER = {"pruning_during_training": "DNW"}
 
 plan = sparsify.alone("dnw")

@@ -4,6 +4,9 @@ from pipeline.plan import sparsify
 from pipeline.plan.work import Planner
 
 LABEL = "DPF + SMS"
+LOOK = ("black", ">", "-")
+PAPER = {"pruning_during_training": "DPF+SMS"}
+PAPER_SETTINGS = {"m": (2, 3), "during.refresh": (0,)}
 BASELINES = ("dpf",)
 
 

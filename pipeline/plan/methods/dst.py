@@ -3,5 +3,7 @@
 from pipeline.plan import sparsify
 
 LABEL = "DST"
+LOOK = ("green", "s", ":")
+PAPER = {"pruning_during_training": "DST"}
 
 plan = sparsify.alone("dst")

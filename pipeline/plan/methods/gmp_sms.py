@@ -4,6 +4,9 @@ from pipeline.plan import sparsify
 from pipeline.plan.work import Planner
 
 LABEL = "GMP + SMS"
+LOOK = ("vermilion", "d", "-", 1.1)
+PAPER = {"pruning_during_training": "GMP+SMS"}
+PAPER_SETTINGS = {"m": (2, 3)}
 BASELINES = ("gmp",)
 
 

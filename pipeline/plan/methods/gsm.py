@@ -3,5 +3,7 @@
 from pipeline.plan import sparsify
 
 LABEL = "GSM"
+LOOK = ("purple", "s", "--")
+PAPER = {"pruning_during_training": "GSM"}
 
 plan = sparsify.alone("gsm", may_start_dense=True)

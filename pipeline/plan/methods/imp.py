@@ -4,7 +4,12 @@ from pipeline.plan.work import Planner
 
 LABEL = "IMP"
 LOOK = ("green", "^", "--")
-PAPER = ("IMP", "")
+PAPER = {
+    "prune_after_training": "IMP",
+    "more_phases": "IMP with m phases",
+    "subgroup_recall": "IMP",
+    "swa": "IMP",
+}
 
 
 def plan(work: Planner) -> None:

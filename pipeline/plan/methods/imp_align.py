@@ -5,6 +5,7 @@ from pipeline.plan.methods.imp_reprune import independent_runs
 from pipeline.plan.work import Planner
 
 LABEL = "IMP-RePrune (aligned)"
+LOOK = ("black", "P", "-.", 1.3)
 
 
 def plan(work: Planner) -> None:

@@ -4,6 +4,7 @@ from pipeline.plan.methods.imp_reprune import independent_runs
 from pipeline.plan.work import Planner
 
 LABEL = "IMP-RePrune (CAA)"
+LOOK = ("sky", "P", "-.", 1.3)
 
 
 def plan(work: Planner) -> None:

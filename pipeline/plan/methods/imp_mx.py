@@ -4,7 +4,7 @@ from pipeline.plan.work import Planner
 
 LABEL = "IMP {m}\N{MULTIPLICATION SIGN} longer"
 LOOK = ("vermilion", "v", "--")
-PAPER = ("IMP_mx", "")
+PAPER = {"prune_after_training": "IMP_mx", "more_phases": "IMP_mx"}
 
 
 def plan(work: Planner) -> None:

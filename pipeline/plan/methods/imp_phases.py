@@ -3,6 +3,7 @@
 from pipeline.plan.work import Planner
 
 LABEL = "IMP with {m}\N{MULTIPLICATION SIGN} phases"
+LOOK = ("black", "<", "--")
 
 
 def plan(work: Planner) -> None:

@@ -4,7 +4,7 @@ from pipeline.plan.work import Planner
 
 LABEL = "IMP-RePrune"
 LOOK = ("purple", "P", "-.", 1.3)
-PAPER = ("IMP-RePrune", "")
+PAPER = {"prune_after_training": "IMP-RePrune"}
 
 
 def plan(work: Planner) -> None:

@@ -3,6 +3,8 @@
 from pipeline.plan.work import Planner
 
 LABEL = "IMP+SWA"
+LOOK = ("blue", "X", "-.", 1.2)
+PAPER = {"swa": "IMP+SWA"}
 
 
 def plan(work: Planner) -> None:

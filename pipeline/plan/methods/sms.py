@@ -12,8 +12,11 @@ LOOK = {
     "model_stock": ("purple", "<", "-"),
     "wise": ("vermilion", "*", "-", 1.4),
 }
-PAPER = {"uniform": ("SMS", "uniform"), "greedy": ("SMS", "greedy")}
-BASELINES = ("imp", "imp_mx", "imp_reprune")
+PAPER = {
+    "uniform": {"prune_after_training": "SMS uniform", "subgroup_recall": "SMS"},
+    "greedy": {"prune_after_training": "SMS greedy"},
+}
+BASELINES = ("imp_mx", "imp", "imp_reprune")
 
 
 def plan(work: Planner) -> None:

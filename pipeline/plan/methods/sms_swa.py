@@ -3,7 +3,8 @@
 from pipeline.plan.work import Planner
 
 LABEL = "SMS of SWA means"
-BASELINES = ("imp", "imp_mx", "imp_reprune")
+LOOK = ("black", "s", "-")
+BASELINES = ("imp_mx", "imp", "imp_reprune")
 
 
 def plan(work: Planner) -> None:

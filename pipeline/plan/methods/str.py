@@ -3,5 +3,6 @@
 from pipeline.plan import sparsify
 
 LABEL = "STR"
+LOOK = ("purple", "^", ":")
 
 plan = sparsify.alone("str")

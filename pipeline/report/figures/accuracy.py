@@ -1,4 +1,4 @@
-"""Test score against sparsity, one line a method."""
+"""Figure: test score against sparsity, a line per method."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,23 +11,22 @@ from pipeline.report.statistics import Spread, over_seeds
 
 
 def draw(results: Results) -> Figure:
-    """Draw every method's test score over the ladder of sparsities, dense as a dotted line.
+    """Draw every method's test score over the sparsities of the phases, and the dense network's.
 
-    The horizontal axis is logarithmic in the weights kept, so that phases are evenly spaced.
+    The horizontal axis is logarithmic in the share of weights kept, so that phases are evenly
+    spaced.
     """
     series = _series(results)
     if not series:
         return style.empty(f"No test {results.metric.label}: no model was evaluated.")
     figure, (axes,) = style.new(3.9)
-    limits = _limits(series)
-    low: dict[float, int] = {}
     pruned = [method for method in series if method != "dense"]
     apart = min(0.012, 0.06 / max(1, len(pruned)))
     for method, points in series.items():
-        drawn, name = style.method_look(results, method)
+        look, name = style.method_look(results, method)
         means, stds = style.percents(list(points.values()))
         if method == "dense":
-            axes.axhline(means[0], color=drawn.colour, linestyle=drawn.line, label=name)
+            axes.axhline(means[0], color=look.colour, linestyle=look.line, label=name)
             continue
         shift = 10 ** -style.dodge(pruned.index(method), len(pruned), apart)
         ticks = [1 - results.phases[phase] for phase in points]
@@ -35,21 +34,15 @@ def draw(results: Results) -> Figure:
             [tick * shift for tick in ticks],
             means,
             yerr=stds if any(stds) else None,
-            color=drawn.colour,
-            marker=drawn.marker,
-            markersize=5.5 * drawn.size,
-            linestyle=drawn.line,
-            markeredgecolor="white",
+            **style.marks(look),
             elinewidth=1.1,
             label=name,
             zorder=3,
         )
-        for tick, mean in zip(ticks, means, strict=True):
-            if limits is not None and mean < limits[0]:
-                low[tick] = low.get(tick, -1) + 1
-                _mark_low(axes, tick, low[tick], f"{name}: {mean:.1f}", drawn.colour)
+    limits = _limits(series)
     if limits is not None:
         axes.set_ylim(limits)
+        _mark_clipped(axes, results, {name: series[name] for name in pruned}, limits[0])
     style.below_hundred(axes, "y")
     _sparsity_axis(axes, results)
     axes.set_ylabel(f"test {results.metric.label} (%)")
@@ -62,14 +55,14 @@ def draw(results: Results) -> Figure:
 def _series(results: Results) -> dict[str, dict[int, Spread]]:
     series: dict[str, dict[int, Spread]] = {}
     for method, phase, _ in results.planned:
-        found = over_seeds(results, method, phase, "test_score")
-        if found is not None:
-            series.setdefault(method, {})[phase] = found
+        score = over_seeds(results, method, phase, "test_score")
+        if score is not None:
+            series.setdefault(method, {})[phase] = score
     return {method: series[method] for method in results.methods if method in series}
 
 
 def _limits(series: dict[str, dict[int, Spread]]) -> tuple[float, float] | None:
-    """Return where to cut the axis when a few points lie so low that they flatten the rest."""
+    """Return limits of the axis that leave out a few points far below the others; else None."""
     means = sorted(100 * point.mean for points in series.values() for point in points.values())
     for cut in range(1, len(means) // 4 + 1):
         rest = means[cut:]
@@ -79,19 +72,28 @@ def _limits(series: dict[str, dict[int, Spread]]) -> tuple[float, float] | None:
     return None
 
 
-def _mark_low(axes: Axes, tick: float, line: int, text: str, colour: str) -> None:
-    """Write what lies below the axis at its lower edge, one ``line`` above the other."""
-    axes.annotate(
-        f"{text} ↓",
-        (tick, 0.0),
-        xycoords=("data", "axes fraction"),
-        xytext=(12, 3 + 11 * line),
-        textcoords="offset points",
-        ha="right",
-        color=colour,
-        fontsize=8,
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-    )
+def _mark_clipped(
+    axes: Axes, results: Results, series: dict[str, dict[int, Spread]], lower: float
+) -> None:
+    """Write name and score of each point below ``lower`` at the lower edge, one above the other."""
+    lines: dict[int, int] = {}  # phase -> how many names it has
+    for method, points in series.items():
+        look, name = style.method_look(results, method)
+        for phase, score in points.items():
+            if 100 * score.mean >= lower:
+                continue
+            axes.annotate(
+                f"{name}: {100 * score.mean:.1f} ↓",
+                (1 - results.phases[phase], 0.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(12, 3 + 11 * lines.get(phase, 0)),
+                textcoords="offset points",
+                ha="right",
+                color=look.colour,
+                fontsize=8,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+            )
+            lines[phase] = lines.get(phase, 0) + 1
 
 
 def _sparsity_axis(axes: Axes, results: Results) -> None:

@@ -1,4 +1,4 @@
-"""Every soup beside the candidates it is made of, phase by phase."""
+"""Figure: every soup, its candidates and their ensemble, phase by phase."""
 
 import math
 
@@ -21,7 +21,7 @@ _SHOWN = [
 
 
 def draw(results: Results) -> Figure:
-    """Draw soup, best and mean candidate and the ensemble of each soup; one panel a merge rule."""
+    """Draw soup, candidates, their best and mean, and the ensemble; a panel per merge rule."""
     compared = results.rows.dropna(subset=["best_candidate_test_score"])
     soups = [soup for soup in results.soups if (compared["method"] == soup).any()]
     if not soups:
@@ -45,10 +45,10 @@ def _panel(axes: Axes, results: Results, soup: str) -> None:
     _scatter(axes, candidates, phases)
     for i, (measure, name, marker, colour) in enumerate(_SHOWN):
         for place, phase in enumerate(phases):
-            found = over_seeds(results, soup, phase, measure)
-            if found is None:
+            score = over_seeds(results, soup, phase, measure)
+            if score is None:
                 continue
-            means, stds = style.percents([found])
+            means, stds = style.percents([score])
             axes.errorbar(
                 [place + style.dodge(i, len(_SHOWN), 0.15) + 0.1],
                 means,
@@ -66,14 +66,14 @@ def _panel(axes: Axes, results: Results, soup: str) -> None:
         [f"{p}\n({percent(results.phases[p])})" for p in phases],
         fontsize=8.5 if len(phases) < 9 else 7,
     )
-    aside = 0.55 if len(phases) > 1 else 1.2
-    axes.set_xlim(-aside, len(phases) - 1 + aside)
+    margin = 0.55 if len(phases) > 1 else 1.2
+    axes.set_xlim(-margin, len(phases) - 1 + margin)
     axes.grid(axis="y")
     style.below_hundred(axes, "y")
 
 
 def _scatter(axes: Axes, candidates: pd.DataFrame, phases: list[int]) -> None:
-    """Draw each single candidate as a small ring, left of the summaries."""
+    """Draw each single candidate as a small ring, left of the means."""
     known = candidates[candidates["phase"].isin(phases)]
     axes.plot(
         [phases.index(phase) - 0.3 for phase in known["phase"]],

@@ -1,4 +1,4 @@
-"""Accuracy on corrupted images at the last phase: by corruption, and by severity."""
+"""Figure: accuracy on corrupted images in the last phase, by corruption and by severity."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from pipeline.report.figures import dots, style
 from pipeline.report.results import Results
 from pipeline.report.statistics import spread
-from pipeline.report.tables.robustness import FAMILIES, mean_over, synthetic
+from pipeline.report.tables.corruptions import FAMILIES, mean_over, synthetic
 
 
 def draw(results: Results) -> Figure:
@@ -16,9 +16,9 @@ def draw(results: Results) -> Figure:
         return style.empty(
             f"No {results.metric.label} on corrupted images: robustness was not evaluated."
         )
-    found = set(table["corruption"])
-    known = [name for names in FAMILIES.values() for name in names]
-    order = [name for name in known if name in found] + sorted(found - set(known))
+    names = set(table["corruption"])
+    known = [name for family in FAMILIES.values() for name in family]
+    order = [name for name in known if name in names] + sorted(names - set(known))
     figure, (left, right) = style.new(1.6 + 0.3 * len(order), 2, share_y=False, ratios=(1.4, 1))
     means = mean_over(table, "corruption")
     dots.draw(left, results, means, "corruption", order, "accuracy")
@@ -36,22 +36,18 @@ def _severities(axes: Axes, results: Results) -> None:
     methods = [method for method in results.methods if (means["method"] == method).any()]
     apart = min(0.06, 0.4 / max(1, len(methods)))
     for i, method in enumerate(methods):
-        own = means[means["method"] == method]
-        drawn, name = style.method_look(results, method)
-        severities = sorted(set(own["severity"]))
-        spreads = [spread(own.loc[own["severity"] == s, "accuracy"].tolist()) for s in severities]
+        rows = means[means["method"] == method]
+        look, name = style.method_look(results, method)
+        severities = sorted(set(rows["severity"]))
+        spreads = [spread(rows.loc[rows["severity"] == s, "accuracy"].tolist()) for s in severities]
         values, stds = style.percents([s for s in spreads if s is not None])
         axes.errorbar(
             [severity + style.dodge(i, len(methods), apart) for severity in severities],
             values,
             yerr=stds if any(stds) else None,
-            color=drawn.colour,
-            marker=drawn.marker,
-            markersize=5 * drawn.size,
+            **style.marks(look, 5),
             elinewidth=0.8,
             capsize=0,
-            linestyle=drawn.line,
-            markeredgecolor="white",
             label=name,
         )
     axes.set_xticks(sorted(set(means["severity"])))

@@ -1,4 +1,4 @@
-"""A dot plot: one line of the page a thing, one dot on it a method (Cleveland, 1985)."""
+"""Dot plots: a line per group or corruption, and on it a dot per method (Cleveland, 1985)."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -20,27 +20,23 @@ def draw(
     for line in range(0, len(order), 2):
         axes.axhspan(line - 0.5, line + 0.5, color="#f3f3f3", linewidth=0, zorder=0)
     for i, method in enumerate(methods):
-        drawn, name = style.method_look(results, method)
-        own = table[table["method"] == method]
+        look, name = style.method_look(results, method)
+        rows = table[table["method"] == method]
         lines, spreads = [], []
         for line, value in enumerate(order):
-            found = spread(own.loc[own[column] == value, measure].tolist())
-            if found is not None:
+            values = spread(rows.loc[rows[column] == value, measure].tolist())
+            if values is not None:
                 lines.append(line + style.dodge(i, len(methods), 0.75 / len(methods)))
-                spreads.append(found)
+                spreads.append(values)
         means, stds = style.percents(spreads)
         axes.errorbar(
             means,
             lines,
             xerr=stds if any(stds) else None,
-            color=drawn.colour,
-            marker=drawn.marker,
-            markersize=4.8 * drawn.size,
-            markeredgecolor="white",
+            **style.marks(look, 4.8) | {"linestyle": "none"},
             markeredgewidth=0.4,
             elinewidth=0.7,
             capsize=0,
-            linestyle="none",
             label=name,
         )
     axes.set_ylim(len(order) - 0.5, -0.5)

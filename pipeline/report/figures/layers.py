@@ -1,7 +1,8 @@
-"""Sparsity of each layer at the last phase: where pruning took the weights from."""
+"""Figure: sparsity of each layer in the last phase."""
 
 import re
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.report.figures import style
@@ -13,7 +14,7 @@ _LAST = ("fc", "linear", "classifier", "head")
 
 
 def draw(results: Results) -> Figure:
-    """Draw one line a method over the layers in the network's order."""
+    """Draw a line per method over the layers, from input to output."""
     table = results.at_end("layers")
     table = table[table["method"] != "dense"]
     if table.empty:
@@ -23,22 +24,20 @@ def draw(results: Results) -> Figure:
     figure, (axes,) = style.new(3.1 + 0.065 * max(map(len, names)))
     size = 4.8 if len(layers) < 40 else 3.0
     for method in results.methods:
-        own = table[table["method"] == method]
-        if own.empty:
+        rows = table[table["method"] == method]
+        if rows.empty:
             continue
-        drawn, name = style.method_look(results, method)
-        spreads = [spread(own.loc[own["layer"] == layer, "sparsity"].tolist()) for layer in layers]
+        look, name = style.method_look(results, method)
+        spreads = [
+            spread(rows.loc[rows["layer"] == layer, "sparsity"].tolist()) for layer in layers
+        ]
         means, stds = style.percents([s for s in spreads if s is not None])
         axes.errorbar(
             [i for i, s in enumerate(spreads) if s is not None],
             means,
             yerr=stds if any(stds) else None,
-            color=drawn.colour,
-            marker=drawn.marker,
-            linestyle=drawn.line,
+            **style.marks(look, size),
             linewidth=1.0,
-            markersize=size * drawn.size,
-            markeredgecolor="white",
             markeredgewidth=0.4,
             elinewidth=0.8,
             capsize=1.5,
@@ -46,10 +45,7 @@ def draw(results: Results) -> Figure:
         )
     overall = 100 * results.phases[results.final]
     axes.axhline(overall, color=style.GREY, linestyle=":", label=f"whole network: {overall:.4g} %")
-    step = 1 + len(layers) // 45
-    last = len(layers) - 1
-    shown = [*range(0, last - step + 1, step), last]
-    axes.set_xticks(shown, [names[i] for i in shown], rotation=90, fontsize=7.5)
+    _layer_axis(axes, names)
     axes.set_ylabel("sparsity (%)")
     axes.set_xlabel(f"layer, input to output; {style.seeds_note(results)}")
     axes.grid(axis="y")
@@ -58,8 +54,16 @@ def draw(results: Results) -> Figure:
     return figure
 
 
+def _layer_axis(axes: Axes, names: list[str]) -> None:
+    """Write the names of the layers, of many only every n-th and the last."""
+    step = 1 + len(names) // 45
+    last = len(names) - 1
+    shown = [*range(0, last - step + 1, step), last]
+    axes.set_xticks(shown, [names[i] for i in shown], rotation=90, fontsize=7.5)
+
+
 def depth(layer: str) -> tuple[int, list[tuple[int, int, str]]]:
     """Return a key that sorts parameter names from input to output: stem, numbered parts, head."""
-    place = 0 if layer.startswith(_FIRST) else 2 if layer.startswith(_LAST) else 1
+    section = 0 if layer.startswith(_FIRST) else 2 if layer.startswith(_LAST) else 1
     parts = re.findall(r"\d+|\D+", layer)
-    return place, [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts]
+    return section, [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts]

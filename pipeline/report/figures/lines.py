@@ -1,4 +1,4 @@
-"""Lines over what a study varies: one a series, mean and standard deviation over the seeds."""
+"""Line plots of studies: a line per series, with mean and standard deviation over the seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,17 +6,14 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from pipeline.report import labels
 from pipeline.report.figures import style
 from pipeline.report.labels import Look
 from pipeline.report.statistics import Spread
 
-SERIES = labels.SERIES
-
 
 @dataclass(frozen=True)
 class Line:
-    """A series: its name, its look, and what was measured at each place of the axis."""
+    """A series: its name, its look, and its value at each place of the axis."""
 
     name: str
     look: Look
@@ -28,19 +25,15 @@ def draw(
 ) -> None:
     """Draw ``lines``, their values times ``scale``, at evenly spaced ``places`` with ``labels``."""
     for i, line in enumerate(lines):
-        found = [(x, line.points.get(place)) for x, place in enumerate(places)]
-        shown = [(x, point) for x, point in found if point is not None]
+        points = [(x, line.points.get(place)) for x, place in enumerate(places)]
+        shown = [(x, point) for x, point in points if point is not None]
         stds = [scale * (point.std or 0.0) for _, point in shown]
         shift = style.dodge(i, len(lines), 0.05)
         axes.errorbar(
             [x + shift for x, _ in shown],
             [scale * point.mean for _, point in shown],
             yerr=stds if any(stds) else None,
-            color=line.look.colour,
-            marker=line.look.marker,
-            markersize=5.5 * line.look.size,
-            markeredgecolor="white",
-            linestyle=line.look.line,
+            **style.marks(line.look),
             elinewidth=1.0,
             label=line.name,
             zorder=3,
@@ -51,5 +44,5 @@ def draw(
 
 
 def mark_zero(axes: Axes) -> None:
-    """Mark where a difference turns its sign, and keep it in sight."""
+    """Draw the line where a difference is zero; the axis then includes it."""
     axes.axhline(0, color=style.GREY, linewidth=1.0, zorder=2)

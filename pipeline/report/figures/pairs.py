@@ -1,4 +1,4 @@
-"""Averages of two candidates against the better one: points in a plane, and matrices of pairs."""
+"""Figure: averages of two candidates against the better one, as points and as matrices."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from pipeline.report.figures import style
-from pipeline.report.figures.lines import SERIES
+from pipeline.report.labels import SERIES
 from pipeline.report.metric import Metric
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ KINDS = {
 
 
 def draw(rows: pd.DataFrame, note: str, metric: Metric) -> Figure:
-    """Draw the average over the better of two as in the paper, and each kind's pairs below.
+    """Draw average against better candidate as in the paper, and below a matrix per kind of pair.
 
     ``rows`` has, for every pair and seed, ``vary``, ``first``, ``second``, ``test_score``,
-    ``better`` and ``gain``, and the same as ``ood_...``, which may be missing.
+    ``better`` and ``gain``, and the last three on corrupted images as ``ood_...`` or NaN.
     """
     kinds = [kind for kind in KINDS if (rows["vary"] == kind).any()]
     clouds = ["test", "ood"] if rows["ood_accuracy"].notna().any() else ["test"]
@@ -50,18 +50,19 @@ def draw(rows: pd.DataFrame, note: str, metric: Metric) -> Figure:
     return figure
 
 
-def _cloud(axes: Axes, rows: pd.DataFrame, measures: tuple[str, str], what: str) -> None:
+def _cloud(axes: Axes, rows: pd.DataFrame, measures: tuple[str, str], score: str) -> None:
+    """Draw a point per pair: the better candidate's ``score``, and the average's above it."""
     known = rows.dropna(subset=list(measures))
     values = 100 * known[list(measures)].to_numpy(dtype=float)
     margin = 0.06 * max(float(np.ptp(values)), 0.5)
     ends = (float(values.min()) - margin, float(values.max()) + margin)
     axes.plot(ends, ends, color=style.GREY, linewidth=1.0, zorder=1, label="equal; below: worse")
     for (kind, name), look in zip(KINDS.items(), SERIES, strict=False):
-        own = known["vary"] == kind
-        if own.any():
+        of_kind = (known["vary"] == kind).to_numpy()
+        if of_kind.any():
             axes.plot(
-                values[own.to_numpy(), 0],
-                values[own.to_numpy(), 1],
+                values[of_kind, 0],
+                values[of_kind, 1],
                 linestyle="none",
                 marker=look.marker,
                 markersize=4.5,
@@ -73,12 +74,12 @@ def _cloud(axes: Axes, rows: pd.DataFrame, measures: tuple[str, str], what: str)
     axes.set_xlim(ends)
     axes.set_ylim(ends)
     axes.grid(visible=True)
-    axes.set_xlabel(f"better of the two: {what}")
-    axes.set_ylabel(f"average of the two: {what}" if len(what) < 20 else what)
+    axes.set_xlabel(f"better of the two: {score}")
+    axes.set_ylabel(f"average of the two: {score}" if len(score) < 20 else score)
 
 
 def _matrix(axes: Axes, means: pd.DataFrame, kind: str, largest: float) -> "AxesImage":
-    """Write each pair's gain into its cell; the shade says the same."""
+    """Draw a matrix with the gain of each pair, in points, as number and colour."""
     values = sorted({*means["first"], *means["second"]})
     n = len(values)
     cells = np.full((n, n), np.nan)
@@ -109,7 +110,7 @@ def _matrix(axes: Axes, means: pd.DataFrame, kind: str, largest: float) -> "Axes
 
 
 def luminance(colour: Sequence[float]) -> float:
-    """Return how bright red, green and blue in [0, 1] look: 0 is black and 1 white (ITU BT.601)."""
+    """Return the luminance 0.299 R + 0.587 G + 0.114 B of a colour in [0, 1] (ITU BT.601)."""
     red, green, blue = colour[:3]
     return 0.299 * red + 0.587 * green + 0.114 * blue
 

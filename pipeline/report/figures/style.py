@@ -1,10 +1,10 @@
-"""One look for all figures: readable in print, in grey, and to colour-blind readers."""
+"""The style of all figures: readable in print, in grey, and to colour-blind readers."""
 
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib import style
@@ -20,12 +20,13 @@ from pipeline.report.statistics import Spread
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
 
-WIDTH = 6.5  # inches: the text width of a page
+WIDTH = 6.5  # inches, the text width of a page
+ROW = 0.17  # inches, of a row of a legend
 DPI = 200
 GREY = "#767676"
 
 _SETTINGS = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are alike everywhere
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same on every machine
     "font.size": 9,
     "axes.labelsize": 9,
     "axes.titlesize": 9,
@@ -50,7 +51,7 @@ _SETTINGS = {
 
 @contextmanager
 def look() -> Iterator[None]:
-    """Draw and save inside this block: matplotlib's defaults with ours on top, nobody else's."""
+    """Give the block matplotlib's defaults with our settings, and restore the user's after it."""
     with mpl.rc_context():
         style.use(["default", _SETTINGS])
         yield
@@ -67,7 +68,7 @@ def new(
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure of `WIDTH` x ``height`` inches with panels side by side, or stacked.
 
-    ``columns`` is how many stand side by side; the rest follow below.
+    ``columns`` is the number of panels side by side (0: all); further panels follow below.
     """
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -83,7 +84,7 @@ def new(
 
 
 def mosaic(height: float, rows: Sequence[Sequence[str]]) -> tuple[Figure, dict[str, Axes]]:
-    """Return a figure of `WIDTH` x ``height`` inches whose panels lie as their names in ``rows``.
+    """Return a figure of `WIDTH` x ``height`` inches with panels arranged as the names in ``rows``.
 
     A name in several places is one large panel, and ``.`` leaves a place empty.
     """
@@ -93,7 +94,7 @@ def mosaic(height: float, rows: Sequence[Sequence[str]]) -> tuple[Figure, dict[s
 
 
 def empty(sentence: str) -> Figure:
-    """Return a figure that says why there is nothing to see."""
+    """Return a figure that has a ``sentence`` in the place of a missing drawing."""
     figure, (axes,) = new(1.2)
     axes.axis("off")
     axes.text(0.5, 0.5, sentence, ha="center", va="center", color=GREY)
@@ -106,17 +107,23 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def legend(figure: Figure, axes: Axes) -> None:
-    """Put the legend of ``axes`` above the figure, in as many columns as fit."""
-    found: dict[str, Artist] = {}
+    """Put the legend of ``axes`` above the figure, in as many columns as fit.
+
+    Rows beyond the second make the figure higher.
+    """
+    handles: dict[str, Artist] = {}
     for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
-        found.setdefault(name, handle[0] if isinstance(handle, ErrorbarContainer) else handle)
-    inches = 0.55 + 0.068 * max(map(len, found))
-    columns = min(max(1, int(WIDTH / inches)), math.ceil(len(found) / 2) if len(found) > 3 else 3)
-    figure.legend(list(found.values()), list(found), loc="outside upper center", ncols=columns)
+        handles.setdefault(name, handle[0] if isinstance(handle, ErrorbarContainer) else handle)
+    n = len(handles)
+    inches = 0.55 + 0.068 * max(map(len, handles))
+    columns = min(max(1, int(WIDTH / inches)), math.ceil(n / 2) if n > 3 else 3)
+    figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=columns)
+    further = max(0, math.ceil(n / columns) - 2)
+    figure.set_size_inches(WIDTH, figure.get_size_inches()[1] + ROW * further)
 
 
 def below_hundred(axes: Axes, axis: str) -> None:
-    """End a percent axis at 100 where error bars reach beyond what can be."""
+    """End a percent axis at 100.5 where error bars reach beyond 100."""
     if axis == "x" and axes.get_xlim()[1] > 100:
         axes.set_xlim(right=100.5)
     if axis == "y" and axes.get_ylim()[1] > 100:
@@ -124,8 +131,19 @@ def below_hundred(axes: Axes, axis: str) -> None:
 
 
 def method_look(results: Results, method: str) -> tuple[Look, str]:
-    """Return how ``method`` is drawn and called."""
+    """Return look and label of ``method``."""
     return looks(results.methods)[method], label(method, results.params.m)
+
+
+def marks(look: Look, size: float = 5.5) -> dict[str, Any]:
+    """Return the arguments of matplotlib for a line with markers of ``size`` points."""
+    return {
+        "color": look.colour,
+        "marker": look.marker,
+        "markersize": size * look.size,
+        "markeredgecolor": "white",
+        "linestyle": look.line,
+    }
 
 
 def dodge(i: int, n: int, step: float) -> float:
@@ -139,10 +157,10 @@ def percents(spreads: Sequence[Spread]) -> tuple[list[float], list[float]]:
 
 
 def seeds_note(results: Results) -> str:
-    """Return what the error bars are, for an axis label."""
+    """Return the meaning of the error bars, for an axis label."""
     return error_bars(len(results.params.seeds))
 
 
 def error_bars(seeds: int) -> str:
-    """Return what the error bars of so many seeds are."""
+    """Return the meaning of the error bars over ``seeds`` seeds."""
     return "one seed" if seeds == 1 else f"mean and standard deviation of {seeds} seeds"

@@ -1,4 +1,4 @@
-"""Our numbers beside the paper's, where everything that decides a row agrees."""
+"""Compares the results with the paper's numbers where all settings agree."""
 
 from collections.abc import Iterator
 
@@ -8,10 +8,10 @@ from pipeline.report.paper import lookup
 from pipeline.report.paper.table_15 import NOTE
 from pipeline.report.results import BEST_BY_TEST, Results
 from pipeline.report.statistics import Spread, over_seeds
+from pipeline.report.tables.corruptions import synthetic
 from pipeline.report.tables.markdown import NONE, number, signed, table
-from pipeline.report.tables.robustness import synthetic
 
-_ROLES = [  # as the paper's tables have them, our measure, and how it is called
+_ROLES = [  # in the paper's tables, our measure, suffix of the row's name
     ("model", "test_score", ""),
     ("best_candidate", "best_candidate_test_score", ", best candidate (by validation)"),
     ("best_candidate", BEST_BY_TEST, ", best candidate (by test, as in the paper)"),
@@ -20,34 +20,36 @@ _ROLES = [  # as the paper's tables have them, our measure, and how it is called
 
 
 def section(results: Results) -> str:
-    """Return the table of shared rows, or why there is none."""
+    """Return the table of common rows, or the reason why there is none."""
     params = results.params
     if params.paper is None:
         return f"The paper has no results on `{params.recipe}`.\n"
-    here = f"{params.paper.dataset} / {params.paper.arch}"
+    experiment = f"{params.paper.dataset} / {params.paper.arch}"
     reasons = lookup.departures(params)
     if reasons:
-        return f"The paper's rows on {here} are another experiment: {'; '.join(reasons)}.\n"
+        return f"The paper's rows on {experiment} are another experiment: {'; '.join(reasons)}.\n"
     rows = list(_rows(results))
     text = table(["", "phase", "ours (%)", "paper (%)", "difference", "paper's table"], rows, 2)
     if lookup.same_setting(params).empty and not lookup.published(params).empty:
-        text += f"\nNothing else is shared; {_offer(params)}.\n"
-    notes = [
-        "The paper does not say how many of the 19 corruptions its mean takes, so both stand here."
-        if not synthetic(results) and results.rows["ood_accuracy_19"].notna().any()
-        else "",
-        "Generated corruptions are not the official set, so they stand beside no number of the "
-        "paper."
-        if synthetic(results)
-        else "",
-        f"{NOTE}Table 15 stands beside the study `subgroups`."
-        if params.paper.dataset == "Celeb-A"
-        else "",
-        "The paper does not say which weights its T5 started from, nor how its BLEU was taken."
-        if params.paper.dataset == "WMT16"
-        else "",
-    ]
-    return text + "".join(f"\n{note}\n" for note in notes if note)
+        text += f"\nThere are no other common rows; {_offer(params)}.\n"
+    return text + "".join(f"\n{note}\n" for note in _notes(results))
+
+
+def _notes(results: Results) -> Iterator[str]:
+    paper = results.params.paper
+    if synthetic(results):
+        yield "Generated corruptions are not the official set, so they are not compared."
+    elif results.rows["ood_accuracy_19"].notna().any():
+        yield (
+            "The paper does not say whether its mean is over 15 or 19 corruptions, so both are "
+            "compared."
+        )
+    if paper is not None and paper.dataset == "Celeb-A":
+        yield f"{NOTE}Table 15 is compared in the study `subgroups`."
+    if paper is not None and paper.dataset == "WMT16":
+        yield (
+            "The paper does not say from which weights its T5 started, nor how it measured BLEU."
+        )
 
 
 def _rows(results: Results) -> Iterator[list[str]]:
@@ -55,38 +57,37 @@ def _rows(results: Results) -> Iterator[list[str]]:
     for method, phase, planned in results.planned:
         place = f"{phase} ({sparsity(planned)})" if phase else NONE
         for role, measure, suffix in _ROLES:
-            found = over_seeds(results, method, phase, measure)
+            ours = over_seeds(results, method, phase, measure)
             theirs = lookup.lookup(params, method, phase, role)
-            if found is not None and theirs is not None:
+            if ours is not None and theirs is not None:
                 name = label(method, params.m) + suffix
-                yield _row(results, name, place, found, theirs)
+                yield _row(results, name, place, ours, theirs)
         for types in () if synthetic(results) else (15, 19):
-            found = over_seeds(results, method, phase, f"ood_accuracy_{types}")
+            ours = over_seeds(results, method, phase, f"ood_accuracy_{types}")
             theirs = lookup.lookup(params, method, phase, ood=True)
-            if found is not None and theirs is not None:
+            if ours is not None and theirs is not None:
                 name = f"{label(method, params.m)}, mean of {types} corruptions"
-                yield _row(results, name, place, found, theirs)
+                yield _row(results, name, place, ours, theirs)
 
 
 def _row(
-    results: Results, name: str, place: str, found: Spread, theirs: lookup.Reference
+    results: Results, name: str, place: str, ours: Spread, theirs: lookup.Reference
 ) -> list[str]:
     printed = f"{theirs.mean:.2f}" + (f" ± {theirs.std:.2f}" if theirs.std is not None else "")
-    ours = number(found, len(results.params.seeds))
-    return [name, place, ours, printed, signed(100 * found.mean - theirs.mean), str(theirs.table)]
+    score = number(ours, len(results.params.seeds))
+    return [name, place, score, printed, signed(100 * ours.mean - theirs.mean), str(theirs.table)]
 
 
 def _offer(params: Experiment) -> str:
-    """Say which settings the paper's tables have for this data set and network."""
+    """Return the settings of the paper's tables on this data set and network, in words."""
     keys = ["n_phases", "target_sparsity", "schedule", "retrain_epochs"]
-    settings = lookup.published(params)[keys].drop_duplicates()
-    found = [
+    settings = [
         f"{int(row['n_phases'])} {'phase' if row['n_phases'] == 1 else 'phases'} to "
         f"{row['target_sparsity']:g} % by {_schedule(row['schedule'])} with "
         f"{epochs(int(row['retrain_epochs']))} a phase"
-        for _, row in settings.iterrows()
+        for _, row in lookup.published(params)[keys].drop_duplicates().iterrows()
     ]
-    return f"the paper's tables have {', '.join(found)}"
+    return f"the paper's tables have {', '.join(settings)}"
 
 
 def _schedule(name: object) -> str:

@@ -1,9 +1,13 @@
-"""The paper's number for the same row, and why there is none where settings differ."""
+"""Looks up the paper's number for a row of the results, and the reasons why there is none.
+
+A method's names in the paper's tables are declared in its own file (`pipeline.plan.declared`).
+"""
 
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,40 +15,20 @@ import pandas as pd
 import yaml
 
 from pipeline.config.experiment import RECIPES, Experiment
+from pipeline.plan.declared import declared
 from pipeline.plan.plan import Plan
-from pipeline.report.source import Source
+from pipeline.report.load import Artifacts
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 FOLDER = Path(__file__).parent
-
-# Our method names as (method, merge) of the paper's tables.
-_METHODS = {
-    "sms_uniform": ("SMS", "uniform"),
-    "sms_greedy": ("SMS", "greedy"),
-    "imp": ("IMP", ""),
-    "imp_mx": ("IMP_mx", ""),
-    "imp_reprune": ("IMP-RePrune", ""),
-}
-_DURING = {  # those of Table 2, each the best of the paper's grid of settings
-    "bimp": "BIMP",
-    "bimp_sms": "BIMP+SMS",
-    "gmp": "GMP",
-    "gmp_sms": "GMP+SMS",
-    "dpf": "DPF",
-    "dpf_sms": "DPF+SMS",
-    "gsm": "GSM",
-    "lc": "LC",
-    "dnw": "DNW",
-    "dst": "DST",
-}
-_COPIES = (2, 3)  # of its grid
+AFTER, DURING = "prune_after_training", "pruning_during_training"  # Tables 1, 4-14, and Table 2
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A number that the paper prints, in percent, and the table it stands in."""
+    """A number of the paper, in percent, and its table."""
 
     mean: float
     std: float | None
@@ -52,55 +36,54 @@ class Reference:
 
 
 @cache
-def _table(name: str) -> pd.DataFrame:
+def paper_table(name: str) -> pd.DataFrame:
+    """Return the rows of pipeline/report/paper/NAME.csv."""
     return pd.read_csv(FOLDER / f"{name}.csv")
 
 
 def measured(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Plan:
     """Return ``plan`` with the number of test examples that its evaluations have counted.
 
-    What nodes in ``without`` have left is out of date.
+    Stages in ``without`` are not read: their artifacts are out of date.
     """
-    own = plan.params.paper
-    found = Source(artifacts, set(without)).evaluated(plan, "test_examples")
-    if own is None or found is None:
+    paper = plan.params.paper
+    examples = Artifacts(artifacts, set(without)).first_evaluated(plan, "test_examples")
+    if paper is None or examples is None:
         return plan
-    paper = own.model_copy(update={"found": int(found)})
+    paper = paper.model_copy(update={"found": int(examples)})
     return replace(plan, params=plan.params.model_copy(update={"paper": paper}))
 
 
 def departures(params: Experiment) -> list[str]:
-    """Return what makes this run another experiment than the paper's rows of its recipe.
+    """Return the settings in which this run differs from the paper's experiment of its recipe.
 
-    Number of phases, sparsity, m and retraining are looked up in the tables and not named here.
+    The number of phases, sparsity, m and retraining are columns of the tables and not listed here.
     """
     recipe: dict[str, Any] = yaml.safe_load((RECIPES / f"{params.recipe}.yaml").read_text())
-    found = []
+    reasons = []
     for section in ("data", "network", "augmentation", "pretrain"):
         values: BaseModel = getattr(params, section)
         for key, field in type(values).model_fields.items():
             value = getattr(values, key)
             expected = recipe.get(section, {}).get(key, field.default)
             if (section, key) == ("network", "weights"):
-                found += _other_start(params, value)
+                reasons += _other_start(params, value)
             elif value != expected and (section, key) != ("data", "path"):
-                found.append(f"{section}.{key} is {value}, not {expected}")
+                reasons.append(f"{section}.{key} is {value}, not {expected}")
     official = params.paper.test_examples if params.paper else None
-    here = params.paper.found if params.paper else None
-    if here not in {official, None}:
-        found.append(f"the test split has {here:,} examples, not {official:,}")
-    weights = params.prune.structure == "weights"
-    if weights and (params.prune.criterion, params.prune.allocation) != ("magnitude", "global"):
-        found.append(
-            f"pruning is {params.prune.criterion}, {params.prune.allocation}, not magnitude, global"
-        )
+    examples = params.paper.found if params.paper else None
+    if examples not in {official, None}:
+        reasons.append(f"the test split has {examples:,} examples, not {official:,}")
+    rule = (params.prune.criterion, params.prune.allocation)
+    if params.prune.structure == "weights" and rule != ("magnitude", "global"):
+        reasons.append(f"pruning is {', '.join(rule)}, not magnitude, global")
     if params.retrain.vary != "seed":
-        found.append(f"retrain.vary is {params.retrain.vary}, not seed")
-    return found
+        reasons.append(f"retrain.vary is {params.retrain.vary}, not seed")
+    return reasons
 
 
 def _other_start(params: Experiment, weights: str | None) -> list[str]:
-    """Return in what the first weights differ from the paper's, where it says what these were."""
+    """Return the difference of the initial weights from the paper's, where it names these."""
     pretrained = params.paper.pretrained if params.paper else False
     if pretrained is None or pretrained == (weights is not None):
         return []
@@ -112,25 +95,31 @@ def lookup(
 ) -> Reference | None:
     """Return the paper's number for a method and phase of this experiment, or None.
 
-    ``role`` is "model" for a method's own network (a soup is one), "best_candidate" or
-    "mean_candidate". ``ood`` asks for the accuracy on corrupted images. Everything must agree:
-    data set, network, schedule, epochs, phases, target sparsity and, but for IMP, m.
+    Data set, network, schedule, epochs, phases, target sparsity and m must all be equal; IMP's rows
+    have no m.
+
+    Args:
+        params: the experiment.
+        method: a method of the results, or "dense".
+        phase: the phase.
+        role: "model" for the method's own network (a soup is one), "best_candidate" or
+            "mean_candidate".
+        ood: whether to return the accuracy on corrupted images.
+
     """
     if params.paper is None or departures(params):
         return None
     if method == "dense":
         return _dense(params, ood=ood)
-    if method in _DURING and role == "model" and not ood:
-        return _during(params, _DURING[method], phase)
-    if method not in _METHODS:
+    names = declared(method).paper
+    if DURING in names and role == "model" and not ood:
+        return _during(params, method, phase)
+    if AFTER not in names:
         return None
-    name, merge = _METHODS[method]
     rows = same_setting(params, ood=ood)
-    rows = rows[(rows["method"] == name) & (rows["merge"].fillna("") == merge)]
-    rows = rows[rows["phase"] == phase]
-    rows = rows[rows["role"] == ("soup" if name == "SMS" and role == "model" else role)]
-    if method != "imp":
-        rows = rows[rows["m"] == params.m]
+    rows = rows[rows["method"].str.cat(rows["merge"].fillna(""), " ").str.strip() == names[AFTER]]
+    rows = rows[(rows["phase"] == phase) & (rows["m"].isna() | (rows["m"] == params.m))]
+    rows = rows[rows["role"].isin(["model", "soup"] if role == "model" else [role])]
     return _reference(rows, "mean", "std")
 
 
@@ -144,8 +133,8 @@ def same_setting(params: Experiment, *, ood: bool = False) -> pd.DataFrame:
 
 
 def published(params: Experiment, *, ood: bool = False) -> pd.DataFrame:
-    """Return all rows of the paper on this recipe's data set and network, so pruned."""
-    rows = _table("prune_after_training")
+    """Return the paper's rows on this data set and network, for weights or filters as here."""
+    rows = paper_table(AFTER)
     if params.paper is None:
         return rows.iloc[:0]
     dataset = params.paper.dataset + ("-C" if ood else "")
@@ -155,26 +144,30 @@ def published(params: Experiment, *, ood: bool = False) -> pd.DataFrame:
 
 
 def _dense(params: Experiment, *, ood: bool) -> Reference | None:
-    rows = _table("dense")
-    if params.paper is not None:
-        rows = rows[rows["dataset"] == params.paper.dataset]
-        rows = rows[rows["arch"] == params.paper.arch]
+    rows = _same_network(paper_table("dense"), params)
     return _reference(rows, "ood_mean", "ood_std") if ood else _reference(rows, "mean", "std")
 
 
-def _during(params: Experiment, name: str, phase: int) -> Reference | None:
-    """Return Table 2's accuracy, which the paper prints for the final sparsity only."""
-    rows = _table("pruning_during_training")
-    if params.paper is None or phase != params.phases or params.prune.structure != "weights":
-        return None
+def _during(params: Experiment, method: str, phase: int) -> Reference | None:
+    """Return the accuracy in Table 2, which has the final sparsity only, each from a full training.
+
+    A number of Table 2 is the best of a grid; ``PAPER_SETTINGS`` of a method are that grid.
+    """
     other_length = params.during.epochs not in {None, params.pretrain.epochs}
-    if other_length or (name.endswith("+SMS") and params.m not in _COPIES):
+    if other_length or phase != params.phases or params.prune.structure != "weights":
         return None
-    if name.startswith("DPF") and params.during.refresh:  # the paper's mask changes with its level
+    grid = declared(method).paper_settings
+    if any(attrgetter(key)(params) not in values for key, values in grid.items()):
         return None
-    rows = rows[(rows["dataset"] == params.paper.dataset) & (rows["arch"] == params.paper.arch)]
-    rows = rows[(rows["method"] == name) & _same_sparsity(rows["sparsity"], params)]
-    return _reference(rows, "top1_mean", "top1_std")
+    rows = _same_network(paper_table(DURING), params)
+    rows = rows[rows["method"] == declared(method).paper[DURING]]
+    return _reference(rows[_same_sparsity(rows["sparsity"], params)], "top1_mean", "top1_std")
+
+
+def _same_network(rows: pd.DataFrame, params: Experiment) -> pd.DataFrame:
+    if params.paper is None:
+        return rows.iloc[:0]
+    return rows[(rows["dataset"] == params.paper.dataset) & (rows["arch"] == params.paper.arch)]
 
 
 def _same_sparsity(percent: pd.Series, params: Experiment) -> pd.Series:
@@ -182,7 +175,7 @@ def _same_sparsity(percent: pd.Series, params: Experiment) -> pd.Series:
 
 
 def _reference(rows: pd.DataFrame, mean: str, std: str) -> Reference | None:
-    """Return the first row's number: the paper prints some rows in two tables, alike."""
+    """Return the number of the first row: some rows are in two tables, with equal numbers."""
     rows = rows.dropna(subset=[mean])
     if rows.empty:
         return None

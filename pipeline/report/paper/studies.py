@@ -1,14 +1,13 @@
-"""What the paper prints of the analyses that our studies repeat: Tables 16, 17 and 18."""
+"""Looks up the paper's numbers for studies: Tables 16 to 18."""
 
-from functools import cache
 from typing import Any
 
 import pandas as pd
 
 from pipeline.config.experiment import Experiment
-from pipeline.report.paper.lookup import FOLDER, Reference, departures
+from pipeline.report.paper.lookup import Reference, departures, paper_table
 
-# What a table is about: Tables 16 and 17 repeat Table 1, and Table 18 has five candidates.
+# The settings of a table: Tables 16 and 17 repeat Table 1, and Table 18 has five candidates.
 _TABLE_1 = {"phases": 3, "target_sparsity": 0.9, "retrain.epochs": 10}
 _SETTINGS: dict[str, dict[str, Any]] = {
     "more_phases": _TABLE_1 | {"retrain.schedule": "ALLR"},
@@ -17,19 +16,13 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@cache
-def _table(name: str) -> pd.DataFrame:
-    return pd.read_csv(FOLDER / f"{name}.csv")
-
-
 def published(params: Experiment, name: str) -> pd.DataFrame:
     """Return the rows of table ``name`` if this experiment is the paper's, and none otherwise."""
-    rows = _table(name)
+    rows = paper_table(name)
     if params.paper is None or departures(params):
         return rows.iloc[:0]
-    own = params.with_values(_SETTINGS[name])
     same = (rows["dataset"] == params.paper.dataset) & (rows["arch"] == params.paper.arch)
-    return rows[same] if own == params else rows.iloc[:0]
+    return rows[same] if params.with_values(_SETTINGS[name]) == params else rows.iloc[:0]
 
 
 def l2_distances(params: Experiment) -> dict[float, float]:
@@ -42,7 +35,7 @@ def l2_distances(params: Experiment) -> dict[float, float]:
 
 
 def reference(rows: pd.DataFrame) -> Reference | None:
-    """Return the number that ``rows`` of Table 16 or 17 consist of, or None if there is none."""
+    """Return the number of the only row of Table 16 or 17 in ``rows``; None unless there is one."""
     if len(rows) != 1:
         return None
     row = rows.iloc[0]

@@ -1,19 +1,19 @@
-"""Table 15 of the paper, Celeb-A by group, beside the same sparsities of ours."""
+"""Compares Celeb-A's recalls by group with the paper's Table 15, at equal sparsities."""
 
 from collections.abc import Iterator
-from functools import cache
 
 import pandas as pd
 
 from pipeline.config.experiment import Experiment
+from pipeline.plan.declared import declared
 from pipeline.report.labels import epochs, label, sparsity
-from pipeline.report.paper.lookup import FOLDER, departures
+from pipeline.report.paper.lookup import departures, paper_table
 from pipeline.report.statistics import spread
-from pipeline.report.studies.base import Study
 from pipeline.report.tables.markdown import NONE, number, table
 
-_METHODS = {"dense": "Pretrained", "imp": "IMP", "sms_uniform": "SMS"}  # as the table calls them
-_COLUMNS = {  # of the table -> measure and group of ours
+TABLE = "subgroup_recall"
+_DENSE = "Pretrained"  # the dense network's name in the table
+_COLUMNS = {  # of the table -> our measure and group
     "top1": ("accuracy", ""),
     "balanced_accuracy": ("group_mean", ""),
     "recall_male_blond": ("recall", "male blond"),
@@ -29,54 +29,56 @@ men (Sagawa et al., 2020, Table 1).
 """
 
 
-@cache
-def _printed() -> pd.DataFrame:
-    return pd.read_csv(FOLDER / "subgroup_recall.csv")
+def section(params: Experiment, rows: pd.DataFrame) -> str:
+    """Return our rows and the paper's at each sparsity that both have; "" for other data.
 
-
-def section(study: Study, rows: pd.DataFrame) -> str:
-    """Return the paper's row under ours wherever the sparsity is the same; "" for other data."""
-    paper = study.params.paper
-    theirs = _printed()
+    ``rows`` is the table of the study subgroups (`pipeline.report.studies.subgroup_table`).
+    """
+    paper = params.paper
     if paper is None or (paper.dataset, paper.arch) != ("Celeb-A", "ResNet-18"):
         return ""
-    lines = list(_lines(study, rows, theirs))
+    lines = list(_lines(params, rows, paper_table(TABLE)))
     if not lines:
         return ""
     headers = ["sparsity", "", "", "top-1 (%)", "mean of groups (%)"]
     names = [group for _, group in _COLUMNS.values() if group]
-    other = different(study.params)
-    note = f"Not the paper's experiment: {'; '.join(other)}.\n\n" if other else ""
-    return f"{note}{NOTE}So ours stand here from both splits.\n\n" + table(
-        [*headers, *names], lines, 3
-    )
+    reasons = different(params)
+    note = f"Not the paper's experiment: {'; '.join(reasons)}.\n\n" if reasons else ""
+    text = f"{note}{NOTE}Our numbers are therefore given for both splits.\n\n"
+    return text + table([*headers, *names], lines, 3)
 
 
 def different(params: Experiment) -> list[str]:
-    """Return what makes this run another experiment than Table 15's."""
-    found = departures(params)
-    if (params.retrain.schedule, params.retrain.epochs) != ("ALLR", 20):
-        own = f"{params.retrain.schedule} with {epochs(params.retrain.epochs)}"
-        found.append(f"retraining is by {own}, not ALLR with 20")
-    return found
+    """Return the settings in which this run differs from Table 15's experiment."""
+    reasons = departures(params)
+    retrain = params.retrain
+    if (retrain.schedule, retrain.epochs) != ("ALLR", 20):
+        ours = f"{retrain.schedule} with {epochs(retrain.epochs)}"
+        reasons.append(f"retraining is by {ours}, not ALLR with 20")
+    return reasons
 
 
-def _lines(study: Study, rows: pd.DataFrame, theirs: pd.DataFrame) -> Iterator[list[str]]:
-    for place in sorted(set(theirs["sparsity"])):
-        for method, printed in _METHODS.items():
-            here = theirs[(theirs["sparsity"] == place) & (theirs["method"] == printed)]
-            same = (rows["sparsity"] - place / 100).abs() < 1e-6
-            own = rows[same & (rows["method"] == method) & (rows["role"] == "model")]
-            if here.empty or own.empty:
+def _lines(params: Experiment, rows: pd.DataFrame, theirs: pd.DataFrame) -> Iterator[list[str]]:
+    printed_names = {m: declared(m).paper.get(TABLE) for m in map(str, rows["method"].unique())}
+    methods = {printed: method for method, printed in printed_names.items() if printed}
+    methods[_DENSE] = "dense"
+    for percent in sorted(set(theirs["sparsity"])):
+        for printed in (_DENSE, *sorted(set(theirs["method"]) - {_DENSE})):
+            method = methods.get(printed)
+            their_rows = theirs[(theirs["sparsity"] == percent) & (theirs["method"] == printed)]
+            same = (rows["sparsity"] - percent / 100).abs() < 1e-6
+            our_rows = rows[same & (rows["method"] == method) & (rows["role"] == "model")]
+            if method is None or their_rows.empty or our_rows.empty:
                 continue
-            by_metric = here.set_index("metric")
+            by_metric = their_rows.set_index("metric")
             numbers = [by_metric.loc[metric, ["mean", "std"]] for metric in _COLUMNS]
-            name = [sparsity(place / 100) if place else NONE, label(method, study.params.m)]
-            for part, source in (("test", "ours, test"), ("train", "ours, training")):
-                yield [*name, source, *(_ours(study, own, part, *c) for c in _COLUMNS.values())]
+            name = [sparsity(percent / 100) if percent else NONE, label(method, params.m)]
+            for split, source in (("test", "ours, test"), ("train", "ours, training")):
+                cells = (_ours(params, our_rows, split, *c) for c in _COLUMNS.values())
+                yield [*name, source, *cells]
             yield [*name, "paper", *(f"{mean:.2f} ± {std:.2f}" for mean, std in numbers)]
 
 
-def _ours(study: Study, own: pd.DataFrame, part: str, measure: str, group: str) -> str:
-    found = own[(own["measure"] == f"{part}_{measure}") & (own["group"] == group)]
-    return number(spread(found["value"].tolist()), study.seeds)
+def _ours(params: Experiment, rows: pd.DataFrame, split: str, measure: str, group: str) -> str:
+    values = rows[(rows["measure"] == f"{split}_{measure}") & (rows["group"] == group)]["value"]
+    return number(spread(values.tolist()), len(params.seeds))

@@ -1,4 +1,4 @@
-"""What averaging IMP runs loses in sparsity, their channels matched to run 0's and without."""
+"""Study alignment: the sparsity lost by averaging IMP runs, with matched channels and without."""
 
 from collections.abc import Iterator
 
@@ -6,44 +6,40 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline.report.figures import lines, style
-from pipeline.report.figures.lines import SERIES, Line
-from pipeline.report.labels import short, sparsity
+from pipeline.report.figures.lines import Line
+from pipeline.report.labels import SERIES, short, sparsity
 from pipeline.report.studies.base import KEY, Measured, Study, groups, over_places, over_seeds
 from pipeline.report.tables.markdown import number, table
 
 VALUES = ["dense", "sparsity"]
 MEASURES = [
     "sparsity_of_mean",
-    "lost_sparsity",  # of the phase, minus sparsity_of_mean
-    "test_error_barrier_mean",  # on the ways between the runs
+    "lost_sparsity",  # sparsity of the phase minus sparsity_of_mean
+    "test_error_barrier_mean",  # between the runs
     "test_score",  # after re-pruning
-    "mean_run",  # the runs' mean test score
+    "mean_run",  # mean test score of the runs
 ]
-RUNS = {"one": "one dense network", "own": "dense networks of their own"}
-MATCHED = {"imp_reprune": "as they are", "imp_align": "matched"}
+RUNS = {"one": "one dense network", "own": "different dense networks"}
+MATCHED = {"imp_reprune": "unchanged", "imp_align": "matched"}
 
 
 def tabulate(study: Study) -> pd.DataFrame:
-    """Return one row an average."""
+    """Return one row per average."""
     records = [_record(measured) for measured in study.points]
     return pd.DataFrame(records, columns=[*VALUES, *KEY, *MEASURES])
 
 
 def _record(measured: Measured) -> dict[str, object]:
-    point, model = measured.point, measured.model
-    record: dict[str, object] = {
-        **point.values,
-        "method": point.method,
-        "phase": point.phase,
-        "seed": point.seed,
-        "test_score": model.get("test_score"),
+    record: dict[str, object] = measured.key | {
+        "test_score": measured.model.get("test_score"),
         "test_error_barrier_mean": measured.nodes["interpolate"].get("test_error_barrier_mean"),
     }
-    if "sparsity_of_mean" in model:
-        own = model["sparsity_of_mean"]
-        record |= {"sparsity_of_mean": own, "lost_sparsity": point.values["sparsity"] - own}
+    if "sparsity_of_mean" in measured.model:
+        remaining = measured.model["sparsity_of_mean"]
+        record["sparsity_of_mean"] = remaining
+        record["lost_sparsity"] = measured.point.values["sparsity"] - remaining
     if all(measured.candidates):
-        scores = [one["test_score"] for one in measured.candidates]
+        scores = [candidate["test_score"] for candidate in measured.candidates]
         record["mean_run"] = sum(scores) / len(scores)
     return record
 
@@ -57,15 +53,15 @@ def draw(study: Study, rows: pd.DataFrame) -> Figure:
     places = sorted(set(known["sparsity"]))
     names = [short(place) for place in places]
     for axes, measure in ((left, "lost_sparsity"), (right, "test_score")):
-        found = [
+        series = [
             Line(
                 f"{RUNS[values['dense']]}, {MATCHED[values['method']]}",
                 look,
-                over_places(own, "sparsity", measure),
+                over_places(part, "sparsity", measure),
             )
-            for (values, own), look in zip(groups(known, "dense", "method"), SERIES, strict=False)
+            for (values, part), look in zip(groups(known, "dense", "method"), SERIES, strict=False)
         ]
-        lines.draw(axes, found, places, names, 100)
+        lines.draw(axes, series, places, names, 100)
     left.set_ylabel("sparsity lost by averaging (points)")
     right.set_ylabel(f"{study.metric.label} after re-pruning (%)")
     style.legend(figure, left)
@@ -80,18 +76,18 @@ def text(study: Study, rows: pd.DataFrame) -> str:
         *("test error barrier (points)", f"{study.metric.label} re-pruned (%)", "mean run (%)"),
     ]
     return (
-        "After every phase the m runs of IMP are averaged and pruned again. Matched: each run's "
-        "channels were first permuted to agree best with run 0's (Git Re-Basin's weight "
-        "matching), which changes no function. The barrier is that of the straight ways between "
-        "the runs.\n\n" + table(headers, _lines(study, rows), 3)
+        "After every phase the m runs of IMP are averaged and pruned again. Matched: the channels "
+        "of each run are first permuted to agree best with those of run 0 (weight matching of Git "
+        "Re-Basin), which leaves its function unchanged. The barrier is the mean over the straight "
+        "lines between two runs.\n\n" + table(headers, _lines(study, rows), 3)
     )
 
 
 def _lines(study: Study, rows: pd.DataFrame) -> Iterator[list[str]]:
-    for values, own in groups(rows, "sparsity", "dense", "method"):
+    for values, part in groups(rows, "sparsity", "dense", "method"):
         yield [
             sparsity(values["sparsity"]),
             RUNS[values["dense"]],
             MATCHED[values["method"]],
-            *(number(over_seeds(own, measure), study.seeds) for measure in MEASURES),
+            *(number(over_seeds(part, measure), study.seeds) for measure in MEASURES),
         ]

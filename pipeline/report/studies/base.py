@@ -1,4 +1,4 @@
-"""What a study has measured: its points with the metrics of their stages, and as one tidy table."""
+"""Study: the points of a study with the metrics of their stages, and tables of them."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +10,9 @@ import pandas as pd
 
 from pipeline.config.experiment import Experiment
 from pipeline.plan.plan import Plan, StudyResult
-from pipeline.report import metric as metrics
 from pipeline.report.labels import epochs
+from pipeline.report.load import Artifacts, metric_of
 from pipeline.report.metric import Metric
-from pipeline.report.source import Source
 from pipeline.report.statistics import Spread, spread
 
 KEY = ["method", "phase", "seed"]
@@ -28,17 +27,24 @@ MEASURES = [
 
 @dataclass(frozen=True)
 class Measured:
-    """A point with what its stages have left; what is missing is empty."""
+    """A point of the plan with the metrics of its stages; missing metrics are {}."""
 
     point: StudyResult
     model: dict[str, Any]
     candidates: list[dict[str, Any]]
-    nodes: dict[str, dict[str, Any]]  # what each of the point's further stages measured
+    nodes: dict[str, dict[str, Any]]  # the metrics of the point's further stages, by role
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """The values that the study varies, method, phase and seed."""
+        point = self.point
+        place = {"method": point.method, "phase": point.phase, "seed": point.seed}
+        return point.values | place
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study's points in the order in which they were planned."""
+    """The points of a study in the order of the plan."""
 
     name: str
     about: str
@@ -49,27 +55,28 @@ class Study:
 
     @property
     def soups(self) -> set[str]:
-        """The methods whose points are merges of candidates that share one mask."""
+        """The methods that merge candidates of one mask."""
         return {measured.point.method for measured in self.points if measured.point.is_soup}
 
     @property
     def seeds(self) -> int:
-        """How many seeds were asked for."""
+        """The number of planned seeds."""
         return len(self.params.seeds)
 
 
-def read(
-    plan: Plan, name: str, about: str, artifacts: Path, without: Collection[str] = ()
-) -> Study:
-    """Read everything that the study ``name`` of ``plan`` has left in ``artifacts``."""
-    metric = metrics.of(plan, artifacts, without)
-    source = Source(artifacts, set(without), metric.scores)
+def read(plan: Plan, name: str, about: str, folder: Path, without: Collection[str] = ()) -> Study:
+    """Return the study ``name`` of ``plan`` with its measurements in the artifacts of ``folder``.
+
+    Stages in ``without`` are not read: their artifacts are out of date.
+    """
+    metric = metric_of(plan, folder, without)
+    artifacts = Artifacts(folder, set(without), metric.rename_scores)
     points = [
         Measured(
             point=point,
-            model=source.metrics(point.model),
-            candidates=[source.metrics(one) for one in point.candidates],
-            nodes={role: source.metrics(node) for role, node in point.nodes.items()},
+            model=artifacts.metrics(point.model),
+            candidates=[artifacts.metrics(candidate) for candidate in point.candidates],
+            nodes={role: artifacts.metrics(node) for role, node in point.nodes.items()},
         )
         for point in plan.points
         if point.study == name
@@ -83,14 +90,14 @@ def read(
             *measured.point.nodes.values(),
         )
     }
-    return Study(name, about, plan.params, points, sorted(source.missing & used), metric)
+    return Study(name, about, plan.params, points, sorted(artifacts.missing & used), metric)
 
 
 def points_table(study: Study, compare: Sequence[str] = ()) -> pd.DataFrame:
-    """Return one row a point: its values, method, phase, seed, then `MEASURES` as fractions.
+    """Return one row per point: its values, method, phase, seed, then `MEASURES` as fractions.
 
-    ``compare`` names numbers of the point's compare stage that become columns too. What is
-    missing is NaN, a best candidate also where some of the candidates are missing.
+    ``compare`` names further columns, from the metrics of the point's compare stage. Missing
+    numbers are NaN; so is the best candidate if any candidate is missing.
     """
     records = [_record(measured, compare) for measured in study.points]
     values = dict.fromkeys(key for measured in study.points for key in measured.point.values)
@@ -98,19 +105,12 @@ def points_table(study: Study, compare: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def _record(measured: Measured, compare: Sequence[str]) -> dict[str, Any]:
-    point, model, candidates = measured.point, measured.model, measured.candidates
-    record = {
-        **point.values,
-        "method": point.method,
-        "phase": point.phase,
-        "seed": point.seed,
-        "test_score": model.get("test_score"),
-        "val_score": model.get("val_score"),
-    }
+    model, candidates = measured.model, measured.candidates
+    record = measured.key | {key: model.get(key) for key in ("test_score", "val_score")}
     if candidates and all(candidates):
-        best = max(candidates, key=lambda one: one["val_score"])
+        best = max(candidates, key=lambda candidate: candidate["val_score"])
         record["best_candidate"] = best["test_score"]
-        record["mean_candidate"] = fmean(one["test_score"] for one in candidates)
+        record["mean_candidate"] = fmean(candidate["test_score"] for candidate in candidates)
         if model:
             record["gain"] = model["test_score"] - best["test_score"]
     return record | {key: measured.nodes.get("compare", {}).get(key) for key in compare}
@@ -124,27 +124,27 @@ def over_seeds(rows: pd.DataFrame, measure: str) -> Spread | None:
 def best(rows: pd.DataFrame, by: Sequence[str], over: Sequence[str]) -> pd.DataFrame:
     """Return, for each group of ``by``, the rows of its best configuration of ``over``.
 
-    The best has the highest mean validation score over the seeds, never test score; the
-    first of equals. A configuration that lacks a seed which another has is left out.
+    The best has the highest mean validation score over the seeds; of equals, it is the first. A
+    configuration with fewer seeds than another is left out. The test score plays no part.
     """
-    chosen = []
+    selected = []
     for _, group in groups(rows.dropna(subset=["val_score"]), *by):
-        configurations = [one for _, one in groups(group, *over)]
-        most = max(len(one) for one in configurations)
-        whole = [one for one in configurations if len(one) == most]
-        chosen.append(max(whole, key=lambda one: float(one["val_score"].mean())))
-    return pd.concat(chosen) if chosen else rows.iloc[:0]
+        configurations = [configuration for _, configuration in groups(group, *over)]
+        seeds = max(len(configuration) for configuration in configurations)
+        complete = [one for one in configurations if len(one) == seeds]
+        selected.append(max(complete, key=lambda one: float(one["val_score"].mean())))
+    return pd.concat(selected) if selected else rows.iloc[:0]
 
 
 def over_places(rows: pd.DataFrame, column: str, measure: str) -> dict[Any, Spread | None]:
     """Return `over_seeds` of ``measure`` for each value of ``column``."""
-    return {values[column]: over_seeds(own, measure) for values, own in groups(rows, column)}
+    return {values[column]: over_seeds(part, measure) for values, part in groups(rows, column)}
 
 
 def groups(rows: pd.DataFrame, *by: str) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Yield the values of ``by`` that occur together, in order of appearance, and their rows."""
-    for _, own in rows.groupby(list(by), sort=False):
-        yield {column: own[column].iloc[0] for column in by}, own
+    """Yield each combination of values of ``by``, in order of appearance, and its rows."""
+    for _, part in rows.groupby(list(by), sort=False):
+        yield {column: part[column].iloc[0] for column in by}, part
 
 
 def settings(rows: pd.DataFrame) -> str:

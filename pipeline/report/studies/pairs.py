@@ -1,4 +1,4 @@
-"""The average of every two candidates against the better of the two."""
+"""Study pairs: the average of every two candidates compared with the better of the two."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from pipeline.report.figures.pairs import KINDS
 from pipeline.report.labels import sparsity
 from pipeline.report.statistics import spread
 from pipeline.report.studies.base import Measured, Study, groups
-from pipeline.report.tables.markdown import gained, table
+from pipeline.report.tables.markdown import gain, table
 
 COLUMNS = [
     *("sparsity", "vary", "first", "second", "seed"),
@@ -20,25 +20,25 @@ COLUMNS = [
 
 
 def tabulate(study: Study) -> pd.DataFrame:
-    """Return one row a pair and seed; ``better`` is the higher test score of the two.
+    """Return one row per pair and seed; ``better`` is the higher test score of the two.
 
-    The paper takes the better of the two by test score, so it is no choice one could make.
-    ``ood`` is the mean accuracy over all corruptions and severities that the set has.
+    The paper, too, takes the better of the two by test score; in practice it is not known.
+    ``ood_accuracy`` is the mean over all corruptions and severities of the set.
     """
     return pd.DataFrame([_record(measured) for measured in study.points], columns=COLUMNS)
 
 
 def draw(study: Study, rows: pd.DataFrame) -> Figure:
-    """Draw all pairs in one plane, and a matrix for each thing that varies."""
+    """Draw all pairs as points, and a matrix for each setting that varies."""
     if rows["gain"].isna().all():
         return style.empty("No pair was measured.")
     at = ", ".join(sparsity(value) for value in dict.fromkeys(rows["sparsity"]))
-    bars = "one seed" if study.seeds == 1 else f"matrices: mean of {study.seeds} seeds"
-    return pairs.draw(rows, f"one shot to {at} sparsity; {bars}", study.metric)
+    seeds = "one seed" if study.seeds == 1 else f"matrices: mean of {study.seeds} seeds"
+    return pairs.draw(rows, f"one shot to {at} sparsity; {seeds}", study.metric)
 
 
 def text(study: Study, rows: pd.DataFrame) -> str:
-    """Return, for each thing that varies, how often and by how much the average is better."""
+    """Return, for each setting that varies, how often and by how much the average is better."""
     ood = bool(rows["ood_gain"].notna().any())
     headers = [
         *("varied", "pairs", "average better", "equal", "worse"),
@@ -48,8 +48,8 @@ def text(study: Study, rows: pd.DataFrame) -> str:
     absent = [name for kind, name in KINDS.items() if not (rows["vary"] == kind).any()]
     left_out = f"\nNot varied, or without a grid in the recipe: {', '.join(absent)}.\n"
     return (
-        f"Gain: test {study.metric.label} of the average of two candidates minus that of the "
-        "better of the two; ± is the deviation of a seed's mean.\n\n"
+        f"The gain is the test {study.metric.label} of the average of two candidates minus that of "
+        "the better of the two; ± is the standard deviation of a seed's mean.\n\n"
         + table(headers, _lines(study, rows, ood=ood))
         + (left_out if absent else "")
     )
@@ -57,43 +57,46 @@ def text(study: Study, rows: pd.DataFrame) -> str:
 
 def _record(measured: Measured) -> dict[str, Any]:
     point, nodes = measured.point, measured.nodes
-    record = {**point.values, "seed": point.seed}
-    found = measured.model.get("test_score")
-    both = [one.get("test_score") for one in measured.candidates]
-    record |= _gain("", "test_score", found, both)
-    own, *others = (nodes.get(role, {}) for role in ("ood", "ood_first", "ood_second"))
-    return record | _gain("ood_", "ood_accuracy", _mean(own), [_mean(each) for each in others])
+    scores = [candidate.get("test_score") for candidate in measured.candidates]
+    average, *both = (_mean(nodes.get(role, {})) for role in ("ood", "ood_first", "ood_second"))
+    return {
+        **point.values,
+        "seed": point.seed,
+        **_gain("", "test_score", measured.model.get("test_score"), scores),
+        **_gain("ood_", "ood_accuracy", average, both),
+    }
 
 
 def _mean(robust: dict[str, Any]) -> float | None:
     """Return the mean over all 19 corruptions, or over the main 15 of a set without the others."""
-    found: float | None = robust.get("mean_19", robust.get("mean_15"))
-    return found
+    mean: float | None = robust.get("mean_19", robust.get("mean_15"))
+    return mean
 
 
 def _gain(
-    prefix: str, measure: str, found: float | None, both: list[float | None]
+    prefix: str, measure: str, average: float | None, both: list[float | None]
 ) -> dict[str, float]:
     known = [value for value in both if value is not None]
-    if found is None or len(known) < 2:
+    if average is None or len(known) < 2:
         return {}
     return {
-        measure: found,
+        measure: average,
         f"{prefix}better": max(known),
-        f"{prefix}gain": found - max(known),
+        f"{prefix}gain": average - max(known),
     }
 
 
 def _lines(study: Study, rows: pd.DataFrame, *, ood: bool) -> Iterator[list[str]]:
-    for values, own in groups(rows.dropna(subset=["gain"]), "vary"):
-        gain = own["gain"]
-        by_seed = own.groupby("seed")[["gain", "ood_gain"]].mean()
+    for values, part in groups(rows.dropna(subset=["gain"]), "vary"):
+        gains = part["gain"]
+        by_seed = part.groupby("seed")[["gain", "ood_gain"]].mean()
+        shares = ((gains > 0).mean(), (gains == 0).mean(), (gains < 0).mean())
+        on_corruptions = gain(spread(by_seed["ood_gain"].dropna().tolist()), study.seeds)
         yield [
             KINDS[values["vary"]],
-            str(len(own)),
-            *(f"{100 * share:.0f} %" for share in ((gain > 0).mean(), (gain == 0).mean())),
-            f"{100 * (gain < 0).mean():.0f} %",
-            gained(spread(by_seed["gain"].tolist()), study.seeds),
-            *(gained(spread([float(end)]), 1) for end in (gain.min(), gain.max())),
-            *([gained(spread(by_seed["ood_gain"].dropna().tolist()), study.seeds)] if ood else []),
+            str(len(part)),
+            *(f"{100 * share:.0f} %" for share in shares),
+            gain(spread(by_seed["gain"].tolist()), study.seeds),
+            *(gain(spread([float(end)]), 1) for end in (gains.min(), gains.max())),
+            *([on_corruptions] if ood else []),
         ]

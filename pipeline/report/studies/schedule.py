@@ -1,4 +1,4 @@
-"""Soup minus best candidate over the sparsity, by retraining schedule and by length."""
+"""Study schedule: soup minus best candidate, by sparsity, retraining schedule and length."""
 
 from collections.abc import Iterator
 
@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline.report.figures import lines, style
-from pipeline.report.figures.lines import SERIES, Line
-from pipeline.report.labels import epochs, short, sparsity
+from pipeline.report.figures.lines import Line
+from pipeline.report.labels import SERIES, epochs, short, sparsity
 from pipeline.report.studies.base import (
     Study,
     groups,
@@ -16,40 +16,37 @@ from pipeline.report.studies.base import (
     points_table,
     settings,
 )
-from pipeline.report.tables.markdown import gained, number, table
+from pipeline.report.tables.markdown import gain, number, table
 
 
 def tabulate(study: Study) -> pd.DataFrame:
-    """Return one row a soup."""
+    """Return one row per soup."""
     return points_table(study)
 
 
 def draw(study: Study, rows: pd.DataFrame) -> Figure:
-    """Draw the gains: one line a schedule, left, and one a number of epochs, right."""
+    """Draw the gains: a line per schedule, left, and one per number of epochs, right."""
     known = rows.dropna(subset=["gain"])
     if known.empty:
         return style.empty("No soup was measured.")
     figure, panels = style.new(3.9, 2)
-    own = study.params.retrain
+    retrain = study.params.retrain
     places = sorted(set(known["sparsity"]))
     shown = (
-        ("schedule", "epochs", own.epochs, f"by schedule, {epochs(own.epochs)}"),
-        ("epochs", "schedule", own.schedule, f"by length, {own.schedule}"),
+        ("schedule", "epochs", retrain.epochs, f"by schedule, {epochs(retrain.epochs)}"),
+        ("epochs", "schedule", retrain.schedule, f"by length, {retrain.schedule}"),
     )
     for axes, (varied, fixed, value, title) in zip(panels, shown, strict=True):
-        found = [
+        rows_shown = known[known[fixed] == value].sort_values("epochs", kind="stable")
+        series = [
             Line(
                 str(values[varied]) if varied == "schedule" else epochs(values[varied]),
                 look,
-                over_places(line, "sparsity", "gain"),
+                over_places(part, "sparsity", "gain"),
             )
-            for (values, line), look in zip(
-                groups(known[known[fixed] == value].sort_values("epochs", kind="stable"), varied),
-                SERIES * 9,
-                strict=False,
-            )
+            for (values, part), look in zip(groups(rows_shown, varied), SERIES * 9, strict=False)
         ]
-        lines.draw(axes, found, places, [short(place) for place in places], 100)
+        lines.draw(axes, series, places, [short(place) for place in places], 100)
         lines.mark_zero(axes)
         axes.set_title(title)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
@@ -59,20 +56,20 @@ def draw(study: Study, rows: pd.DataFrame) -> Figure:
 
 
 def text(study: Study, rows: pd.DataFrame) -> str:
-    """Return every soup beside its best candidate."""
+    """Return every soup and its best candidate."""
     headers = ["sparsity", "retraining", "soup (%)", "best candidate (%)", "difference (points)"]
     return (
-        f"Uniform soups of {study.params.m} candidates, pruned in one shot. Best candidate: the "
-        f"highest validation {study.metric.label}.\n\n" + table(headers, _lines(study, rows), 2)
+        f"Uniform soups of {study.params.m} candidates, pruned in one shot. The best candidate has "
+        f"the highest validation {study.metric.label}.\n\n" + table(headers, _lines(study, rows), 2)
     )
 
 
 def _lines(study: Study, rows: pd.DataFrame) -> Iterator[list[str]]:
-    for values, own in groups(rows, "sparsity", "schedule", "epochs"):
+    for values, part in groups(rows, "sparsity", "schedule", "epochs"):
         yield [
             sparsity(values["sparsity"]),
-            settings(own),
-            number(over_seeds(own, "test_score"), study.seeds),
-            number(over_seeds(own, "best_candidate"), study.seeds),
-            gained(over_seeds(own, "gain"), study.seeds),
+            settings(part),
+            number(over_seeds(part, "test_score"), study.seeds),
+            number(over_seeds(part, "best_candidate"), study.seeds),
+            gain(over_seeds(part, "gain"), study.seeds),
         ]

@@ -1,4 +1,4 @@
-"""Soup minus best candidate over the sparsity, and how far apart the candidates lie."""
+"""Study sparsity: soup minus best candidate, and the distance of the candidates, by sparsity."""
 
 from collections.abc import Iterator
 
@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline.report.figures import lines, style
-from pipeline.report.figures.lines import SERIES, Line
-from pipeline.report.labels import label, looks, short, sparsity
+from pipeline.report.figures.lines import Line
+from pipeline.report.labels import SERIES, label, looks, short, sparsity
 from pipeline.report.paper.studies import l2_distances
 from pipeline.report.studies.base import (
     Study,
@@ -18,40 +18,38 @@ from pipeline.report.studies.base import (
     points_table,
     settings,
 )
-from pipeline.report.tables.markdown import NONE, gained, number, table
+from pipeline.report.tables.markdown import NONE, gain, number, table
 
 DISTANCES = {"l2_mean": "mean of all pairs", "l2_max": "largest"}
 
 
 def tabulate(study: Study) -> pd.DataFrame:
-    """Return one row a soup."""
+    """Return one row per soup."""
     return points_table(study, list(DISTANCES))
 
 
 def draw(study: Study, rows: pd.DataFrame) -> Figure:
     """Draw the gain of each merge rule, left, and the candidates' L2 distances, right."""
-    rows = _chosen(rows)
+    rows = _best_retraining(rows)
     if rows.empty:
         return style.empty("No soup was measured.")
     figure, (left, right) = style.new(3.4, 2, share_y=False)
     places = sorted(set(rows["sparsity"]))
-    by_method = {method: rows[rows["method"] == method] for method in dict.fromkeys(rows["method"])}
+    names = [short(place) for place in places]
+    by_rule = {method: rows[rows["method"] == method] for method in dict.fromkeys(rows["method"])}
     gains = [
-        Line(
-            label(method, study.params.m), look, over_places(by_method[method], "sparsity", "gain")
-        )
-        for method, look in looks(list(by_method)).items()
+        Line(label(method, study.params.m), look, over_places(by_rule[method], "sparsity", "gain"))
+        for method, look in looks(list(by_rule)).items()
     ]
-    apart = next(iter(by_method.values()))  # the candidates are every rule's
+    one_rule = next(iter(by_rule.values()))  # all rules have the same candidates
     distances = [
-        Line(name, look, over_places(apart, "sparsity", measure))
+        Line(name, look, over_places(one_rule, "sparsity", measure))
         for (measure, name), look in zip(DISTANCES.items(), SERIES[2:], strict=False)
     ]
-    printed = l2_distances(study.params)
-    names = [short(place) for place in places]
     lines.draw(left, gains, places, names, 100)
     lines.draw(right, distances, places, names, 1)
     lines.mark_zero(left)
+    printed = l2_distances(study.params)
     if printed:
         right.plot(
             [x for x, place in enumerate(places) if place in printed],
@@ -68,7 +66,7 @@ def draw(study: Study, rows: pd.DataFrame) -> Figure:
 
 def text(study: Study, rows: pd.DataFrame) -> str:
     """Return the table of gains and distances."""
-    chosen, printed = _chosen(rows), l2_distances(study.params)
+    printed = l2_distances(study.params)
     score = study.metric.label
     headers = [
         *("sparsity", "", "retraining", "soup (%)", "best candidate (%)", "difference (points)"),
@@ -76,26 +74,27 @@ def text(study: Study, rows: pd.DataFrame) -> str:
         *(["paper's mean (Table 18)"] if printed else []),
     ]
     return (
-        f"Every network was pruned in one shot. Best candidate: the highest validation {score}. "
-        "Of several retrainings each line has the one whose soup has the highest mean validation "
-        f"{score}.\n\n" + table(headers, _lines(study, chosen, printed), 3)
+        f"Every network was pruned in one shot. The best candidate has the highest validation "
+        f"{score}. Of several retrainings each row has the one whose soup has the highest mean "
+        f"validation {score}.\n\n"
+        + table(headers, _lines(study, _best_retraining(rows), printed), 3)
     )
 
 
 def _lines(study: Study, rows: pd.DataFrame, printed: dict[float, float]) -> Iterator[list[str]]:
-    for values, own in groups(rows, "sparsity", "method"):
+    for values, part in groups(rows, "sparsity", "method"):
         place = values["sparsity"]
         yield [
             sparsity(place),
             label(values["method"], study.params.m),
-            settings(own),
-            number(over_seeds(own, "test_score"), study.seeds),
-            number(over_seeds(own, "best_candidate"), study.seeds),
-            gained(over_seeds(own, "gain"), study.seeds),
-            *(number(over_seeds(own, distance), study.seeds, scale=1) for distance in DISTANCES),
+            settings(part),
+            number(over_seeds(part, "test_score"), study.seeds),
+            number(over_seeds(part, "best_candidate"), study.seeds),
+            gain(over_seeds(part, "gain"), study.seeds),
+            *(number(over_seeds(part, distance), study.seeds, scale=1) for distance in DISTANCES),
             *([f"{printed[place]:.2f}" if place in printed else NONE] if printed else []),
         ]
 
 
-def _chosen(rows: pd.DataFrame) -> pd.DataFrame:
+def _best_retraining(rows: pd.DataFrame) -> pd.DataFrame:
     return best(rows, by=["sparsity", "method"], over=["schedule", "epochs"])

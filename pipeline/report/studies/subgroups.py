@@ -1,133 +1,152 @@
-"""Recalls by group, errors against the dense network, SMS minus the others, and Table 15."""
+"""Study subgroups: recalls by group, changes from the dense network, SMS compared, Table 15."""
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline.report.figures import shift
+from pipeline.report.figures import error_changes
 from pipeline.report.labels import label, percent, sparsity
 from pipeline.report.paper import table_15
 from pipeline.report.statistics import Spread, difference, spread
+from pipeline.report.studies import subgroup_table
 from pipeline.report.studies.base import Study
-from pipeline.report.tables import subgroups
-from pipeline.report.tables.markdown import NONE, gained, number, table
-from pipeline.report.tables.subgroups import OVERALL, ROLES, order, places
+from pipeline.report.studies.subgroup_table import OVERALL, ROLES, group_sizes, networks
+from pipeline.report.tables.markdown import NONE, gain, number, table
 
 INTERVALS = """\
-In brackets the 95 % interval that the group's images leave for one network, averaged over the
-seeds (Wilson's; of a mean of groups or classes, Zou and Donner's from theirs; of a change, Agresti
-and Min's for paired shares). It is not the spread over the seeds.
+In brackets is the 95 % interval of one network over the images of the group, averaged over the
+seeds (Wilson's; for a mean of groups or classes, Zou and Donner's; for a change, Agresti and Min's
+for paired shares). It is not the spread over the seeds.
 """
+
+Place = tuple[float, str, str]  # sparsity, method, role
+Columns = dict[tuple[str, str], str]  # measure and group -> header
 
 
 def tabulate(study: Study) -> pd.DataFrame:
-    """Return one row a measure, network and seed."""
-    return subgroups.tabulate(study)
+    """Return one row per measure, network and seed."""
+    return subgroup_table.tabulate(study)
 
 
 def draw(study: Study, rows: pd.DataFrame) -> Figure:
-    """Draw how many errors of each group are new and how many were mended."""
-    return shift.draw(study, rows)
+    """Draw the newly wrong and newly right examples of each group."""
+    pruned = rows[(rows["role"] == "model") & (rows["method"] != "dense")]
+    changes = ["test_lost", "test_gained", "test_error_change"]
+    methods = sorted(set(pruned["method"]), key=lambda method: (method in study.soups, method))
+    shown = pruned[pruned["measure"].isin(changes)]
+    return error_changes.draw(shown, group_sizes(rows), methods, study.params)
 
 
 def text(study: Study, rows: pd.DataFrame) -> str:
     """Return all measures of the test split, errors, differences, training recalls, Table 15."""
     if rows.empty:
         return "No network was measured.\n"
-    groups = order(rows)
-    headers = [f"{group} ({n:,})" for group, n in groups.items()]
-    measured = {("test_recall", group): name for group, name in zip(groups, headers, strict=True)}
-    overall = {(f"test_{measure}", ""): name for measure, name in OVERALL.items()}
+    groups = group_sizes(rows)
+    recalls: Columns = {("test_recall", group): f"{group} ({n:,})" for group, n in groups.items()}
+    overall: Columns = {(f"test_{measure}", ""): name for measure, name in OVERALL.items()}
     parts = {
-        "Recall by group, test split": _section(study, rows, measured),
+        "Recall by group, test split": _section(study, rows, recalls),
         "All test images": _section(study, rows, overall),
-        "Errors against the dense network, test split": _shifts(study, rows),
-        "SMS minus the others, test split": _differences(study, rows, overall | measured),
+        "Errors compared with the dense network, test split": _error_changes(study, rows),
+        "SMS minus the others, test split": _differences(study, rows, overall | recalls),
         "Recall by group, training split": _training(study, rows),
-        "Beside the paper's Table 15": table_15.section(study, rows),
+        "Comparison with the paper's Table 15": table_15.section(study.params, rows),
     }
     page = "".join(f"## {title}\n\n{body}\n" for title, body in parts.items() if body)
     return f"{INTERVALS}\n{page.rstrip()}\n"
 
 
-def _section(study: Study, rows: pd.DataFrame, columns: dict[tuple[str, str], str]) -> str:
-    """Return a line a network with mean, spread and interval of each measure."""
+def _section(study: Study, rows: pd.DataFrame, columns: Columns) -> str:
+    """Return a line per network with mean, spread and interval of each measure."""
     lines = []
-    for at in places(study, rows):
-        own = _at(rows, at)
-        lines.append([*_name(study, at), *(_cell(study, own, *which) for which in columns)])
+    for place in networks(study, rows):
+        network = _at(rows, place)
+        cells = (_cell(study, network, *column) for column in columns)
+        lines.append([*_name(study, place), *cells])
     return table(["sparsity", "", *columns.values()], lines, 2)
 
 
-def _shifts(study: Study, rows: pd.DataFrame) -> str:
+def _error_changes(study: Study, rows: pd.DataFrame) -> str:
+    """Return a line per pruned network and group: newly wrong, newly right, and the change."""
     lines = []
-    for at in places(study, rows):
-        own = _at(rows, at)
-        for group, n in order(rows).items() if at[1] != "dense" and at[2] == "model" else ():
-            counts = [_over(own, f"test_{name}", group) for name in ("lost", "gained")]
-            shown = [number(one, study.seeds, scale=1, digits=1) for one in counts]
-            change = _cell(study, own, "test_error_change", group)
-            lines.append([*_name(study, at), group, f"{n:,}", *shown, change])
+    for place in networks(study, rows):
+        _, method, role = place
+        if method == "dense" or role != "model":
+            continue
+        network = _at(rows, place)
+        for group, n in group_sizes(rows).items():
+            counts = [_over_seeds(network, f"test_{key}", group) for key in ("lost", "gained")]
+            cells = [number(count, study.seeds, scale=1, digits=1) for count in counts]
+            change = _cell(study, network, "test_error_change", group)
+            lines.append([*_name(study, place), group, f"{n:,}", *cells, change])
     headers = ["sparsity", "", "group", "images", "newly wrong", "newly right"]
     return table([*headers, "change of the error rate (points)"], lines, 3)
 
 
-def _differences(study: Study, rows: pd.DataFrame, columns: dict[tuple[str, str], str]) -> str:
+def _differences(study: Study, rows: pd.DataFrame, columns: Columns) -> str:
     """Return every soup minus its best candidate and minus each method without candidates."""
     lines = []
-    found = places(study, rows)
-    for s, soup, role in found:
+    places = networks(study, rows)
+    for s, soup, role in places:
         if soup not in study.soups or role != "model":
             continue
-        rivals = [at for at in found if at[0] == s and at[1] not in study.soups]
+        rivals = [place for place in places if place[0] == s and place[1] not in study.soups]
         for rival in [*rivals, (s, soup, "best_candidate")]:
-            both = [_at(rows, at) for at in ((s, soup, role), rival)]
-            cells = [_gain(study, *(_seeds(own, *which) for own in both)) for which in columns]
+            ours, theirs = _at(rows, (s, soup, role)), _at(rows, rival)
+            cells = [
+                _gain(study, _by_seed(ours, *column), _by_seed(theirs, *column))
+                for column in columns
+            ]
             names = [label(soup, study.params.m), _name(study, rival)[1]]
             lines.append([sparsity(s), *names, *cells])
     if not lines:
         return ""
-    said = "Points, seed by seed. Better or worse: the 95 % interval over the seeds leaves 0 out.\n"
-    return f"{said}\n" + table(["sparsity", "", "against", *columns.values()], lines, 3)
+    note = "Points, seed by seed; better or worse: the 95 % interval over the seeds excludes 0.\n"
+    return f"{note}\n" + table(["sparsity", "", "compared with", *columns.values()], lines, 3)
 
 
 def _training(study: Study, rows: pd.DataFrame) -> str:
-    own = rows[rows["measure"] == "train_recall"].drop_duplicates("group")
-    sizes = {str(group): int(n) for group, n in zip(own["group"], own["n"], strict=True)}
-    names = {("train_recall", g): f"{g} ({sizes[g]:,})" for g in order(rows) if g in sizes}
+    sizes = group_sizes(rows, "train_recall")
+    recalls = {
+        ("train_recall", group): f"{group} ({sizes[group]:,})"
+        for group in group_sizes(rows)
+        if group in sizes
+    }
     overall = {("train_accuracy", ""): "top-1 (%)", ("train_group_mean", ""): "mean of groups (%)"}
     models = rows[rows["role"] == "model"]
-    return _section(study, models, overall | names) if names else ""
+    return _section(study, models, overall | recalls) if recalls else ""
 
 
-def _at(rows: pd.DataFrame, at: tuple[float, str, str]) -> pd.DataFrame:
-    same = (rows["sparsity"] == at[0]) & (rows["method"] == at[1]) & (rows["role"] == at[2])
-    return rows[same]
+def _at(rows: pd.DataFrame, place: Place) -> pd.DataFrame:
+    s, method, role = place
+    same_method = (rows["method"] == method) & (rows["role"] == role)
+    return rows[same_method & (rows["sparsity"] == s)]
 
 
-def _name(study: Study, at: tuple[float, str, str]) -> list[str]:
-    return [sparsity(at[0]) if at[0] else NONE, label(at[1], study.params.m) + ROLES[at[2]]]
+def _name(study: Study, place: Place) -> list[str]:
+    s, method, role = place
+    return [sparsity(s) if s else NONE, label(method, study.params.m) + ROLES[role]]
 
 
-def _seeds(rows: pd.DataFrame, measure: str, group: str) -> dict[int, float]:
-    own = rows[(rows["measure"] == measure) & (rows["group"] == group)]
-    return dict(zip(own["seed"], own["value"], strict=True))
+def _by_seed(rows: pd.DataFrame, measure: str, group: str) -> dict[int, float]:
+    values = rows[(rows["measure"] == measure) & (rows["group"] == group)]
+    return dict(zip(values["seed"], values["value"], strict=True))
 
 
-def _over(rows: pd.DataFrame, measure: str, group: str) -> Spread | None:
-    return spread(list(_seeds(rows, measure, group).values()))
+def _over_seeds(rows: pd.DataFrame, measure: str, group: str) -> Spread | None:
+    return spread(list(_by_seed(rows, measure, group).values()))
 
 
 def _cell(study: Study, rows: pd.DataFrame, measure: str, group: str) -> str:
-    own = rows[(rows["measure"] == measure) & (rows["group"] == group)]
-    shown = gained if measure == "test_error_change" else number
-    text = shown(_over(rows, measure, group), study.seeds)
-    ends = own[["low", "high"]].mean()
-    return f"{text} ({' to '.join(percent(end, 1) for end in ends)})" if len(own) else text
+    values = rows[(rows["measure"] == measure) & (rows["group"] == group)]
+    write = gain if measure == "test_error_change" else number
+    text = write(_over_seeds(rows, measure, group), study.seeds)
+    ends = values[["low", "high"]].mean()
+    return f"{text} ({' to '.join(percent(end, 1) for end in ends)})" if len(values) else text
 
 
 def _gain(study: Study, ours: dict[int, float], theirs: dict[int, float]) -> str:
-    found = difference(ours, theirs)
-    if found is None:
+    change = difference(ours, theirs)
+    if change is None:
         return NONE
-    text = gained(Spread(found.n, found.mean, found.std), study.seeds)
-    return f"{text} ({found.reading})" if found.reading in {"better", "worse"} else text
+    text = gain(Spread(change.n, change.mean, change.std), study.seeds)
+    return f"{text} ({change.reading})" if change.reading in {"better", "worse"} else text

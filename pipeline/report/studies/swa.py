@@ -1,37 +1,32 @@
-"""IMP and IMP+SWA by retraining schedule, beside the paper's Table 17."""
+"""Study swa: IMP and IMP+SWA by retraining schedule, compared with the paper's Table 17."""
+
+from functools import partial
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from pipeline.report.studies import paired
 from pipeline.report.studies.base import Study, points_table
-from pipeline.report.studies.paired import Sides
+from pipeline.report.studies.paired import Pair
 
-SIDES = Sides(
+PAIR = Pair(
     varied="schedule",
-    methods={"imp": "IMP", "imp_swa": "IMP+SWA"},
-    table="swa",
-    printed={"imp": "IMP", "imp_swa": "IMP+SWA"},
+    first="imp",
+    second="imp_swa",
+    paper="swa",
     axis="retraining schedule",
     difference="SWA minus none",
 )
 
 
-def tabulate(study: Study) -> pd.DataFrame:
-    """Return one row a network and phase."""
-    return points_table(study)
-
-
-def draw(study: Study, rows: pd.DataFrame) -> Figure:
-    """Draw the test score of both after the last phase, by schedule."""
-    return paired.draw(study, rows, SIDES)
+tabulate = points_table  # one row per network and phase
+draw = partial(paired.draw, pair=PAIR)
 
 
 def text(study: Study, rows: pd.DataFrame) -> str:
-    """Return both scores for each schedule, beside the paper's where there are some."""
+    """Return both scores for each schedule, and the paper's where its experiment is the same."""
     p = study.params
     return (
         f"IMP to {100 * p.target_sparsity:g} % sparsity in {p.phases} phases of "
-        f"{p.retrain.epochs} epochs; with SWA each phase ends at the mean of its epoch ends. "
-        + paired.text(study, rows, SIDES)
+        f"{p.retrain.epochs} epochs. With SWA each phase ends with the mean of the networks at the "
+        "ends of its epochs. " + paired.text(study, rows, PAIR)
     )

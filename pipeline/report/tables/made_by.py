@@ -1,4 +1,4 @@
-"""The PyTorch and device that made each result: columns of results.csv, and a line of the page."""
+"""The PyTorch and device of each result: two columns of results.csv, and a sentence of the page."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,34 +8,39 @@ import pandas as pd
 from pipeline.report.results import Results
 
 COLUMNS = ["torch", "device"]
-UNKNOWN = "unknown"  # made by plain DVC, or before there were records
+UNKNOWN = "unknown"  # run by plain DVC, which keeps no records
 
 
 def with_makers(rows: pd.DataFrame, records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Return ``rows`` with the torch and device of each network, from `pipeline.run.provenance`.
+    """Return ``rows`` with the torch and device of each network; missing results have none.
 
-    Results that are missing have none.
+    ``records`` are those of `pipeline.run.provenance`, by stage.
     """
-    there = rows["test_score"].notna()
+    measured = rows["test_score"].notna()
     columns = {
         name: rows["model"].map(lambda model, n=name: records.get(model, {}).get(n, UNKNOWN))
         for name in COLUMNS
     }
-    return rows.assign(**{name: column.where(there) for name, column in columns.items()})
+    return rows.assign(**{name: column.where(measured) for name, column in columns.items()})
 
 
 def line(results: Results) -> str:
-    """Return one sentence about what made the results; the count of each if they differ."""
+    """Return a sentence that names torch and device; if they differ, with the counts of results."""
     if not set(COLUMNS) <= set(results.rows.columns):
         return ""
     counts = results.rows[COLUMNS].dropna().value_counts(sort=False).sort_index()
     if counts.empty:
         return ""
-    names = [
-        "something unknown" if torch == device == UNKNOWN else f"torch {torch} on {device}"
+    makers = [
+        "an unknown version of torch"
+        if torch == device == UNKNOWN
+        else f"torch {torch} on {device}"
         for torch, device in counts.index
     ]
-    if len(names) == 1:
-        return f"\nMade by {names[0]}.\n"
-    parts = [f"{name} ({count} results)" for name, count in zip(names, counts, strict=True)]
-    return f"\nMade by {', '.join(parts)}; results.csv says which by which.\n"
+    if len(makers) == 1:
+        return f"\nComputed with {makers[0]}.\n"
+    parts = [
+        f"{maker} ({count} {'result' if count == 1 else 'results'})"
+        for maker, count in zip(makers, counts, strict=True)
+    ]
+    return f"\nComputed with {', '.join(parts)}; results.csv has torch and device of each.\n"
