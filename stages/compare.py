@@ -39,7 +39,7 @@ def main(flags: argparse.Namespace) -> None:
             {name: fmean(one[name] for one in own) for name in splits}, task.metric
         ),
         "ensemble": _named(together, task.metric),
-        "taken": read_json(merged)["taken"] if merged.exists() else list(range(len(own))),
+        "included": read_json(merged)["included"] if merged.exists() else list(range(len(own))),
     }
     if len(flags.candidates) > 1:
         checkpoints = [read(folder) for folder in flags.candidates]

@@ -33,15 +33,15 @@ def main(flags: argparse.Namespace) -> None:
     asked = {name: getattr(given, name) for name in build.asks(flags.rule)}
     soup = build.load(flags.rule).merge(given.candidates, **asked)
     with atomic_folder(flags.out) as folder:
-        write(folder, soup.checkpoint, data, device, taken=len(soup.taken))
+        write(folder, soup.checkpoint, data, device, included=len(soup.included))
         write_json(
             folder / "merge.json",
             {
                 "rule": flags.rule,
-                "taken": list(soup.taken),
-                "why": soup.why,
+                "included": list(soup.included),
+                "reason": soup.reason,
                 "weights": list(soup.weights),
-                "anchor": soup.anchor,
+                "parent_weight": soup.parent_weight,
                 "trials": list(soup.trials),
             },
         )

@@ -116,7 +116,7 @@ def test_every_rule_merges_them_twice_alike_and_keeps_them_as_they_are(rule, fol
             stored = read(folder).state
             assert all(torch.equal(stored[name], each.state[name]) for name in stored)
     one, other = soups
-    assert (one.weights, one.trials, one.why) == (other.weights, other.trials, other.why)
+    assert (one.weights, one.trials, one.reason) == (other.weights, other.trials, other.reason)
     for name, tensor in one.checkpoint.state.items():
         assert torch.equal(tensor, other.checkpoint.state[name])
     ((name, mask),) = one.checkpoint.masks.items()
@@ -174,6 +174,6 @@ def test_candidates_in_memory_have_the_same_soup_as_candidates_on_disk(rule, fol
     module = rules.load(rule)
     one = module.merge(given.candidates, **asked)
     other = module.merge([read(folder) for folder in folders[:2]], **asked)
-    assert (one.weights, one.why, one.trials) == (other.weights, other.why, other.trials)
+    assert (one.weights, one.reason, one.trials) == (other.weights, other.reason, other.trials)
     for name, tensor in one.checkpoint.state.items():
         assert torch.equal(tensor, other.checkpoint.state[name])

@@ -110,12 +110,12 @@ class TestEveryRule:
     ) -> None:
         soup = merged(rule, [candidate(each) for each in values], candidate(start))
         assert len(soup.weights) == len(values)
-        assert all(weight >= 0 for weight in [*soup.weights, soup.anchor])
-        assert math.isclose(sum(soup.weights) + soup.anchor, 1, abs_tol=1e-12)
-        terms = zip([*values, start], [*soup.weights, soup.anchor], strict=True)
+        assert all(weight >= 0 for weight in [*soup.weights, soup.parent_weight])
+        assert math.isclose(sum(soup.weights) + soup.parent_weight, 1, abs_tol=1e-12)
+        terms = zip([*values, start], [*soup.weights, soup.parent_weight], strict=True)
         expected = sum(weight * each.astype(np.float64) for each, weight in terms) * MASK.numpy()
         np.testing.assert_allclose(soup.checkpoint.state["w"], expected, rtol=1e-5, atol=1e-4)
-        assert soup.taken == tuple(i for i, weight in enumerate(soup.weights) if weight > 0)
+        assert soup.included == tuple(i for i, weight in enumerate(soup.weights) if weight > 0)
 
     @given(values=weights, m=st.integers(1, 5))
     def test_of_equals_is_the_same_bits(self, rule: str, values: np.ndarray, m: int) -> None:
@@ -198,7 +198,7 @@ class TestUniform:
         soup = uniform.merge(models)
         assert soup.checkpoint.state["running_mean"].tolist() == [2.0, 2.0, 4.0]
         assert soup.checkpoint.state["batches"] == 3
-        assert (soup.weights, soup.taken, soup.anchor) == ((0.5, 0.5), (0, 1), 0.0)
+        assert (soup.weights, soup.included, soup.parent_weight) == ((0.5, 0.5), (0, 1), 0.0)
 
     def test_float64_sums(self) -> None:
         """In float32, 2^24 + 1 - 2^24 is 0."""
@@ -244,18 +244,18 @@ class TestGreedy:
         )
         assert [trial["candidate"] for trial in soup.trials] == [2, 4, 0, 1, 3]
         assert [trial["accepted"] for trial in soup.trials] == [True, False, True, False, False]
-        assert soup.taken == (0, 2)
+        assert soup.included == (0, 2)
         assert soup.weights == (0.5, 0.0, 0.5, 0.0, 0.0)
         assert soup.checkpoint.state["w"].item() == pytest.approx(-0.1)
         assert soup.trials[2]["val_score"] == pytest.approx(0.9)
-        assert soup.why.startswith("2 of 5 candidates")
+        assert soup.reason.startswith("2 of 5 candidates")
 
     def test_equal_accuracies_go_by_number_and_equal_scores_are_taken(self) -> None:
         candidates = [point(float(number)) for number in range(4)]
         own = [0.5, 0.7, 0.5, 0.7]
         soup = greedy.merge(candidates, scores=own, score=lambda _: 0.7)
         assert [trial["candidate"] for trial in soup.trials] == [1, 3, 0, 2]
-        assert soup.taken == (0, 1, 2, 3)
+        assert soup.included == (0, 1, 2, 3)
         assert soup.checkpoint.state["w"].item() == 1.5
 
     @given(numbers, st.floats(-1, 1))
@@ -279,7 +279,7 @@ class TestGreedy:
         own = list(random.random(len(values)))
         soup = greedy.merge(candidates, scores=own, score=lambda _: random.random())
         accepted = [trial["candidate"] for trial in soup.trials if trial["accepted"]]
-        assert soup.taken == tuple(sorted(accepted))
+        assert soup.included == tuple(sorted(accepted))
         expected = np.mean([values[number] for number in sorted(accepted)])
         assert soup.checkpoint.state["w"].item() == pytest.approx(expected, abs=1e-6)
         assert sorted(trial["candidate"] for trial in soup.trials) == list(range(len(values)))
@@ -307,7 +307,7 @@ class TestLearned:
         soup = rule.merge(candidates, **{given: objective})
         assert soup.weights == pytest.approx(known, abs=0.02 if max(known) < 0.8 else 0.07)
         assert objective.value(soup.checkpoint) < 0.02 * soup.trials[-1]["loss"], "of the mean's"
-        assert soup.why.startswith("learned: of 5 combinations the least ")
+        assert soup.reason.startswith("learned: of 5 combinations the least ")
 
     def test_of_two_by_hand(self) -> None:
         """Loss (c - 0.8)^2 of c w_1 + (1 - c) w_0, w_0 = 0, w_1 = 1: from 0.5 c goes to 0.8."""
@@ -348,8 +348,10 @@ class TestLearned:
 
         flat = Objective([0.1, 0.0], value, lambda *_: torch.zeros(2).double())
         soup = learned.merge(candidates, loss=flat)
-        assert (soup.weights, soup.taken) == ((0.0, 1.0), (1,))
-        assert soup.why.startswith("candidate 1 alone: of 4 combinations the least validation loss")
+        assert (soup.weights, soup.included) == ((0.0, 1.0), (1,))
+        assert soup.reason.startswith(
+            "candidate 1 alone: of 4 combinations the least validation loss"
+        )
 
     def test_equally_good_is_the_mean(self) -> None:
         candidates = [point(1.0), point(1.0)]
@@ -366,9 +368,9 @@ class TestModelStock:
         expected = [1 + t * 1.5, 1 + t * 0.5]
         assert soup.checkpoint.state["w"].tolist() == pytest.approx(expected)
         assert soup.weights == pytest.approx((t / 2, t / 2))
-        assert soup.anchor == pytest.approx(1 - t)
-        assert "0.8284 of the way" in soup.why
-        assert "0.7071" in soup.why
+        assert soup.parent_weight == pytest.approx(1 - t)
+        assert "0.8284 of the way" in soup.reason
+        assert "0.7071" in soup.reason
 
     @given(st.integers(2, 6), st.floats(0.01, 0.99))
     def test_is_the_foot_of_the_perpendicular_from_the_centre(self, m: int, cos: float) -> None:
@@ -392,13 +394,13 @@ class TestModelStock:
                 [point(1.0, 0.0), other], parent=point(0.0, 0.0), parameters=["w"]
             )
             assert soup.checkpoint.state["w"].tolist() == [0.0, 0.0]
-            assert (soup.weights, soup.taken, soup.anchor) == ((0.0, 0.0), (), 1.0)
+            assert (soup.weights, soup.included, soup.parent_weight) == ((0.0, 0.0), (), 1.0)
 
     def test_parallel_ways_give_the_mean(self) -> None:
         candidates = [point(1.0, 2.0), point(2.0, 4.0), point(3.0, 6.0)]
         soup = model_stock.merge(candidates, parent=point(0.0, 0.0), parameters=["w"])
         assert soup.checkpoint.state["w"].tolist() == pytest.approx([2.0, 4.0])
-        assert soup.anchor == pytest.approx(0.0, abs=1e-12)
+        assert soup.parent_weight == pytest.approx(0.0, abs=1e-12)
 
     def test_only_parameters_make_the_angle(self) -> None:
         """Buffers differ as they like; each trained tensor's own angle is told beside."""
@@ -435,15 +437,15 @@ class TestWise:
         )
         assert soup.checkpoint.state["w"].item() == pytest.approx(1 + 2 * a)
         assert soup.weights == pytest.approx((a / 2, a / 2))
-        assert soup.anchor == pytest.approx(1 - a)
+        assert soup.parent_weight == pytest.approx(1 - a)
         assert [trial["a"] for trial in soup.trials] == [k / 10 for k in range(10, -1, -1)]
-        assert f"a = {a:g} of the way" in soup.why
+        assert f"a = {a:g} of the way" in soup.reason
 
     @given(groups, weights)
     def test_a_1_is_the_uniform_soup_and_equally_good_points_give_it(self, values, start) -> None:
         models = [candidate(each) for each in values]
         soup = wise.merge(models, parent=candidate(start), score=lambda _: 0.5)
         mean = uniform.merge(models).checkpoint
-        assert soup.anchor == 0.0
+        assert soup.parent_weight == 0.0
         for name, tensor in mean.state.items():
             assert torch.equal(soup.checkpoint.state[name], tensor)

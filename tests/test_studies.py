@@ -257,7 +257,7 @@ def everywhere(of: Plan, artifacts: Path) -> None:
     for name, node in of.nodes.items():
         high = 0.9 + (len(name) % 7) / 200 + (0.01 if node.script == "merge" else 0)
         leave(artifacts, name, test_accuracy=high, val_accuracy=high, l2_mean=3.0, l2_max=4.0,
-              ensemble={"test_accuracy": 0.95}, taken=[0, 1], mean_19=high - 0.2,
+              ensemble={"test_accuracy": 0.95}, included=[0, 1], mean_19=high - 0.2,
               sparsity_of_mean=0.5, test_error_barrier_mean=0.1,
               **(by_group(high) if node.script == "shift" else {}))  # fmt: skip
 
@@ -388,7 +388,7 @@ def test_merging_sets_every_rule_beside_the_ensemble(tmp_path: Path):
         accuracies(tmp_path, candidate, test)
     for point, taken in zip(of.points, ([0, 1, 2], [2]), strict=True):
         accuracies(tmp_path, point.model, 0.93 if len(taken) > 1 else 0.92)
-        leave(tmp_path, point.nodes["compare"], taken=taken, ensemble={"test_accuracy": 0.94})
+        leave(tmp_path, point.nodes["compare"], included=taken, ensemble={"test_accuracy": 0.94})
     study = of_study(of, tmp_path, "merging")
     text = merging.text(study, merging.tabulate(study))
     assert "| SMS uniform | 93.00 | 93.00 | +1.00 | 3 of 3 |" in text

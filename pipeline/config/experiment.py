@@ -14,7 +14,6 @@ from pipeline import registry
 from pipeline.config.schema import (
     Augmentation,
     Data,
-    During,
     Evaluate,
     Network,
     Paper,
@@ -23,6 +22,7 @@ from pipeline.config.schema import (
     Retrain,
     Section,
     Seed,
+    Sparsify,
     Sparsity,
     Swa,
 )
@@ -56,7 +56,7 @@ class Experiment(Section):
     prune: Prune = Prune()
     retrain: Retrain
     swa: Swa = Swa()
-    during: During = During()
+    sparsify: Sparsify = Sparsify()
     evaluate: Evaluate = Evaluate()
     studies: list[str] = Field(default_factory=list)
     study: dict[str, dict[str, Any]] = Field(default_factory=dict)  # other grids, by study

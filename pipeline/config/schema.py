@@ -108,24 +108,24 @@ class Swa(Section):
     learning_rate: Positive | None = None
 
 
-class During(Section):
+class Sparsify(Section):
     """How the methods that prune during training do it.
 
     ``epochs``, null: those of pretraining, is the budget of one training; BIMP spends
-    ``dense_share`` of it before its phases. ``copies_from``: the share of the training after which
+    ``dense_share`` of it before its phases. ``sms_start``: the share of the training after which
     SMS's copies may begin. ``from_dense``: GSM and LC start from the dense network. The others are
     options of single methods (pipeline/sparsify/config.py).
     """
 
     epochs: Count | None = None
     pruning_steps: Count = SparsifyConfig.pruning_steps
-    copies_from: Annotated[float, Field(ge=0, lt=1)] = 0.55
+    sms_start: Annotated[float, Field(ge=0, lt=1)] = 0.55
     dense_share: Annotated[float, Field(gt=0, lt=1)] = 0.67
     from_dense: bool = False
-    refresh: Annotated[int, Field(ge=0)] = SparsifyConfig.refresh
-    penalty: NotNegative = SparsifyConfig.penalty
-    alpha: NotNegative = SparsifyConfig.alpha
-    initial: float = SparsifyConfig.initial
+    mask_interval: Annotated[int, Field(ge=0)] = SparsifyConfig.mask_interval
+    lc_mu0: NotNegative = SparsifyConfig.lc_mu0
+    dst_alpha: NotNegative = SparsifyConfig.dst_alpha
+    str_init: float = SparsifyConfig.str_init
 
 
 class Evaluate(Section):

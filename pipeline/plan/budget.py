@@ -15,13 +15,13 @@ def bimp(work: Planner) -> Planner:
 
     Source: Zimmer et al. 2023 (BIMP), whose retraining schedule is ALLR.
     """
-    during = work.settings.during
-    total, cycles = during.epochs or work.settings.pretrain.epochs, len(work.phases)
-    epochs = (total - max(1, round_fraction(during.dense_share, total))) // cycles
+    sparsify = work.settings.sparsify
+    total, cycles = sparsify.epochs or work.settings.pretrain.epochs, len(work.phases)
+    epochs = (total - max(1, round_fraction(sparsify.dense_share, total))) // cycles
     if epochs < 1:
         raise UserError(
-            f"during.dense_share leaves no epoch of {total} for each of {cycles} phases: lower it, "
-            "or raise during.epochs."
+            f"sparsify.dense_share leaves no epoch of {total} for each of {cycles} phases: lower "
+            "it, or raise sparsify.epochs."
         )
     dense = total - cycles * epochs
     values = {"pretrain.epochs": dense, "retrain.epochs": epochs, "retrain.schedule": "ALLR"}

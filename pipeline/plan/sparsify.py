@@ -20,10 +20,10 @@ def budget(work: Planner) -> int:
     Raises:
         UserError: there are none.
     """
-    epochs = work.settings.during.epochs or work.settings.pretrain.epochs
+    epochs = work.settings.sparsify.epochs or work.settings.pretrain.epochs
     if not epochs:
         raise UserError(
-            f"pretrain.epochs is 0 and during.epochs null, but {work.method} trains: give it epochs"
+            f"pretrain.epochs is 0 and sparsify.epochs null, but {work.method} trains: set one"
         )
     return epochs
 
@@ -41,12 +41,12 @@ def sparsify(work: Planner, method: str, *, from_dense: bool = False) -> str:
 def alone(method: str, *, may_start_dense: bool = False) -> Callable[[Planner], None]:
     """Return the plan of one training by ``method``, measured as the last phase's result.
 
-    It is from scratch; some methods start from the dense network where during.from_dense says so.
+    It is from scratch; some methods start from the dense network where sparsify.from_dense says so.
     """
 
     def plan(work: Planner) -> None:
         work.set_method(method)
-        from_dense = may_start_dense and work.settings.during.from_dense
+        from_dense = may_start_dense and work.settings.sparsify.from_dense
         work.report(work.phases[-1], sparsify(work, method, from_dense=from_dense))
 
     return plan
@@ -94,19 +94,19 @@ def levels(work: Planner, method: str) -> dict[int, float]:
     if "pruning_steps" not in [option.name for option in options(method)]:
         return {}
     own = work.settings
-    return ramp(own.target_sparsity, budget(work), own.during.pruning_steps)
+    return ramp(own.target_sparsity, budget(work), own.sparsify.pruning_steps)
 
 
 def phases(work: Planner, method: str) -> list[Interval]:
     """Return the intervals after the pruning steps that come once copies may be made."""
-    found, epochs, since = levels(work, method), budget(work), work.settings.during.copies_from
+    found, epochs, since = levels(work, method), budget(work), work.settings.sparsify.sms_start
     ends = [*list(found)[1:], epochs]
     intervals = zip(found, ends, found.values(), strict=True)
     late = [interval for interval in intervals if interval[0] >= exact(since) * epochs]
     if not late:
         raise UserError(
-            f"during.copies_from is {since:g}, but the last pruning step is after epoch "
-            f"{max(found)} of {epochs}: lower it, or raise during.pruning_steps."
+            f"sparsify.sms_start is {since:g}, but the last pruning step is after epoch "
+            f"{max(found)} of {epochs}: lower it, or raise sparsify.pruning_steps."
         )
     return late
 
@@ -153,7 +153,7 @@ def _flags(work: Planner, method: str, seed: int, phase: int) -> dict[str, Any]:
 def _options(work: Planner, method: str) -> dict[str, Any]:
     """Return what ``method`` must know to choose masks."""
     own = work.settings
-    known = own.during.model_dump() | {"sparsity": own.target_sparsity}
+    known = own.sparsify.model_dump() | {"sparsity": own.target_sparsity}
     return {option.name: known[option.name] for option in options(method)}
 
 

@@ -112,8 +112,8 @@ def _extend(records: Records, key: dict[str, Any], more: Records) -> None:
 
 def _flat(compared: dict[str, Any], candidates: list[dict[str, Any]]) -> dict[str, Any]:
     flat = {name: compared[name] for name in COMPARED if name in compared}
-    if "taken" in flat:
-        flat["taken"] = len(flat["taken"])
+    if "included" in flat:
+        flat["included"] = len(flat["included"])
     for role in ROLES:
         for split in ("val_score", "test_score"):
             flat[f"{role}_{split}"] = compared.get(role, {}).get(split)

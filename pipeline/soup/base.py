@@ -23,19 +23,19 @@ class Soup:
     Args:
         checkpoint: the model; its buffers are those of the weighted sum.
         weights: each candidate's coefficient, by its number.
-        why: one sentence on what was taken and why.
+        reason: one sentence on what is included, and why.
         trials: what was measured on the way, one JSON-able dict a trial.
-        anchor: the pruned parent's coefficient; with it the coefficients sum to 1.
+        parent_weight: the pruned parent's coefficient; with it the coefficients sum to 1.
     """
 
     checkpoint: Checkpoint
     weights: tuple[float, ...]
-    why: str
+    reason: str
     trials: tuple[dict[str, Any], ...] = ()
-    anchor: float = 0.0
+    parent_weight: float = 0.0
 
     @property
-    def taken(self) -> tuple[int, ...]:
+    def included(self) -> tuple[int, ...]:
         """The candidates with a part in the soup."""
         return tuple(number for number, weight in enumerate(self.weights) if weight > 0)
 

@@ -47,7 +47,7 @@ def merge(
         f"because the mean cosine between their ways is {cos:.4f}"
     )
     checkpoint = mixture([average(candidates), parent], [t, 1 - t])
-    return Soup(checkpoint, (t / m,) * m, why, trials, anchor=1 - t)
+    return Soup(checkpoint, (t / m,) * m, why, trials, parent_weight=1 - t)
 
 
 def ratio(cos: float, m: int) -> float:

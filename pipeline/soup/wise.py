@@ -43,4 +43,4 @@ def merge(
         f"a = {a:g} of the way from the pruned parent to the mean of all {m} candidates: of "
         f"{len(GRID)} points the best validation score, {best['val_score']:.4f}"
     )
-    return Soup(mixture(ends, [a, 1 - a]), (a / m,) * m, why, tuple(trials), anchor=1 - a)
+    return Soup(mixture(ends, [a, 1 - a]), (a / m,) * m, why, tuple(trials), parent_weight=1 - a)

@@ -28,9 +28,7 @@ class LC(Sparsifier):
     @property
     def mu(self) -> float:
         """The penalty of the epoch that runs."""
-        return self.goal.penalty * float(
-            GROWTH ** ((self.epoch - 1) / max(self.goal.epochs - 1, 1))
-        )
+        return self.goal.lc_mu0 * float(GROWTH ** ((self.epoch - 1) / max(self.goal.epochs - 1, 1)))
 
     @torch.no_grad()
     def on_gradients(self, model: nn.Module, step: int) -> None:  # noqa: ARG002
@@ -50,5 +48,5 @@ class LC(Sparsifier):
 
 
 def build(goal: SparsifyConfig) -> LC:
-    """Return LC with mu_0 = ``goal.penalty``."""
+    """Return LC with mu_0 = ``goal.lc_mu0``."""
     return LC(goal)

@@ -32,5 +32,5 @@ class STR(Reparametrised):
 
 
 def build(goal: SparsifyConfig) -> STR:
-    """Return STR with s = ``goal.initial`` at first."""
-    return STR(goal, lambda weight: SoftThreshold(weight, goal.initial))
+    """Return STR with s = ``goal.str_init`` at first."""
+    return STR(goal, lambda weight: SoftThreshold(weight, goal.str_init))

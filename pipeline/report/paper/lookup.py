@@ -167,10 +167,12 @@ def _during(params: Experiment, name: str, phase: int) -> Reference | None:
     rows = _table("pruning_during_training")
     if params.paper is None or phase != params.phases or params.prune.structure != "weights":
         return None
-    other_length = params.during.epochs not in {None, params.pretrain.epochs}
+    other_length = params.sparsify.epochs not in {None, params.pretrain.epochs}
     if other_length or (name.endswith("+SMS") and params.m not in _COPIES):
         return None
-    if name.startswith("DPF") and params.during.refresh:  # the paper's mask changes with its level
+    if (
+        name.startswith("DPF") and params.sparsify.mask_interval
+    ):  # the paper's mask changes with its level
         return None
     rows = rows[(rows["dataset"] == params.paper.dataset) & (rows["arch"] == params.paper.arch)]
     rows = rows[(rows["method"] == name) & _same_sparsity(rows["sparsity"], params)]

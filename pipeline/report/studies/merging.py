@@ -24,7 +24,7 @@ def tabulate(study: Study) -> pd.DataFrame:
     rows = points_table(study)
     compared = [measured.nodes.get("compare", {}) for measured in study.points]
     rows["ensemble"] = [one.get("ensemble", {}).get("test_score") for one in compared]
-    rows["taken"] = [len(one["taken"]) if "taken" in one else None for one in compared]
+    rows["included"] = [len(one["included"]) if "included" in one else None for one in compared]
     return rows
 
 
@@ -66,7 +66,7 @@ def draw(study: Study, rows: pd.DataFrame) -> Figure:
 def text(study: Study, rows: pd.DataFrame) -> str:
     """Return a line for every rule, and one each for what needs no merge."""
     n = study.seeds
-    headers = ["", "test (%)", "validation (%)", "over best candidate (points)", "taken"]
+    headers = ["", "test (%)", "validation (%)", "over best candidate (points)", "included"]
     rest = [
         [name, number(over_seeds(_once(rows), measure), n), NONE, NONE, NONE]
         for measure, name in _REST.items()
@@ -82,13 +82,13 @@ def text(study: Study, rows: pd.DataFrame) -> str:
 
 def _lines(study: Study, rows: pd.DataFrame) -> Iterator[list[str]]:
     for values, own in groups(rows, "method"):
-        taken = over_seeds(own, "taken")
+        included = over_seeds(own, "included")
         yield [
             label(values["method"], study.params.m),
             number(over_seeds(own, "test_score"), study.seeds),
             number(over_seeds(own, "val_score"), study.seeds),
             gained(over_seeds(own, "gain"), study.seeds),
-            NONE if taken is None else f"{taken.mean:.3g} of {study.params.m}",
+            NONE if included is None else f"{included.mean:.3g} of {study.params.m}",
         ]
 
 

@@ -41,13 +41,13 @@ def candidates(results: Results) -> str:
         measures = ["test_score", *(f"{r}_test_score" for r in ROLES)]
         found = [over_seeds(results, method, phase, measure) for measure in measures]
         if any(found[1:]):
-            taken = over_seeds(results, method, phase, "taken")
+            included = over_seeds(results, method, phase, "included")
             rows.append(
                 [
                     label(method, m),
                     f"{phase} ({sparsity(planned)})",
                     *(number(value, n) for value in found),
-                    NONE if taken is None else f"{taken.mean:.3g} of {m}",
+                    NONE if included is None else f"{included.mean:.3g} of {m}",
                     number(over_seeds(results, method, phase, "l2_mean"), n, scale=1),
                     number(over_seeds(results, method, phase, "angle_mean_degrees"), n, scale=1),
                 ]
@@ -56,7 +56,7 @@ def candidates(results: Results) -> str:
         return "No soup was compared with its candidates.\n"
     headers = [
         *("", "phase", "average", "best candidate", "mean candidate", "ensemble"),
-        *("taken", "L2 distance", "angle (degrees)"),
+        *("included", "L2 distance", "angle (degrees)"),
     ]
     return (
         f"Test {results.metric.label} in percent. `ensemble` averages the candidates' predictions "
