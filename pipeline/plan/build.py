@@ -6,8 +6,8 @@ from types import ModuleType
 from pipeline import registry
 from pipeline.config.experiment import Experiment
 from pipeline.plan.plan import Plan
+from pipeline.plan.planner import Planner
 from pipeline.plan.studies.base import Study
-from pipeline.plan.work import Planner
 
 
 def build(params: Experiment) -> Plan:

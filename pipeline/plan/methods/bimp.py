@@ -1,7 +1,7 @@
 """BIMP: IMP within one training budget, dense at first, then ALLR phases (Zimmer et al., 2023)."""
 
-from pipeline.plan.budget import bimp
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
+from pipeline.plan.sparsify import bimp
 
 LABEL = "BIMP"
 

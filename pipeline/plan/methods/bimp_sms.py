@@ -1,7 +1,7 @@
 """BIMP with a soup of m copies in every phase (section 3.3)."""
 
-from pipeline.plan.budget import bimp
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
+from pipeline.plan.sparsify import bimp
 
 LABEL = "BIMP + SMS"
 BASELINES = ("bimp",)

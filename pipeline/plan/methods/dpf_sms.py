@@ -1,7 +1,7 @@
 """DPF whose intervals between late pruning steps train m copies, averaged (section 3.3)."""
 
 from pipeline.plan import sparsify
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 LABEL = "DPF + SMS"
 BASELINES = ("dpf",)

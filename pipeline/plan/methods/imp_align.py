@@ -1,8 +1,8 @@
 """IMP-RePrune of runs whose channels are matched first (Git Re-Basin; Ainsworth et al., 2023)."""
 
-from pipeline.plan.align import align
+from pipeline.plan.measurements import align
 from pipeline.plan.methods.imp_reprune import independent_runs
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 LABEL = "IMP-RePrune (aligned)"
 

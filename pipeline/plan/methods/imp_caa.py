@@ -1,7 +1,7 @@
 """IMP-RePrune whose average of a weight is over the runs that keep it (CAA; Yin et al., 2022)."""
 
 from pipeline.plan.methods.imp_reprune import independent_runs
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 LABEL = "IMP-RePrune (CAA)"
 

@@ -1,7 +1,7 @@
 """IMP-RePrune in which a pruned weight counts as zero, its plain mean (CIA; Yin et al., 2022)."""
 
 from pipeline.plan.methods.imp_reprune import independent_runs
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 LABEL = "IMP-RePrune (CIA)"
 

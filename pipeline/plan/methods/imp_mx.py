@@ -1,6 +1,6 @@
 """IMP with every retraining m times as long: the same epochs as SMS, in one copy (section 3.1)."""
 
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 LABEL = "IMP {m}\N{MULTIPLICATION SIGN} longer"
 LOOK = ("vermilion", "v", "--")

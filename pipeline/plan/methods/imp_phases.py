@@ -1,6 +1,6 @@
 """IMP in m times as many phases: SMS's epochs in one copy, pruned in smaller steps (Table 16)."""
 
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 LABEL = "IMP with {m}\N{MULTIPLICATION SIGN} phases"
 

@@ -1,6 +1,6 @@
 """IMP-RePrune: m independent IMP runs, averaged at the end and pruned again (Yin et al., 2022)."""
 
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 LABEL = "IMP-RePrune"
 LOOK = ("purple", "P", "-.", 1.3)

@@ -1,6 +1,6 @@
 """IMP+SWA: IMP where each retraining ends at the mean over its epochs (appendix C.3, Table 17)."""
 
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 LABEL = "IMP+SWA"
 

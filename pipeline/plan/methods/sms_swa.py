@@ -1,6 +1,6 @@
 """SMS of SWA means, taken at a constant learning rate (appendix C.3; Izmailov et al., 2018)."""
 
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 LABEL = "SMS of SWA means"
 BASELINES = ("imp", "imp_mx", "imp_reprune")

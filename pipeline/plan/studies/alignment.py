@@ -3,9 +3,8 @@
 from copy import copy
 
 from pipeline.config.schema import Section
-from pipeline.plan.align import align
-from pipeline.plan.interpolate import interpolate
-from pipeline.plan.ledger import join_name
+from pipeline.plan.measurements import align, interpolate
+from pipeline.plan.stage_adder import join_name
 from pipeline.plan.studies.base import Study
 
 APART = 100  # between the seeds of runs that share nothing

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from pipeline.config.experiment import Grid
+from pipeline.plan.measurements import compare, robustness
 from pipeline.plan.plan import Plan, StudyResult
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 # What `Study.at` may vary: the keys of params.yaml, and how a stage's name says it. One sparsity
 # is always one shot.
@@ -70,14 +71,14 @@ class Study(Planner):
         Every network's folder holds its accuracies, so a point costs no stage of its own.
         """
         wanted = self.distances and len(candidates) > 1
-        compare = self.compare(model, candidates, phase) if wanted else None
-        self.point(phase, model, candidates, compare=compare)
+        compared = compare(self, model, candidates, phase) if wanted else None
+        self.point(phase, model, candidates, compare=compared)
 
     def corrupted(self, model: str, phase: int) -> str | None:
         """Measure ``model`` on corrupted images, if params.yaml wants all models measured."""
         if self.settings.evaluate.corruptions != "all":
             return None
-        return self._robustness(f"{self._short(model)}-ood", model, phase)
+        return robustness(self, model, phase)
 
     def collect(self, method: Callable[[Self], None]) -> list[StudyResult]:
         """Plan ``method`` and return its points, which the study does not count as its own."""

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from pipeline.config.schema import Section
-from pipeline.plan.interpolate import interpolate
+from pipeline.plan.measurements import interpolate
 from pipeline.plan.studies.base import Study
 
 

@@ -3,6 +3,7 @@
 from pipeline import registry
 from pipeline.config.schema import Count, Section
 from pipeline.errors import UserError
+from pipeline.plan.measurements import compare
 from pipeline.plan.methods import sms
 from pipeline.plan.studies.base import Study
 
@@ -30,4 +31,4 @@ def plan(work: Study) -> None:
         work.set_method(f"merged_{rule}")
         soup = work.merge(candidates, phase, rule)
         work.set_method(f"sms_{rule}")
-        work.point(phase, soup, candidates, compare=work.compare(soup, candidates, phase))
+        work.point(phase, soup, candidates, compare=compare(work, soup, candidates, phase))

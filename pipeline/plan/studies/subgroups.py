@@ -50,5 +50,5 @@ def _shift(work: Study, model: str, phase: int) -> str:
         "dense": artifact(work.pretrain()) if phase else None,
         "groups": work.grid(Grid).groups,
     }
-    name = f"{model.removeprefix(f'{work.name()}-')}-shift"
+    name = f"{work.short_name(model)}-shift"
     return work.add(name, "shift", flags, modules=work.network_modules(), phase=phase)
