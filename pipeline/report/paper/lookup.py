@@ -65,7 +65,7 @@ def measured(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Plan
     found = Source(artifacts, set(without)).evaluated(plan, "test_examples")
     if own is None or found is None:
         return plan
-    paper = own.model_copy(update={"found": int(found)})
+    paper = own.model_copy(update={"examples_here": int(found)})
     return replace(plan, params=plan.params.model_copy(update={"paper": paper}))
 
 
@@ -86,7 +86,7 @@ def departures(params: Experiment) -> list[str]:
             elif value != expected and (section, key) != ("data", "path"):
                 found.append(f"{section}.{key} is {value}, not {expected}")
     official = params.paper.test_examples if params.paper else None
-    here = params.paper.found if params.paper else None
+    here = params.paper.examples_here if params.paper else None
     if here not in {official, None}:
         found.append(f"the test split has {here:,} examples, not {official:,}")
     weights = params.prune.structure == "weights"
