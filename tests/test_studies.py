@@ -203,11 +203,11 @@ def test_grids_of_cifar_100_are_the_papers():
     ("line", "sentence"),
     [
         ("studies: [pears]", "studies is 'pears', but must be one of alignment, "),
-        ("studies: [pairs, pairs]", "studies is ['pairs', 'pairs'], but names one of them twice"),
+        ("studies: [pairs, pairs]", "studies is ['pairs', 'pairs'], but must name each only once"),
         ("study: {pears: {}}", "study is 'pears', but must be one of alignment, "),
         (
             "studies: [pairs]\nstudy: {pairs: {sparsity: 1.5}}",
-            "params.yaml: study.pairs.sparsity is 1.5, but must be less than 1",
+            "params.yaml: study.pairs.sparsity is 1.5, but must be in (0, 1)",
         ),
         (
             "studies: [pairs]\nstudy: {pairs: {seeds: 3}}",
@@ -215,11 +215,11 @@ def test_grids_of_cifar_100_are_the_papers():
         ),
         (
             "studies: [length]\nstudy: {length: {epochs: [1, 0]}}",
-            "params.yaml: study.length.epochs.1 is 0, but must be greater than or equal to 1",
+            "params.yaml: study.length.epochs.1 is 0, but must be at least 1",
         ),
         (
             "studies: [schedule]\nstudy: {schedule: {schedules: [SGD]}}",
-            "the study: retrain.schedule is 'SGD', but must be 'FT', 'LRW', 'SLR', 'CLR', 'LLR'",
+            "study.schedule.schedules.0 is 'SGD', but must be 'FT', 'LRW', 'SLR', 'CLR'",
         ),
         (
             "studies: [subgroups]\nstudy: {subgroups: {methods: [imp, smz]}}",

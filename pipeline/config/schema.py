@@ -9,6 +9,7 @@ from pipeline.sparsify.config import SparsifyConfig
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Schedule = Literal["FT", "LRW", "SLR", "CLR", "LLR", "ALLR"]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Sparsity = Annotated[
     float, Field(gt=0, lt=1, description="a fraction of the weights: 0.95 prunes 95 %")
@@ -104,7 +105,7 @@ class Retrain(Section):
     """
 
     epochs: Count
-    schedule: Literal["FT", "LRW", "SLR", "CLR", "LLR", "ALLR"]
+    schedule: Schedule
     vary: Literal["seed", "weight_decay", "epochs", "learning_rate"] = "seed"
     values: list[Positive] | None = None
     grids: dict[Literal["weight_decay", "epochs", "learning_rate"], list[Positive]] = {}

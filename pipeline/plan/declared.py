@@ -1,4 +1,4 @@
-"""Collects what the report needs to know of a method, which its own file declares.
+"""Reads the constants that a method's file declares for the report.
 
     LABEL = "IMP {m}x longer"        the name that readers see; {m}: the number of candidates
     LOOK = ("green", "^", "--")      colour, marker and line in figures, and the marker's size
@@ -18,7 +18,7 @@ from pipeline import registry
 
 
 class Declared(NamedTuple):
-    """What a method's file says of itself."""
+    """The constants of a method's file."""
 
     label: str | None = None
     look: tuple[Any, ...] | None = None
@@ -28,7 +28,7 @@ class Declared(NamedTuple):
 
 @cache
 def declared(method: str) -> Declared:
-    """Return what the file behind ``method`` declares; nothing where there is no such file."""
+    """Return the constants of the file that plans ``method``; empty where there is no such file."""
     for name in reversed(registry.names("plan/methods")):
         if f"{method}_".startswith(f"{name}_"):
             module = import_module(f"pipeline.plan.methods.{name}")

@@ -7,7 +7,7 @@ LABEL = "BIMP"
 
 
 def plan(work: Planner) -> None:
-    """Run IMP on a dense network that was trained for a share of the epochs only."""
+    """Run IMP on a dense network that is trained for only a share of the epochs."""
     short = bimp(work)
     short.set_method("bimp")
     model = short.pretrain()

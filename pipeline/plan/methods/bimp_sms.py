@@ -8,7 +8,7 @@ BASELINES = ("bimp",)
 
 
 def plan(work: Planner) -> None:
-    """Run SMS on BIMP's dense network, within its epochs a copy."""
+    """Run SMS on BIMP's dense network; each copy trains for as many epochs as BIMP's network."""
     short = bimp(work)
     short.set_method("bimp_sms")
     soup = short.pretrain()

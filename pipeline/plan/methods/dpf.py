@@ -1,4 +1,4 @@
-"""Dynamic pruning with feedback: pruned weights keep learning and may return (Lin et al., 2020)."""
+"""Dynamic pruning with feedback: pruned weights train on and may return (Lin et al., 2020)."""
 
 from pipeline.plan import sparsify
 

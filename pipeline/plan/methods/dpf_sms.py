@@ -8,6 +8,6 @@ BASELINES = ("dpf",)
 
 
 def plan(work: Planner) -> None:
-    """Average the copies' dense weights at each pruning step, and mask the average anew."""
+    """Average the copies' dense weights at each pruning step, and choose the average's mask."""
     work.set_method("dpf_sms")
     sparsify.sms(work, "dpf")

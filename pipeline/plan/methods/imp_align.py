@@ -8,7 +8,7 @@ LABEL = "IMP-RePrune (aligned)"
 
 
 def plan(work: Planner) -> None:
-    """Match the runs of IMP-RePrune before they are averaged, so that fewer weights come back."""
+    """Match the channels of IMP-RePrune's runs, so that their average is sparser."""
     work.set_method("imp_align", lineage="imp")
     runs = independent_runs(work)
     phase = work.settings.phases

@@ -8,7 +8,7 @@ PAPER = ("IMP_mx", "")
 
 
 def plan(work: Planner) -> None:
-    """Spend SMS's budget of m retrainings on one network."""
+    """Retrain one network for as many epochs as the m candidates of SMS together."""
     work.set_method("imp_mx")
     model = work.pretrain()
     for phase in work.phases:

@@ -6,7 +6,7 @@ LABEL = "IMP with {m}\N{MULTIPLICATION SIGN} phases"
 
 
 def plan(work: Planner) -> None:
-    """Split the way to the same sparsity into m P cycles, each retrained as long as IMP's."""
+    """Reach the same sparsity in m times as many phases, each retrained as long as one of IMP."""
     work.set_method("imp_phases", lineage="imp")
     phases = work.m * work.settings.phases
     more = work.with_settings(f"phases{phases}", {"phases": phases})

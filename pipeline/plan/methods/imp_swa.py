@@ -6,7 +6,7 @@ LABEL = "IMP+SWA"
 
 
 def plan(work: Planner) -> None:
-    """Start every phase from the mean of the phase before, under any retraining schedule."""
+    """Start every phase from the mean over the epochs of the phase before."""
     work.set_method("imp_swa")
     model = work.pretrain()
     for phase in work.phases:

@@ -7,7 +7,7 @@ BASELINES = ("imp", "imp_mx", "imp_reprune")
 
 
 def plan(work: Planner) -> None:
-    """Average each candidate over the end of its retraining, and then the candidates."""
+    """Average each candidate over its last epochs, and then the candidates."""
     work.set_method("sms_swa")
     swa = work.settings.swa
     start = 0.5 if swa.start is None else swa.start

@@ -9,14 +9,14 @@ from pipeline.plan.studies.base import Study
 
 
 class Grid(Section):
-    """Whose candidates are merged, and how; by default the last phase's, by every rule that can."""
+    """The phase of the candidates, by default the last, and the rules, by default all that can."""
 
     phase: Count | None = None
     rules: list[str] | None = None
 
 
 def plan(work: Study) -> None:
-    """Merge the candidates that the uniform soup of a phase consists of by each rule."""
+    """Merge the candidates of a phase's uniform soup by each rule."""
     grid = work.grid(Grid)
     phase = grid.phase or work.settings.phases
     if phase > work.settings.phases:
