@@ -20,7 +20,7 @@ from pipeline.bundle.wheels import platforms
 from pipeline.config import experiment
 from pipeline.errors import UserError
 from pipeline.plan.build import build as plan_build
-from pipeline.run.scheduler import turns
+from pipeline.run.scheduler import priorities
 from tests.project import ROOT
 
 FACTS = {
@@ -148,7 +148,7 @@ def test_trainings_of_table_5_end_phase_by_phase(tmp_path):
     for name, reads in inputs.items():
         for read in reads:
             readers[read].append(name)
-    places = turns(inputs, readers)
+    places = priorities(inputs, readers)
     done: list[str] = []
     while len(done) < len(inputs):  # one slot
         ready = [n for n in inputs if n not in done and set(inputs[n]) <= set(done)]

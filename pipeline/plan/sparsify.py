@@ -187,4 +187,4 @@ def _options(work: Planner, method: str) -> dict[str, Any]:
 
 def _add(work: Planner, name: str, method: str, flags: dict[str, Any], **labels: int) -> str:
     modules = (f"pipeline.sparsify.{method}", *work.learning_modules())
-    return work.add(name, "sparsify", flags, modules=modules, **labels)
+    return work.add(name, "sparsify", flags, files=(), modules=modules, shared=False, **labels)

@@ -1,4 +1,4 @@
-"""What a run looks like: a table of what is running on a terminal, one line per stage elsewhere."""
+"""The view of a run: a table of the running stages on a terminal, else one line per stage."""
 
 import sys
 import time
@@ -13,16 +13,15 @@ from rich.text import Text
 
 from pipeline.run.interfaces import Outcome
 
-TELLING = ("val_accuracy", "accuracy", "loss")  # what a finished stage's line shows: the first
+METRICS = ("val_accuracy", "accuracy", "loss")  # a finished stage's line has the first
 COLOURS = {"ran": "green", "failed": "bold red", "skipped": "yellow"}
 
 
 class View:
     """A listener that shows a run of ``total`` stages.
 
-    Used as a context it keeps a table of the running stages on a terminal; otherwise, or where
-    ``stream`` is no terminal, it writes lines such as
-    ``[12/71] ran     s0-imp-p1-c0  4.1 s  val_accuracy 0.97``.
+    It writes lines such as ``[12/71] ran     s0-imp-p1-c0  4.1 s  val_accuracy 0.97``. As a context
+    manager on a terminal it also shows a table of the running stages.
     """
 
     def __init__(self, total: int, stream: IO[str] | None = None) -> None:
@@ -37,7 +36,7 @@ class View:
         self.live: Live | None = None
 
     def __enter__(self) -> Self:
-        """Begin to show the table."""
+        """Show the table."""
         if self.console.is_terminal:
             self.live = Live(console=self.console, get_renderable=self.table, transient=True)
             self.live.start()
@@ -49,7 +48,7 @@ class View:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take the table away and leave one line."""
+        """Remove the table and write the last line."""
         if self.live:
             self.live.stop()
             self.live = None
@@ -75,7 +74,7 @@ class View:
         if outcome == "cached":
             self.quiet += 1
         else:
-            known = (f"  {key} {_number(fields[key])}" for key in TELLING if key in fields)
+            known = (f"  {key} {_number(fields[key])}" for key in METRICS if key in fields)
             line = f"[{self.done}/{self.total}] {outcome:<7} {name}  {seconds:.1f} s"
             text = Text(line + next(known, ""), style=COLOURS[outcome])
             self.console.print(text, soft_wrap=True)
@@ -84,7 +83,7 @@ class View:
 
     @property
     def done(self) -> int:
-        """The number of stages that are over."""
+        """The number of stages with an outcome."""
         return sum(self.counts.values())
 
     def table(self) -> Group:
@@ -97,13 +96,13 @@ class View:
                 name,
                 ProgressBar(total=epochs, completed=epoch, width=20) if epochs else "",
                 f"epoch {epoch}" + (f"/{epochs}" if epochs else "") if epoch else "",
-                *(f"{key} {_number(fields[key])}" if key in fields else "" for key in TELLING),
+                *(f"{key} {_number(fields[key])}" if key in fields else "" for key in METRICS),
                 _clock(time.monotonic() - begun),
             )
         return Group(grid, self.footer())
 
     def footer(self) -> str:
-        """Return the counts, the time so far and a guess at the rest."""
+        """Return the counts, the time so far and an estimate of the rest."""
         left = self.total - self.done - len(self.running)
         counts = [f"{number} {outcome}" for outcome, number in self.counts.items() if number]
         if self.running or left:
