@@ -92,7 +92,7 @@ def test_seeds_and_methods_do_not_tell_experiments_apart_but_settings_do():
 def test_a_damaged_archive_and_a_strange_file_are_refused(tmp_path):
     file = results(tmp_path / "back")
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(UserError, match="no whole archive"):
+    with pytest.raises(UserError, match="no complete archive"):
         list(take_in(tmp_path, [file]))
     with pytest.raises(UserError, match=r"must be NAME-results\.tar\.gz"):
         list(take_in(tmp_path, [tmp_path / "notes.txt"]))
