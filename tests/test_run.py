@@ -617,9 +617,29 @@ def test_plain_view(capsys: pytest.CaptureFixture[str]) -> None:
         "[1/4] cached  1 stages",
         "[2/4] ran     b  4.1 s  val_accuracy 0.9712",
         "[3/4] failed  c  1.0 s",
-        "[4/4] skipped d  0.0 s",
+        "[4/4] skipped d",
     ]
     assert lines[-1].startswith("1 ran, 1 cached, 1 failed, 1 skipped; 0:0")
+
+
+def test_skipped_stages_share_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with View(7) as view:
+        view.finished("a", "failed", 1.0)
+        for name in "bcdef":
+            view.finished(name, "skipped", 0.0)
+        view.finished("g", "cached", 0.0)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:-1] == [
+        "[1/7] failed  a  1.0 s",
+        "[6/7] skipped b, c, d and 2 more",
+        "[7/7] cached  1 stages",
+    ]
+
+
+def test_a_run_that_never_began_leaves_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError), View(3):
+        raise UserError("SMS_JOBS=0")
+    assert capsys.readouterr().out == ""
 
 
 class Memory:

@@ -226,6 +226,10 @@ def test_grids_of_cifar_100_are_the_papers():
             "study.subgroups.methods is 'smz': use one of bimp, ",
         ),
         (
+            "studies: [merging]\nstudy: {merging: {rules: [mean]}}",
+            "params.yaml: study.merging.rules is 'mean', but must be one of distilled, greedy, ",
+        ),
+        (
             "studies: [merging]\nstudy: {merging: {phase: 4}}",
             "study.merging.phase is 4, but there are only 3 phases: name one of them",
         ),

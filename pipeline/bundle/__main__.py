@@ -16,9 +16,7 @@ def main() -> None:
     add = build.add_argument
     version, linux = platform.python_version_tuple(), f"manylinux_2_28_{platform.machine()}"
     add("--out", type=Path, default=Path("dist/bundle"), help="the folder to write")
-    add(
-        "--python", default=".".join(version[:2]), help="the version of Python on the other machine"
-    )
+    add("--python", default=".".join(version[:2]), help="version of Python on the other machine")
     add("--platform", default=linux, help="its platform, as pip names it")
     add("--data", type=Path, action="append", default=[], help="a folder or archive for data/")
     add("--with", dest="more", nargs="*", default=[], metavar="PACKAGE", help="further packages")

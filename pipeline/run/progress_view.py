@@ -14,6 +14,7 @@ from rich.text import Text
 from pipeline.run.interfaces import Outcome
 
 METRICS = ("val_accuracy", "accuracy", "loss")  # a finished stage's line has the first
+NAMED = 3  # skipped stages that their line names
 COLOURS = {"ran": "green", "failed": "bold red", "skipped": "yellow"}
 
 
@@ -32,7 +33,8 @@ class View:
         self.latest: dict[str, dict[str, Any]] = {}
         self.begun = time.monotonic()
         self.first_start: float | None = None
-        self.quiet = 0  # cached stages since the last line
+        self.cached = 0  # stages that were cached since the last line
+        self.skipped: list[str] = []  # stages that were skipped since the last line
         self.live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -52,8 +54,9 @@ class View:
         if self.live:
             self.live.stop()
             self.live = None
-        self._cached_so_far()
-        self.console.print(self.footer())
+        self._write_waiting()
+        if self.done or self.running:
+            self.console.print(self.footer())
 
     def started(self, name: str) -> None:
         """Show stage ``name`` as running."""
@@ -65,21 +68,22 @@ class View:
         self.latest[name] = {**self.latest.get(name, {}), **fields}
 
     def finished(self, name: str, outcome: Outcome, seconds: float) -> None:
-        """Write the line of stage ``name``; cached ones share a line."""
-        if outcome != "cached":
-            self._cached_so_far()
+        """Write the line of stage ``name``; consecutive cached or skipped ones share a line."""
+        if (self.cached and outcome != "cached") or (self.skipped and outcome != "skipped"):
+            self._write_waiting()
         self.counts[outcome] += 1
         self.running.pop(name, None)
         fields = self.latest.pop(name, {})
         if outcome == "cached":
-            self.quiet += 1
+            self.cached += 1
+        elif outcome == "skipped":
+            self.skipped.append(name)
         else:
             known = (f"  {key} {_number(fields[key])}" for key in METRICS if key in fields)
-            line = f"[{self.done}/{self.total}] {outcome:<7} {name}  {seconds:.1f} s"
-            text = Text(line + next(known, ""), style=COLOURS[outcome])
-            self.console.print(text, soft_wrap=True)
+            line = f"{outcome:<7} {name}  {seconds:.1f} s{next(known, '')}"
+            self._write(line, outcome)
         if self.done == self.total:
-            self._cached_so_far()
+            self._write_waiting()
 
     @property
     def done(self) -> int:
@@ -113,12 +117,19 @@ class View:
             text += f", about {_clock(each * (left + len(self.running) / 2))} to go"
         return text
 
-    def _cached_so_far(self) -> None:
-        if self.quiet:
-            self.console.print(
-                f"[{self.done}/{self.total}] cached  {self.quiet} stages", markup=False
-            )
-            self.quiet = 0
+    def _write_waiting(self) -> None:
+        """Write the line of the cached or skipped stages since the last line."""
+        names = ", ".join(self.skipped[:NAMED])
+        more = len(self.skipped) - NAMED
+        if self.cached:
+            self._write(f"cached  {self.cached} stages")
+        if self.skipped:
+            self._write(f"skipped {names}{f' and {more} more' if more > 0 else ''}", "skipped")
+        self.cached, self.skipped = 0, []
+
+    def _write(self, line: str, outcome: Outcome = "cached") -> None:
+        text = Text(f"[{self.done}/{self.total}] {line}", style=COLOURS.get(outcome, ""))
+        self.console.print(text, soft_wrap=True)
 
 
 def _number(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from pipeline import registry
 from pipeline.config.schema import Count, Section
+from pipeline.config.validation import check_choice
 from pipeline.errors import UserError
 from pipeline.plan.measurements import compare
 from pipeline.plan.methods import sms
@@ -26,8 +27,11 @@ def plan(work: Study) -> None:
         )
     soups = work.with_changes({"merge": ["uniform"]}).collect(sms.plan)
     candidates = soups[phase - 1].candidates
-    every = [rule for rule in registry.names("soup") if work.can_merge(rule)]
-    for rule in dict.fromkeys(["uniform", *(grid.rules or every)]):
+    rules = registry.names("soup")
+    for rule in grid.rules or ():
+        check_choice("params.yaml: study.merging.rules", rule, rules)
+    possible = [rule for rule in rules if work.can_merge(rule)]
+    for rule in dict.fromkeys(["uniform", *(grid.rules or possible)]):
         work.set_method(f"merged_{rule}")
         soup = work.merge(candidates, phase, rule)
         work.set_method(f"sms_{rule}")

@@ -25,8 +25,8 @@ def plan(work: Study) -> None:
     grid, task = work.grid(Grid), work.settings.task
     if task != "classification":
         raise UserError(
-            f"studies has subgroups, which counts whom a classifier gets right, but the recipe's "
-            f"task is {task}: leave it out"
+            f"studies has subgroups, which needs a classifier, but the recipe's task is {task}: "
+            "leave it out"
         )
     work.values = {"sparsity": 0.0}
     work.point(0, work.pretrain(), shift=_shift(work, work.pretrain(), 0))
