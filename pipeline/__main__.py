@@ -1,4 +1,4 @@
-"""The project's command line: ``python -m pipeline run | plan | report | recipes | ...``."""
+"""Plans, runs and reports the experiment of params.yaml, and lists its choices."""
 
 import argparse
 import sys
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Read the command and do it."""
+    """Run the command of the command line."""
     commands: dict[str, tuple[str, Callable[[], int]]] = {
-        "run": ("plan, run what is missing, and report: what `dvc repro` does", _run),
+        "run": ("plan, run the missing stages, and report, as `dvc repro` does", _run),
         "plan": ("check params.yaml and write the graph, stages/dvc.yaml", _plan),
         "report": ("write reports/ from the artifacts that are up to date", _report),
         "recipes": ("list the recipes", lambda: _list(experiment.recipes())),
-        "methods": ("list the methods, and what merge, prune and retrain may name", _methods),
+        "methods": ("list the methods, and the choices of merge, prune and retrain", _methods),
         "studies": ("list the studies", lambda: _list(studies())),
     }
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
-    choices = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (about, _) in commands.items():
-        choices.add_parser(name, help=about)
+        subparsers.add_parser(name, help=about)
     action = commands[parser.parse_args().command][1]
     try:
         sys.exit(action())
@@ -36,14 +36,16 @@ def main() -> None:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
     except Exception as error:
-        sentence = disk_space.shortage(error)  # met by the plan, the report or the lock of a run
+        sentence = disk_space.shortage(error)  # while planning, reporting or locking
         if sentence is None:
             raise
-        sys.stderr.write(f"error: {sentence}: make room, then run again; what ended is kept\n")
+        sys.stderr.write(
+            f"error: {sentence}: make room, then run again; finished stages are kept\n"
+        )
         sys.exit(2)
 
 
-# Imported where they are used: the lists above answer at once, pandas and DVC take seconds.
+# Imported where they are used: pandas and DVC take seconds, which the lists do not need.
 def _run() -> int:
     from pipeline.repro import repro  # noqa: PLC0415
 

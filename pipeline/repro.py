@@ -1,4 +1,4 @@
-"""What `dvc repro` does: plan the graph, run what is missing, write the report, track it all."""
+"""The steps of `dvc repro`: plan, run the missing stages, write the report, log to MLflow."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from pipeline.plan import build, dvc_yaml
 from pipeline.plan.plan import Plan
 from pipeline.report import fingerprint
 from pipeline.report.fingerprint import Finished
-from pipeline.run.gpu_jobs import default_gpu_jobs
+from pipeline.run.machine import default_gpu_jobs
 from pipeline.run.progress_view import View
 from pipeline.track.tracker import Tracker, tracking
 
@@ -19,7 +19,7 @@ PARAMS, GRAPH, REPORTS, LOGS = "params.yaml", "stages/dvc.yaml", "reports", ".dv
 
 
 def write_plan(root: Path) -> Plan:
-    """Check params.yaml, write the graph that it asks for, and return the plan."""
+    """Check params.yaml, write its graph to stages/dvc.yaml, and return the plan."""
     params = experiment.load(root / PARAMS)
     sys.stderr.writelines(f"warning: {sentence}\n" for sentence in params.warnings())
     plan = build.build(params)
@@ -28,32 +28,35 @@ def write_plan(root: Path) -> Plan:
 
 
 def repro(root: Path) -> int:
-    """Do everything for the checkout at ``root``; return the exit status.
+    """Run all steps for the checkout at ``root``; return the exit status.
 
-    Stages that fail cost their own results only: the report says what is missing, and the exit
-    status is 1. With nothing to do the report stays as it is, and no run is logged.
+    Where stages fail, the report names the missing results, and the exit status is 1. With nothing
+    to do the report stays as it is, and no run is logged.
+
+    Raises:
+        UserError: params.yaml or a file that it names is wrong, or a disk is full.
     """
     (_home(root) / "data").mkdir(exist_ok=True)
     _share(root, "data")
     plan = write_plan(root)
-    _share(root, plan.params.data.path or "data")  # where it is absent, `prepare` says of what
-    _find(plan, root)
+    _share(root, plan.params.data.path or "data")  # the stage `data` reports missing files
+    _share_files(plan, root)
     before, now = fingerprint.read(root), fingerprint.take(root, plan)
     if now == before:
         with View(len(plan.nodes)) as view:
             for name in plan.nodes:
                 view.finished(name, "cached", 0.0)
-        sys.stdout.write(_said(plan, len(plan.rows)))
+        sys.stdout.write(_last_line(plan, len(plan.rows)))
         return 0
     return _run(plan, root, before)
 
 
 def _run(plan: Plan, root: Path, before: Finished | None) -> int:
-    """Run the graph, then report and log, unless all is as ``before``; return the exit status."""
+    """Run the graph; report and log, unless all is as ``before``; return the exit status."""
     # DVC, pandas and matplotlib take seconds to load.
     from pipeline.run.driver import execute  # noqa: PLC0415
 
-    there = len(plan.rows)
+    results = len(plan.rows)
     with tracking(root) as tracker:
         if before is None or before.report != fingerprint.take(root, plan).report:
             tracker.start()  # MLflow loads in its own process meanwhile
@@ -66,57 +69,57 @@ def _run(plan: Plan, root: Path, before: Finished | None) -> int:
             tracker.drop()
         else:
             fingerprint.forget(root)
-            there = _publish(plan, root, tracker)
+            results = _publish(plan, root, tracker)
     if tracker.complete and not summary.failed:
         fingerprint.remember(root, plan)
-    sys.stdout.write(_said(plan, there))
+    sys.stdout.write(_last_line(plan, results))
     return 1 if summary.failed else 0
 
 
 def report(root: Path) -> None:
-    """Write the report again from those artifacts that are today's."""
+    """Write the report again from the artifacts that are up to date."""
     plan = write_plan(root)
-    sys.stdout.write(_said(plan, _publish(plan, root)))
+    sys.stdout.write(_last_line(plan, _publish(plan, root)))
 
 
 def _publish(plan: Plan, root: Path, tracker: Tracker | None = None) -> int:
-    """Write the report and log it with ``tracker``; return how many results it has."""
+    """Write the report and log it with ``tracker``; return the number of its results."""
     from pipeline.report.publish import log_report, write_report  # noqa: PLC0415
-    from pipeline.run.up_to_date import current  # noqa: PLC0415
+    from pipeline.run.dvc_graph import up_to_date  # noqa: PLC0415
 
-    artifacts = current(root)
-    there = write_report(plan, root, artifacts)
+    artifacts = up_to_date(root)
+    results = write_report(plan, root, artifacts)
     if tracker is not None:
         log_report(plan, root, artifacts, tracker)
-    return there
+    return results
 
 
-def _said(plan: Plan, there: int) -> str:
+def _last_line(plan: Plan, results: int) -> str:
     planned, page = len(plan.rows), f"{REPORTS}/results.md"
-    if there == planned:
+    if results == planned:
         return f"{planned} results in {page}\n"
     return (
-        f"{there} of {planned} results in {page}, which names the stages that have not been run; "
+        f"{results} of {planned} results in {page}, which names the stages that have not been run; "
         f"{LOGS} has the output of those that failed\n"
     )
 
 
 def _home(root: Path) -> Path:
-    """Return the main checkout, also for an experiment that runs in a temporary folder."""
+    """Return the main checkout; a queued experiment runs in a temporary copy of it."""
     return Path(os.environ.get("DVC_ROOT") or root)
 
 
 def _share(root: Path, file: str) -> bool:
-    """Let a queued experiment's temporary folder see ``file``; return whether there is one."""
-    here, there = root / file, _home(root) / file
-    if not here.exists() and there.exists():
-        here.parent.mkdir(parents=True, exist_ok=True)
-        here.symlink_to(there)
-    return here.exists()
+    """Link ``file`` of the main checkout into a queued experiment's copy; say whether it exists."""
+    link, target = root / file, _home(root) / file
+    if not link.exists() and target.exists():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(target)
+    return link.exists()
 
 
-def _find(plan: Plan, root: Path) -> None:
-    """Share the files that stages of ``plan`` read.
+def _share_files(plan: Plan, root: Path) -> None:
+    """Link the files outside the graph that stages of ``plan`` read.
 
     Raises:
         UserError: one of them does not exist.
@@ -124,8 +127,9 @@ def _find(plan: Plan, root: Path) -> None:
     for node in plan.nodes.values():
         for file in (*node.files, *node.unwatched):
             if not _share(root, file):
-                wanted = file == plan.params.evaluate.corruptions_path
+                corruptions = file == plan.params.evaluate.corruptions_path
                 raise UserError(
                     f"{PARAMS}: {file} does not exist, but a stage reads it: "
-                    f"{f'get it ({OFFICIAL}), ' if wanted else ''}put it there, or correct the path"
+                    f"{f'get it ({OFFICIAL}), ' if corruptions else ''}put it there, or correct "
+                    "the path"
                 )

@@ -42,7 +42,7 @@ def main(flags: argparse.Namespace) -> None:
             {name: fmean(each[name] for each in scores) for name in splits}, task.metric
         ),
         "ensemble": _named(of_ensemble, task.metric),
-        "taken": read_json(merged)["taken"] if merged.exists() else list(range(len(scores))),
+        "included": read_json(merged)["included"] if merged.exists() else list(range(len(scores))),
     }
     if len(flags.candidates) > 1:
         checkpoints = [read(folder) for folder in flags.candidates]

@@ -33,15 +33,15 @@ def main(flags: argparse.Namespace) -> None:
     arguments = {name: getattr(inputs, name) for name in build.required_inputs(flags.rule)}
     soup = build.load(flags.rule).merge(inputs.candidates, **arguments)
     with atomic_folder(flags.out) as folder:
-        write(folder, soup.checkpoint, data, device, taken=len(soup.included))
+        write(folder, soup.checkpoint, data, device, included=len(soup.included))
         write_json(
             folder / "merge.json",
             {
                 "rule": flags.rule,
-                "taken": list(soup.included),
-                "why": soup.reason,
+                "included": list(soup.included),
+                "reason": soup.reason,
                 "weights": list(soup.weights),
-                "anchor": soup.parent_weight,
+                "parent_weight": soup.parent_weight,
                 "trials": list(soup.trials),
             },
         )

@@ -28,7 +28,9 @@ AUGMENTED = Augmentation(crop_padding=1, flip=True, rotation=10.0)
 SETTINGS = Settings(15, 5e-4, clip_norm=0.5, label_smoothing=0.1, augmentation=AUGMENTED)
 DEVICE = torch.device(os.environ.get("RANKS_DEVICE", "cpu"))
 RATES = [0.05 - 0.004 * step for step in range(12)]  # three epochs of 64 // 15 steps
-GOAL = SparsifyConfig(sparsity=0.5, epochs=3, pruning_steps=2, refresh=2, penalty=1e-3, alpha=1e-3)
+GOAL = SparsifyConfig(
+    sparsity=0.5, epochs=3, pruning_steps=2, mask_interval=2, lc_mu0=1e-3, dst_alpha=1e-3
+)
 
 
 def plain(*more: nn.Module) -> nn.Module:

@@ -20,7 +20,7 @@ from pipeline.bundle.wheels import platforms
 from pipeline.config import experiment
 from pipeline.errors import UserError
 from pipeline.plan.build import build as plan_build
-from pipeline.run.scheduler import turns
+from pipeline.run.scheduler import priorities
 from tests.project import ROOT
 
 FACTS = {
@@ -92,7 +92,7 @@ def test_seeds_and_methods_do_not_tell_experiments_apart_but_settings_do():
 def test_a_damaged_archive_and_a_strange_file_are_refused(tmp_path):
     file = results(tmp_path / "back")
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(UserError, match="no whole archive"):
+    with pytest.raises(UserError, match="no complete archive"):
         list(take_in(tmp_path, [file]))
     with pytest.raises(UserError, match=r"must be NAME-results\.tar\.gz"):
         list(take_in(tmp_path, [tmp_path / "notes.txt"]))
@@ -148,7 +148,7 @@ def test_trainings_of_table_5_end_phase_by_phase(tmp_path):
     for name, reads in inputs.items():
         for read in reads:
             readers[read].append(name)
-    places = turns(inputs, readers)
+    places = priorities(inputs, readers)
     done: list[str] = []
     while len(done) < len(inputs):  # one slot
         ready = [n for n in inputs if n not in done and set(inputs[n]) <= set(done)]

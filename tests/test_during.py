@@ -32,7 +32,7 @@ DURING = [*SINGLE, "bimp", "bimp_sms", "gmp_sms", "dpf_sms"]
 def plan(during: dict[str, object] | None = None, **changes: object) -> Plan:
     """Plan the digits, 30 epochs, three phases to 95 %, with ``changes``."""
     own = load(ROOT / "params.yaml").model_dump() | {"recipe": "digits", "methods": DURING}
-    return build(Experiment.model_validate(own | changes | {"during": during or {}}))
+    return build(Experiment.model_validate(own | changes | {"sparsify": during or {}}))
 
 
 def trainings(of: Plan, method: str) -> list[Stage]:
@@ -85,11 +85,11 @@ def test_gsm_and_lc_may_start_from_the_dense_network():
 )
 def test_copies_take_up_every_interval_where_the_one_before_ends(method, m, epochs, since, data):
     steps = data.draw(st.integers(1, epochs - 1))
-    own = {"epochs": epochs, "pruning_steps": steps, "copies_from": since}
+    own = {"epochs": epochs, "pruning_steps": steps, "sms_start": since}
     levels = ramp(0.95, epochs, steps)
     since = exact(since)
     if max(levels) < since * epochs:
-        with pytest.raises(UserError, match=r"during.copies_from .* lower it"):
+        with pytest.raises(UserError, match=r"sparsify.sms_start .* lower it"):
             plan(own, m=m, methods=[f"{method}_sms"])
         return
     of = plan(own, m=m, methods=[f"{method}_sms"])
@@ -122,7 +122,7 @@ def test_copies_take_up_every_interval_where_the_one_before_ends(method, m, epoc
 def test_bimp_spends_exactly_the_budget(phases, epochs, dense_share):
     own = {"epochs": epochs, "dense_share": dense_share}
     if epochs - round_fraction(dense_share, epochs) < phases:
-        with pytest.raises(UserError, match=r"during.dense_share leaves no epoch"):
+        with pytest.raises(UserError, match=r"sparsify.dense_share leaves no epoch"):
             plan(own, phases=phases, methods=["bimp"])
         return
     of = plan(own, phases=phases, methods=["bimp"])
@@ -171,7 +171,7 @@ def test_every_training_has_the_recipes_warm_up():
 
 def test_copies_start_at_the_very_step_that_is_named():
     """The step after epoch 55 of 100 is one of these, though 0.55 * 100 > 55 in floating point."""
-    own = {"epochs": 100, "pruning_steps": 19, "copies_from": 0.55}
+    own = {"epochs": 100, "pruning_steps": 19, "sms_start": 0.55}
     first, *_ = trainings(plan(own, methods=["gmp_sms"]), "gmp_sms")
     assert first.arguments["to_epoch"] == 55
 
@@ -184,7 +184,7 @@ def test_copies_of_one_training_differ_by_seed_and_nothing_else(method):
 
 
 def test_too_many_pruning_steps_are_refused():
-    with pytest.raises(UserError, match=r"during.pruning_steps is 30, but must .* the 30 epochs"):
+    with pytest.raises(UserError, match=r"sparsify.pruning_steps is 30, but must .* the 30 epochs"):
         plan({"pruning_steps": 30}, methods=["gmp"])
 
 
@@ -206,7 +206,7 @@ ONE = {
 
 @pytest.mark.parametrize("method", ["gmp", "dpf"])
 def test_sms_of_one_copy_is_the_method_alone_bit_for_bit(method, tmp_path, monkeypatch):
-    own = {"pruning_steps": 3, "copies_from": 0.0, "refresh": 1}
+    own = {"pruning_steps": 3, "sms_start": 0.0, "mask_interval": 1}
     of = plan(own, methods=[method, f"{method}_sms"], **ONE)
     monkeypatch.chdir(tmp_path)
     alone, soup = (row for row in of.rows if row.method != "dense")
@@ -274,7 +274,7 @@ def stored(folder: Path, part: str) -> dict[str, torch.Tensor]:
 def digits(tmp_path_factory) -> tuple[Project, str]:
     """Return a project after every method of this file ran in it, on a tiny recipe."""
     project = Project.create(tmp_path_factory.mktemp("during") / "project")
-    own = "during: {pruning_steps: 3, copies_from: 0.4, dense_share: 0.5, alpha: 0.01}\n"
+    own = "sparsify: {pruning_steps: 3, sms_start: 0.4, dense_share: 0.5, dst_alpha: 0.01}\n"
     recipe = TINY.replace("epochs: 2", "epochs: 4") + own
     assert recipe != TINY + own
     (project.root / "recipes" / "tiny.yaml").write_text(recipe)

@@ -459,7 +459,7 @@ def test_weights_taken_as_they_are_need_a_file_and_are_no_row_of_the_paper(tmp_p
 def test_pruning_while_training_needs_epochs(tmp_path):
     official = {"pretrain__epochs": 0, "network__weights": "resnet50.pth", "methods": ["gmp"]}
     settings = load_params(edited(tmp_path, recipe="imagenet_resnet50", **official))
-    with pytest.raises(UserError, match=r"pretrain\.epochs is 0 and during\.epochs null"):
+    with pytest.raises(UserError, match=r"pretrain\.epochs is 0 and sparsify\.epochs null"):
         plan(settings)
 
 

@@ -1,16 +1,23 @@
 """params.yaml: what is taken, and the sentence in which anything else is refused."""
 
+import re
+import shutil
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import yaml
+from ruamel.yaml import YAML
 
 from pipeline import registry
+from pipeline.config import experiment
 from pipeline.config.experiment import RECIPES, load, recipes
-from pipeline.config.schema import Prune, Retrain
+from pipeline.config.schema import Prune, Retrain, Sparsify
+from pipeline.config.validation import RENAMED
+from pipeline.config.yaml_file import read
 from pipeline.errors import UserError
 from pipeline.plan.choices import choices
+from pipeline.plan.studies import length
 from pipeline.repro import write_plan
 
 ROOT = Path(__file__).parent.parent
@@ -82,18 +89,19 @@ def test_seeds_take_the_place_of_seed(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("m", 0, ["m", "0", "greater than or equal to 1"]),
+        ("m", 0, ["m", "0", "in [1, 100]"]),
         ("m", "three", ["m", "'three'", "integer"]),
         ("m", True, ["m", "True", "integer"]),
-        ("target_sparsity", 1.0, ["target_sparsity", "1.0", "less than 1"]),
-        ("target_sparsity", 95, ["target_sparsity", "95", "less than 1"]),
+        ("target_sparsity", 1.0, ["target_sparsity", "1.0", "in (0, 1)", "a fraction"]),
+        ("target_sparsity", 95, ["target_sparsity", "95", "in (0, 1)", "0.95 prunes 95 %"]),
         ("phases", 0, ["phases", "0"]),
         ("seeds", [], ["seeds", "at least 1"]),
-        ("seeds", [1, 1], ["seeds", "twice"]),
-        ("seed", -1, ["seeds.0", "-1"]),
+        ("seeds", [1, 1], ["seeds", "only once"]),
+        ("seeds", 3, ["seeds is 3", "a list, such as [3]"]),
+        ("seed", -1, ["seed is -1", "[0, 2147483648)"]),
         ("recipe", "mnist", ["recipe", "'mnist'", "digits"]),
-        ("methods", ["smss"], ["methods", "'smss'", "imp_mx", "sms"]),
-        ("methods", ["sms", "sms"], ["methods", "twice"]),
+        ("methods", ["smss"], ["methods", "'smss'", "imp_mx", "did you mean sms?"]),
+        ("methods", ["sms", "sms"], ["methods", "only once"]),
         ("merge", ["median"], ["merge", "'median'", "distilled, greedy, learned"]),
         ("prune__criterion", "magnitud", ["prune.criterion", "'magnitud'", "magnitude"]),
         ("prune__allocation", "globl", ["prune.allocation", "'globl'", "global", "uniform"]),
@@ -104,6 +112,8 @@ def test_seeds_take_the_place_of_seed(tmp_path):
         ("network__name", "resnet9000", ["network.name", "resnet9000", "resnet8"]),
         ("pretrain__learning_rate", -0.1, ["pretrain.learning_rate", "-0.1", "greater than 0"]),
         ("retrain", "fast", ["retrain", "'fast'"]),
+        ("retrain__values", [0], ["retrain.values.0 is 0", "greater than 0"]),
+        ("pretrain__compile", "yes", ["pretrain.compile", "true or false"]),
         ("evaluate__corruptions", "some", ["evaluate.corruptions", "'some'", "'final'"]),
     ],
 )
@@ -135,11 +145,97 @@ def test_an_unknown_key_is_refused_even_when_null(tmp_path, text):
         load(path)
 
 
+def test_an_impossible_value_of_a_study_names_the_whole_key(tmp_path):
+    params = load(edited(tmp_path, study={"length": {"epochs": [0]}}))
+    with pytest.raises(UserError, match=r"^params.yaml: study.length.epochs.0 is 0, .* at least 1"):
+        params.grid("length", length.Grid)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("retrain: {epoch: 3}", "did you mean retrain.epochs?"),
+        ("epochs: 3", "did you mean pretrain.epochs or retrain.epochs or sparsify.epochs?"),
+    ],
+)
+def test_the_key_that_may_be_meant_is_named(tmp_path, text, meant):
+    path = tmp_path / "params.yaml"
+    path.write_text(f"recipe: digits\nseed: 0\n{text}\n")
+    with pytest.raises(UserError, match=re.escape(meant)):
+        load(path)
+
+
+def nested(key: str) -> dict[str, object]:
+    """Return ``a.b`` as ``{"a": {"b": null}}``."""
+    section, _, last = key.partition(".")
+    return {section: {last: None} if last else None}
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+@pytest.mark.parametrize("where", ["params.yaml", "recipes/digits.yaml"])
+def test_an_old_key_is_answered_with_its_new_name(tmp_path, monkeypatch, old, new, where):
+    shutil.copytree(RECIPES, tmp_path / "recipes")
+    monkeypatch.setattr(experiment, "RECIPES", tmp_path / "recipes")
+    path = edited(tmp_path)
+    values = yaml.safe_load((tmp_path / where).read_text())
+    (tmp_path / where).write_text(yaml.safe_dump(values | nested(old)))
+    with pytest.raises(UserError, match=rf"^{where}: .*{old} is now {new}\b.*: rename (it|them)$"):
+        load(path)
+
+
+def test_new_names_are_keys_and_old_ones_are_not():
+    keys = Sparsify.model_fields.keys()
+    for old, new in RENAMED.items():
+        assert new == "sparsify" or new.removeprefix("sparsify.") in keys
+        assert old.rpartition(".")[2] not in keys
+
+
 def test_a_duplicate_key_is_refused(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("recipe: digits\nm: 3\nm: 5\n")
     with pytest.raises(UserError, match=r"the key m stands twice \(line 3\)"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        (".5", 0.5),
+        ("1.e3", 1000.0),
+        ("012", 12),
+        ("on", "on"),
+        ("yes", "yes"),
+        ("True", True),
+        ("~", None),
+        ("1:30", "1:30"),
+        ("2024-01-01", "2024-01-01"),
+    ],
+)
+def test_values_are_those_of_yaml_1_2(tmp_path, text, value):
+    """ruamel.yaml, with which DVC reads params.yaml, gives the same (but for dates)."""
+    path = tmp_path / "params.yaml"
+    path.write_text(f"key: {text}\n")
+    assert repr(read(path, "params.yaml")["key"]) == repr(value)
+    if not text.startswith("2024"):
+        assert repr(YAML(typ="safe").load(path)["key"]) == repr(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("m: 3\nphases 2\nseed: 1\n", "at line 3: could not find expected ':'"),
+        ("methods: [sms, imp\nseed: 0\n", "in the entry that begins at line 1"),
+        ("m: *x\n", "at line 1: found undefined alias"),
+        ("m: \x00\n", "control characters are not allowed"),
+    ],
+)
+def test_invalid_yaml_is_one_sentence_with_the_line(tmp_path, text, words):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"^params.yaml is not valid YAML.*{words}") as error:
+        load(path)
+    assert "\n" not in str(error.value)
 
 
 def test_exponents_without_a_dot_are_numbers(tmp_path):

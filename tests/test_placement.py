@@ -174,10 +174,10 @@ def test_every_hook_keeps_its_tensors_on_the_card(name, held):
             0.5,
             epochs=2,
             pruning_steps=1,
-            refresh=1,
-            penalty=0.1,
-            alpha=0.1,
-            initial=-5.0,
+            mask_interval=1,
+            lc_mu0=0.1,
+            dst_alpha=0.1,
+            str_init=-5.0,
             masks=masks_of(model) if held else None,
         )
         hook = AverageEpochs(0.0, epochs=2) if name == "swa" else sparsifier(name, goal)
@@ -215,7 +215,7 @@ def test_an_epoch_of_more_steps_waits_for_the_card_no_more_often(precision):
 @pytest.mark.parametrize("name", methods())
 def test_a_step_of_pruning_during_training_does_not_wait(name):
     def make_hooks() -> list[Hook]:
-        settings = SparsifyConfig(0.5, epochs=2, pruning_steps=1, refresh=1, alpha=0.1)
+        settings = SparsifyConfig(0.5, epochs=2, pruning_steps=1, mask_interval=1, dst_alpha=0.1)
         return [sparsifier(name, settings)]
 
     assert waits_of_an_epoch(4, make_hooks) == waits_of_an_epoch(16, make_hooks)

@@ -19,7 +19,7 @@ from pipeline.plan.declared import declared
 from pipeline.plan.dependencies import closure
 from pipeline.plan.methods import imp
 from pipeline.plan.plan import Plan
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 from pipeline.report.labels import Look, label, looks
 
 ROOT = Path(__file__).parent.parent

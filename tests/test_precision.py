@@ -63,7 +63,9 @@ def test_pruned_weights_stay_positive_zero_and_the_rest_is_kept_in_float32():
 def test_methods_that_prune_while_training_prune_exactly(method):
     model, goal = (
         small(),
-        SparsifyConfig(0.5, epochs=3, pruning_steps=2, refresh=2, initial=-3.0, alpha=0.1),
+        SparsifyConfig(
+            0.5, epochs=3, pruning_steps=2, mask_interval=2, str_init=-3.0, dst_alpha=0.1
+        ),
     )
     hook = build(method, goal)
     train(model, dataset(), BF16, [0.05] * 12, seed=0, hooks=[hook])

@@ -52,7 +52,9 @@ def test_a_result_from_elsewhere_is_a_warning_and_stays(
 
     assert set(toy.execute().cached) == {"a", "b", "silent"}
     (sentence,) = capsys.readouterr().err.splitlines()
-    assert sentence.startswith("warning: 1 of 3 cached results were made by something else")
+    assert sentence.startswith(
+        "warning: 1 of 3 cached results were made with another PyTorch, device"
+    )
     assert f"a (torch 1.0, here {torch.__version__}; device GPU of old, here " in sentence
     assert "gpus 2, here 1" in sentence
     assert toy.ran() == []

@@ -126,7 +126,7 @@ def plausible(row: Result, rng: random.Random) -> dict[str, dict[str, Any]]:
             },
             "mean_candidate": {"val_accuracy": accuracy, "test_accuracy": accuracy - 0.011},
             "ensemble": {"val_accuracy": accuracy, "test_accuracy": accuracy + 0.003},
-            "taken": list(range(len(row.candidates))),
+            "included": list(range(len(row.candidates))),
             "l2_mean": 3.2,
             "l2_max": 3.4,
             "angle_mean_degrees": 21.5,
@@ -269,7 +269,7 @@ def test_one_row_per_method_phase_and_seed(three: tuple[Plan, Path]):
     assert float(own["test_score"]) == 0.96
     assert own["metric"] == "accuracy"
     assert float(own["stored_bytes"]) == 2500
-    assert own["taken"] == "3.0"
+    assert own["included"] == "3.0"
 
 
 def test_summary_states_mean_deviation_and_n(three: tuple[Plan, Path]):
@@ -476,7 +476,7 @@ def test_paper_rows_of_filters():
 def test_paper_rows_of_pruning_during_training():
     """Table 2, ResNet-50 on ImageNet at 80 %, read from the page; it has no earlier phases."""
     shared = {"paper": IMAGENET, "target_sparsity": 0.8}
-    own = params("cifar100_wrn20", **shared, during={"refresh": 0})
+    own = params("cifar100_wrn20", **shared, sparsify={"mask_interval": 0})
     for method, mean in (("bimp_sms", 75.76), ("gmp", 73.92), ("dpf_sms", 75.85), ("dst", 72.32)):
         found = lookup.lookup(own, method, 3)
         assert found is not None
@@ -487,12 +487,12 @@ def test_paper_rows_of_pruning_during_training():
     for other in ({"target_sparsity": 0.75}, {"prune": {"structure": "filters"}}, {"m": 7}):
         found = lookup.lookup(params("cifar100_wrn20", **shared | other), "gmp_sms", 3)
         assert found is None, other
-    short = params("cifar100_wrn20", **shared, during={"epochs": 2, "pruning_steps": 1})
+    short = params("cifar100_wrn20", **shared, sparsify={"epochs": 2, "pruning_steps": 1})
     assert lookup.lookup(short, "gmp", 3) is None
-    refreshed = params("cifar100_wrn20", **shared, during={"refresh": 16})
+    refreshed = params("cifar100_wrn20", **shared, sparsify={"mask_interval": 16})
     assert lookup.lookup(refreshed, "dpf", 3) is lookup.lookup(refreshed, "dpf_sms", 3) is None
     assert lookup.lookup(refreshed, "gmp", 3) is not None
-    assert params("imagenet_resnet50").during.refresh == 0
+    assert params("imagenet_resnet50").sparsify.mask_interval == 0
 
 
 def test_page_says_what_removed_filters_save(tmp_path: Path):

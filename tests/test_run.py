@@ -22,14 +22,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.run.command import ON_THE_CPU, as_module, uses_gpu
 from pipeline.run.dvc_files import load_stages
-from pipeline.run.gpu_jobs import default_gpu_jobs
 from pipeline.run.interfaces import Event, Exit, StageError, Task
-from pipeline.run.local import LocalEngine
-from pipeline.run.machine import THREADS, default_jobs, gpus, grouped
+from pipeline.run.local import ON_THE_CPU, LocalEngine, as_module, uses_gpu
+from pipeline.run.machine import THREADS, default_gpu_jobs, default_jobs, gpus, grouped
 from pipeline.run.progress_view import View
-from pipeline.run.scheduler import Scheduler, turns
+from pipeline.run.scheduler import Scheduler, priorities
 from tests.toy import SOURCE, Toy, alive, alone, until
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # DVC's own
@@ -407,7 +405,7 @@ def test_gpus_are_shared_out(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gpus_are_shared_out_in_groups(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     assert grouped(["3", "5", "7"], 2) == ["3,5"]
     assert grouped([], 2) == []
-    with pytest.raises(UserError, match="SMS_GPUS_PER_STAGE=2, but this process may use 1 GPUs"):
+    with pytest.raises(UserError, match="SMS_GPUS_PER_STAGE=2, but must be at most 1"):
         grouped(["0"], 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
     monkeypatch.setenv("SMS_GPUS_PER_STAGE", "2")
@@ -619,9 +617,29 @@ def test_plain_view(capsys: pytest.CaptureFixture[str]) -> None:
         "[1/4] cached  1 stages",
         "[2/4] ran     b  4.1 s  val_accuracy 0.9712",
         "[3/4] failed  c  1.0 s",
-        "[4/4] skipped d  0.0 s",
+        "[4/4] skipped d",
     ]
     assert lines[-1].startswith("1 ran, 1 cached, 1 failed, 1 skipped; 0:0")
+
+
+def test_skipped_stages_share_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with View(7) as view:
+        view.finished("a", "failed", 1.0)
+        for name in "bcdef":
+            view.finished(name, "skipped", 0.0)
+        view.finished("g", "cached", 0.0)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:-1] == [
+        "[1/7] failed  a  1.0 s",
+        "[6/7] skipped b, c, d and 2 more",
+        "[7/7] cached  1 stages",
+    ]
+
+
+def test_a_run_that_never_began_leaves_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError), View(3):
+        raise UserError("SMS_JOBS=0")
+    assert capsys.readouterr().out == ""
 
 
 class Memory:
@@ -655,7 +673,7 @@ class Memory:
     def keep(self, name: str) -> None:
         self.over.add(name)
 
-    def leave(self, name: str) -> None:
+    def release(self, name: str) -> None:
         assert name in self.bad
 
     def flush(self) -> None:
@@ -713,7 +731,7 @@ def test_loop_runs_every_graph(
 def test_longest_chain_goes_first() -> None:
     inputs = {"short": [], "a": [], "b": ["a"], "c": ["b"]}
     readers = {"short": [], "a": ["b"], "b": ["c"], "c": []}
-    assert [turn.name for turn in sorted(turns(inputs, readers).values())] == [
+    assert [turn.name for turn in sorted(priorities(inputs, readers).values())] == [
         "a",
         "b",
         "short",
@@ -730,7 +748,7 @@ class Waiting(Memory):
     def stop(self, seconds: float) -> None:
         pass
 
-    def leave(self, name: str) -> None:
+    def release(self, name: str) -> None:
         pass
 
 

@@ -37,9 +37,9 @@ def test_a_soup_says_what_it_took_and_has_its_parents_mask(project, rule):
         said = json.loads((artifacts / name / "merge.json").read_text())
         assert said["rule"] == rule
         assert len(said["weights"]) == 3
-        assert sum(said["weights"]) + said["anchor"] == pytest.approx(1)
-        assert said["taken"] == [i for i, weight in enumerate(said["weights"]) if weight > 0]
-        assert len(said["why"]) > 20
+        assert sum(said["weights"]) + said["parent_weight"] == pytest.approx(1)
+        assert said["included"] == [i for i, weight in enumerate(said["weights"]) if weight > 0]
+        assert len(said["reason"]) > 20
         parent = "s0-p1-prune" if phase == 1 else f"{name}-prune"
         soup, pruned = (load(artifacts / each / "model.safetensors") for each in (name, parent))
         for key, mask in pruned.masks.items():

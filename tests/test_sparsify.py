@@ -135,10 +135,12 @@ def follow(method: str, goal: SparsifyConfig, decay: float, reference: Iterator[
             np.testing.assert_allclose(values, array, rtol=1e-9, atol=1e-12, err_msg=f"{step}")
 
 
-TASK = SparsifyConfig(sparsity=0.6, epochs=4, pruning_steps=3, refresh=2, penalty=0.01, alpha=0.02)
+TASK = SparsifyConfig(
+    sparsity=0.6, epochs=4, pruning_steps=3, mask_interval=2, lc_mu0=0.01, dst_alpha=0.02
+)
 
 
-GRADUAL = SparsifyConfig(sparsity=0.7, epochs=6, pruning_steps=2, refresh=3)
+GRADUAL = SparsifyConfig(sparsity=0.7, epochs=6, pruning_steps=2, mask_interval=3)
 AUGMENTED = Settings(16, 5e-4, clip_norm=2.0, augmentation=Augmentation(1, flip=True))
 
 
@@ -231,7 +233,7 @@ def test_between_pruning_steps_a_copy_of_dpf_refreshes_its_mask_and_one_of_gmp_d
         name: torch.from_numpy(mask) for name, mask in keep(magnitude(problem()[0]), 0.42).items()
     }
     for method, refresh, changes in (("gmp", 2, False), ("dpf", 2, True), ("dpf", 0, False)):
-        goal = replace(TASK, begin=1, end=2, refresh=refresh, masks=masks)
+        goal = replace(TASK, begin=1, end=2, mask_interval=refresh, masks=masks)
         seen = []
         for _, hook in list(drive(method, goal, 0.02))[:EPOCH]:
             pruned = sum(int((~hook.masks[name]).sum()) for name in WEIGHTS)
@@ -383,7 +385,7 @@ def test_str_learns_a_soft_threshold_for_every_layer(decay):
             yield named(parameters, "s")
         yield {name: soft(parameters[name], parameters[f"{name}.s"]) for name in WEIGHTS}
 
-    follow("str", SparsifyConfig(initial=-0.5), decay, reference())
+    follow("str", SparsifyConfig(str_init=-0.5), decay, reference())
 
 
 def named(parameters: Arrays, threshold: str) -> Arrays:
@@ -425,7 +427,13 @@ class Watch(Hook):
 
 SETTINGS = Settings(16, 5e-4, clip_norm=2.0)
 LOOP = SparsifyConfig(
-    sparsity=0.7, epochs=4, pruning_steps=2, refresh=3, penalty=1e-3, alpha=1e-4, initial=-3.0
+    sparsity=0.7,
+    epochs=4,
+    pruning_steps=2,
+    mask_interval=3,
+    lc_mu0=1e-3,
+    dst_alpha=1e-4,
+    str_init=-3.0,
 )
 
 
@@ -517,7 +525,11 @@ def test_one_ranking_over_all_layers(seed, sparsity):
         ("prune", TASK, "use one of dnw, dpf, dst, gmp, gsm, lc, str"),
         ("gmp", SparsifyConfig(0.5, 4, pruning_steps=4), "one less than the 4 epochs"),
         ("dpf", SparsifyConfig(0.5, 4, pruning_steps=0), "one less than the 4 epochs"),
-        ("dpf", SparsifyConfig(0.5, 4, pruning_steps=1, refresh=-1), "during.refresh is -1"),
+        (
+            "dpf",
+            SparsifyConfig(0.5, 4, pruning_steps=1, mask_interval=-1),
+            "sparsify.mask_interval is -1",
+        ),
         ("lc", SparsifyConfig(1.0), "the sparsity is 1.0"),
     ],
 )

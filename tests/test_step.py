@@ -133,7 +133,9 @@ def trained(network, settings, monkeypatch, *, replayed: bool, method: str = "",
     hooks = [AverageEpochs(0.0, 3)]
     if method:
         hooks = [
-            build_method(method, SparsifyConfig(0.5, 3, 2, refresh=2, penalty=0.01, alpha=0.1))
+            build_method(
+                method, SparsifyConfig(0.5, 3, 2, mask_interval=2, lc_mu0=0.01, dst_alpha=0.1)
+            )
         ]
     masks = random_masks(model) if masked and not method else None
     history = train(model, dataset(), settings, RATES, seed=3, masks=masks, hooks=hooks)
@@ -219,7 +221,9 @@ def on_gpu(network=small, settings=SETTINGS, *, seed=3, method="", masked=True, 
     model, hooks = network(), []
     if method:
         hooks = [
-            build_method(method, SparsifyConfig(0.5, 3, 2, refresh=2, penalty=0.01, alpha=0.1))
+            build_method(
+                method, SparsifyConfig(0.5, 3, 2, mask_interval=2, lc_mu0=0.01, dst_alpha=0.1)
+            )
         ]
     masks = random_masks(model) if masked and not method else None
     kinds = []

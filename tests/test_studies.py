@@ -214,11 +214,11 @@ def test_grids_of_cifar_100_are_the_papers():
     ("line", "sentence"),
     [
         ("studies: [pears]", "studies is 'pears', but must be one of alignment, "),
-        ("studies: [pairs, pairs]", "studies is ['pairs', 'pairs'], but names one of them twice"),
+        ("studies: [pairs, pairs]", "studies is ['pairs', 'pairs'], but must name each only once"),
         ("study: {pears: {}}", "study is 'pears', but must be one of alignment, "),
         (
             "studies: [pairs]\nstudy: {pairs: {sparsity: 1.5}}",
-            "params.yaml: study.pairs.sparsity is 1.5, but must be less than 1",
+            "params.yaml: study.pairs.sparsity is 1.5, but must be in (0, 1)",
         ),
         (
             "studies: [pairs]\nstudy: {pairs: {seeds: 3}}",
@@ -226,15 +226,19 @@ def test_grids_of_cifar_100_are_the_papers():
         ),
         (
             "studies: [length]\nstudy: {length: {epochs: [1, 0]}}",
-            "params.yaml: study.length.epochs.1 is 0, but must be greater than or equal to 1",
+            "params.yaml: study.length.epochs.1 is 0, but must be at least 1",
         ),
         (
             "studies: [schedule]\nstudy: {schedule: {schedules: [SGD]}}",
-            "the study: retrain.schedule is 'SGD', but must be 'FT', 'LRW', 'SLR', 'CLR', 'LLR'",
+            "study.schedule.schedules.0 is 'SGD', but must be 'FT', 'LRW', 'SLR', 'CLR'",
         ),
         (
             "studies: [subgroups]\nstudy: {subgroups: {methods: [imp, smz]}}",
             "study.subgroups.methods is 'smz': use one of bimp, ",
+        ),
+        (
+            "studies: [merging]\nstudy: {merging: {rules: [mean]}}",
+            "params.yaml: study.merging.rules is 'mean', but must be one of distilled, greedy, ",
         ),
         (
             "studies: [merging]\nstudy: {merging: {phase: 4}}",
@@ -268,7 +272,7 @@ def everywhere(of: Plan, artifacts: Path) -> None:
     for name, node in of.nodes.items():
         high = 0.9 + (len(name) % 7) / 200 + (0.01 if node.script == "merge" else 0)
         leave(artifacts, name, test_accuracy=high, val_accuracy=high, l2_mean=3.0, l2_max=4.0,
-              ensemble={"test_accuracy": 0.95}, taken=[0, 1], mean_19=high - 0.2,
+              ensemble={"test_accuracy": 0.95}, included=[0, 1], mean_19=high - 0.2,
               sparsity_of_mean=0.5, test_error_barrier_mean=0.1,
               **(by_group(high) if node.script == "shift" else {}))  # fmt: skip
 
@@ -399,7 +403,7 @@ def test_merging_sets_every_rule_beside_the_ensemble(tmp_path: Path):
         accuracies(tmp_path, candidate, test)
     for point, taken in zip(of.points, ([0, 1, 2], [2]), strict=True):
         accuracies(tmp_path, point.model, 0.93 if len(taken) > 1 else 0.92)
-        leave(tmp_path, point.nodes["compare"], taken=taken, ensemble={"test_accuracy": 0.94})
+        leave(tmp_path, point.nodes["compare"], included=taken, ensemble={"test_accuracy": 0.94})
     study = of_study(of, tmp_path, "merging")
     text = merging.text(study, merging.tabulate(study))
     assert "| SMS uniform | 93.00 | 93.00 | +1.00 | 3 of 3 |" in text

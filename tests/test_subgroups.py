@@ -314,7 +314,7 @@ def test_what_differs_from_table_15_is_said(study):
         "network.name is resnet8, not torchvision.resnet18",
         "retraining is by ALLR with 3 epochs, not ALLR with 20",
     ]
-    part_of = study.params.paper.model_copy(update={"found": 3_004})
+    part_of = study.params.paper.model_copy(update={"examples_here": 3_004})
     subset = replace(study, params=study.params.model_copy(update={"paper": part_of}))
     text = subgroups.text(subset, subgroups.tabulate(subset))
     assert "Not the paper's experiment: the test split has 3,004 examples, not 19,962." in text

@@ -377,7 +377,7 @@ def test_curves_keep_numbers_of_whole_epochs_only():
 
 
 def test_metrics_are_numbers_and_tables_of_numbers():
-    metrics = {"loss": 1, "taken": [0, 2], "by": {"fog (light)": [0.5, 0.25]}, "x": None}
+    metrics = {"loss": 1, "included": [0, 2], "by": {"fog (light)": [0.5, 0.25]}, "x": None}
     deeper = {"layers": {"conv1": {"macs": 9}}}
     expected = [("loss", 0, 1.0), ("by/fog _light_", 1, 0.5), ("by/fog _light_", 2, 0.25)]
     assert summary.points(metrics | deeper) == expected

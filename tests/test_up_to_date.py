@@ -15,9 +15,9 @@ from dvc.repo import Repo
 from pipeline.plan.plan import Plan, Stage
 from pipeline.report import fingerprint
 from pipeline.report.publish import best_soup, write_report
-from pipeline.repro import _said
+from pipeline.repro import _last_line
 from pipeline.run.driver import execute
-from pipeline.run.up_to_date import current
+from pipeline.run.dvc_graph import up_to_date
 from tests.test_report import made, params, put, rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # DVC's own
@@ -71,7 +71,7 @@ def root(ran: Path, tmp_path: Path) -> Path:
 
 def test_all_that_the_lock_file_has_is_current(root: Path):
     lock = yaml.safe_load((root / "stages" / "dvc.lock").read_text())["stages"]
-    assert current(root) == {name: stage["outs"][0]["md5"] for name, stage in lock.items()}
+    assert up_to_date(root) == {name: stage["outs"][0]["md5"] for name, stage in lock.items()}
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_what_a_change_reaches_is_not_current_until_it_is_undone(
 ):
     """As ``dvc status`` would say of each stage, and then of all that is made from it."""
     change(root)
-    assert current(root).keys() == left
+    assert up_to_date(root).keys() == left
 
 
 def test_a_report_leaves_out_what_is_not_current(tmp_path: Path):
@@ -108,9 +108,9 @@ def test_a_report_leaves_out_what_is_not_current(tmp_path: Path):
     assert all(f"`{name}`" in missing for name in stale)
     assert write_report(plan, tmp_path, {}) == 0
     assert not any(row["test_score"] for row in rows(tmp_path / "reports/results.csv"))
-    assert _said(plan, 0).startswith(f"0 of {len(plan.rows)} results in reports/results.md")
-    assert ".dvc/tmp/sms/logs" in _said(plan, 0)
-    assert _said(plan, len(plan.rows)) == f"{len(plan.rows)} results in reports/results.md\n"
+    assert _last_line(plan, 0).startswith(f"0 of {len(plan.rows)} results in reports/results.md")
+    assert ".dvc/tmp/sms/logs" in _last_line(plan, 0)
+    assert _last_line(plan, len(plan.rows)) == f"{len(plan.rows)} results in reports/results.md\n"
 
 
 @pytest.mark.parametrize("method", ["gmp_sms", "dpf_sms", "bimp_sms", "sms", "sms_swa"])

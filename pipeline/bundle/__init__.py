@@ -1,1 +1,1 @@
-"""A folder that runs the graph on a machine without a network, and the way back home."""
+"""A folder that runs the graph on a machine without a network, and the import of its results."""

@@ -1,4 +1,4 @@
-"""The bundle's commands at home: ``python -m pipeline.bundle build | intake``."""
+"""Builds a bundle and imports its results: ``python -m pipeline.bundle build | intake``."""
 
 import argparse
 import platform
@@ -9,18 +9,20 @@ from pipeline.errors import UserError
 
 
 def main() -> None:
-    """Read the command and do it."""
+    """Run the command of the command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.bundle", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="write the folder that runs without a network")
-    build.add_argument("--out", type=Path, default=Path("dist/bundle"))
-    build.add_argument("--python", default=".".join(platform.python_version_tuple()[:2]))
-    build.add_argument("--platform", default=f"manylinux_2_28_{platform.machine()}")
-    build.add_argument("--data", type=Path, action="append", default=[])
-    build.add_argument("--with", dest="more", nargs="*", default=[], metavar="PACKAGE")
-    build.add_argument("--wheels", type=Path, help="take these wheels; download none")
-    intake = commands.add_parser("intake", help="take in what a bundle's run brought back")
-    intake.add_argument("files", type=Path, nargs="+")
+    add = build.add_argument
+    version, linux = platform.python_version_tuple(), f"manylinux_2_28_{platform.machine()}"
+    add("--out", type=Path, default=Path("dist/bundle"), help="the folder to write")
+    add("--python", default=".".join(version[:2]), help="version of Python on the other machine")
+    add("--platform", default=linux, help="its platform, as pip names it")
+    add("--data", type=Path, action="append", default=[], help="a folder or archive for data/")
+    add("--with", dest="more", nargs="*", default=[], metavar="PACKAGE", help="further packages")
+    add("--wheels", type=Path, help="a folder of wheels to use; nothing is downloaded")
+    intake = commands.add_parser("intake", help="import the results of a bundle's run")
+    intake.add_argument("files", type=Path, nargs="+", help="the files that the run wrote")
     options = parser.parse_args()
     try:
         {"build": _build, "intake": _intake}[options.command](options)

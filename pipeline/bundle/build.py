@@ -1,4 +1,4 @@
-"""Building the bundle: code, wheels, data and the script ``run`` in one folder."""
+"""Writes the bundle: code, wheels, data and the script ``run`` in one folder."""
 
 import shutil
 import tarfile
@@ -11,32 +11,32 @@ from pipeline.storage.atomic_files import write_json
 
 FOLDERS = (".dvc/plots", "benchmarks", "pipeline", "recipes", "stages", "tests")
 FILES = (".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml", "pyproject.toml")
-LEFT = ("__pycache__", "dvc.lock", "dvc.yaml")  # the graph is planned there
+EXCLUDED = ("__pycache__", "dvc.lock", "dvc.yaml")  # the bundle plans its graph
 LIMIT = 40  # MiB, without the data
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a bundle is for."""
+    """The machine that a bundle is for, and what it carries besides the code."""
 
     python: str  # 3.12
     platform: str  # manylinux_2_28_x86_64
     data: tuple[Path, ...] = ()  # folders or archives
     more: tuple[str, ...] = ()  # further packages
-    wheels: Path | None = None  # a folder of wheels to take in place of a download
+    wheels: Path | None = None  # a folder of wheels in place of a download
 
 
 def build(root: Path, folder: Path, options: Options) -> dict[str, float]:
-    """Write the bundle of the checkout at ``root`` to ``folder``; return its parts' MiB.
+    """Write the bundle of the checkout at ``root`` to ``folder``; return the MiB of its parts.
 
-    An older bundle there is replaced, once the new one is whole.
+    An older bundle there is replaced once the new one is complete.
 
     Raises:
-        UserError: ``folder`` is something else, data is missing, or wheels cannot be had.
+        UserError: ``folder`` is no bundle, data is missing, or wheels cannot be downloaded.
     """
     if folder.exists() and not (folder / "bundle.json").is_file():
-        raise UserError(f"{folder} exists and is no bundle: name another folder, or remove it")
+        raise UserError(f"{folder} exists, but is no bundle: name another folder, or remove it")
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     (new / "wheels").mkdir(parents=True)
@@ -52,7 +52,7 @@ def build(root: Path, folder: Path, options: Options) -> dict[str, float]:
             shutil.copy2(wheel, new / "wheels")
     shutil.copyfile(Path(__file__).with_name("run.py"), new / "run")
     (new / "run").chmod(0o755)
-    shutil.copyfile(root / "params.yaml", new / "params.yaml")  # what -S goes over, every time
+    shutil.copyfile(root / "params.yaml", new / "params.yaml")  # to which each run applies its -S
     facts = {"commit": origin.commit(root), "golden": origin.golden(root)}
     write_json(new / "bundle.json", facts | {"for": [options.python, options.platform]})
     shutil.rmtree(folder, ignore_errors=True)
@@ -62,7 +62,7 @@ def build(root: Path, folder: Path, options: Options) -> dict[str, float]:
 
 def _code(root: Path, project: Path) -> None:
     for name in FOLDERS:
-        shutil.copytree(root / name, project / name, ignore=shutil.ignore_patterns(*LEFT))
+        shutil.copytree(root / name, project / name, ignore=shutil.ignore_patterns(*EXCLUDED))
     for name in FILES:
         shutil.copyfile(root / name, project / name)
     config = (root / ".dvc" / "config").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The bundle's run, once its wheels are installed: params.yaml, `dvc repro`, time, packing.
+"""Runs `dvc repro` in a bundle: sets params.yaml, limits the time, packs the results.
 
 ``run`` (pipeline/bundle/run.py) starts it; ``SMS_BUNDLE`` names the bundle's folder.
 """
@@ -17,12 +17,12 @@ from pipeline.bundle.pack import RUN
 from pipeline.errors import UserError
 from pipeline.storage.atomic_files import read_json, write_json
 
-GRACE = 40.0  # seconds from ^C until stronger signals; the driver gives its stages 5
+GRACE = 40.0  # seconds from ^C to stronger signals; the driver gives its stages 5
 POLL = 0.2
 
 
 def main() -> int:
-    """Run what the command line asks for; return the exit status."""
+    """Run with the settings of the command line; return the exit status."""
     bundle = Path(os.environ["SMS_BUNDLE"])
     options = _options(bundle)
     project = bundle / "project"
@@ -30,7 +30,7 @@ def main() -> int:
     _environment(bundle)
     _set(project, bundle / "params.yaml", options.set)
     options.out.mkdir(parents=True, exist_ok=True)
-    for name in ("artifacts", "reports"):  # what other settings left; the cache has it still
+    for name in ("artifacts", "reports"):  # of other settings; the cache has them too
         shutil.rmtree(project / name, ignore_errors=True)
     facts = read_json(bundle / "bundle.json")
     facts |= {"name": options.name, "settings": options.set, "minutes": options.minutes}
@@ -40,7 +40,7 @@ def main() -> int:
         options, [sys.executable, "-m", "pipeline.bundle.pack", *_packing(options)]
     )
     if cut:
-        sys.stdout.write(f"stopped {cut}; what had ended is kept\n")
+        sys.stdout.write(f"stopped {cut}; finished stages are kept\n")
         return 0
     return status
 
@@ -49,20 +49,22 @@ def _options(bundle: Path) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run", description="Run the graph without a network.")
     parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE",
                         help="a setting, as for `dvc exp run -S`")  # fmt: skip
-    parser.add_argument("--minutes", type=float, help="stop after so many; default: at the end")
-    parser.add_argument("--name", default="run", help="begins the names of the files in --out")
-    parser.add_argument("--out", type=Path, default=bundle / "back", help="what comes back")
-    parser.add_argument("--megabytes", type=float, default=60, help="at most so much comes back")
-    parser.add_argument("--every", type=float, default=60, help="seconds from packing to packing")
+    parser.add_argument("--minutes", type=float, help="stop after this time; default: no limit")
+    parser.add_argument("--name", default="run", help="prefix of the files in --out")
+    parser.add_argument(
+        "--out", type=Path, default=bundle / "back", help="the folder for the results"
+    )
+    parser.add_argument("--megabytes", type=float, default=60, help="limit for all files in --out")
+    parser.add_argument("--every", type=float, default=60, help="seconds between packings")
     options = parser.parse_args()
     if not options.name.replace("-", "").replace("_", "").isalnum():
-        raise UserError(f"--name {options.name}: it must be letters, digits, - and _")
+        raise UserError(f"--name {options.name}: must consist of letters, digits, - and _")
     options.out = options.out.resolve()
     return options
 
 
 def _environment(bundle: Path) -> None:
-    """Leave nothing outside the bundle, and call nobody."""
+    """Set the environment: all files stay in the bundle, and nothing uses the network."""
     cache = bundle / "cache"
     cache.mkdir(exist_ok=True)
     os.environ |= {
@@ -78,17 +80,19 @@ def _environment(bundle: Path) -> None:
 
 
 def _set(project: Path, original: Path, settings: list[str]) -> None:
-    """Write params.yaml: the bundle's own with ``settings`` over it, checked.
+    """Write params.yaml: the bundle's file ``original`` with ``settings`` over it, checked.
 
     Raises:
         UserError: a setting is malformed, unknown or impossible.
     """
-    # DVC's own reading of -S, which needs neither git nor a cache; seconds to import.
+    # DVC's function for -S needs neither git nor a cache, and takes seconds to import.
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]  # noqa: PLC0415
     from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]  # noqa: PLC0415
 
-    from pipeline.config import experiment  # noqa: PLC0415
+    from pipeline.config import experiment, validation  # noqa: PLC0415
 
+    keys = [setting.partition("=")[0].lstrip("+~") for setting in settings]
+    validation.refuse_renamed(keys, "-S")
     path = project / "params.yaml"
     shutil.copyfile(original, path)
     try:
@@ -104,7 +108,7 @@ def _packing(options: argparse.Namespace) -> list[str]:
 
 
 def _repro(options: argparse.Namespace, pack: list[str]) -> tuple[int, str]:
-    """Run `dvc repro` with packing beside it; return its status and why it was cut off, if so."""
+    """Run `dvc repro`, packing meanwhile; return its status, and the reason if it was stopped."""
     caught: list[str] = []
 
     def note(number: int, _: FrameType | None) -> None:
@@ -122,7 +126,7 @@ def _repro(options: argparse.Namespace, pack: list[str]) -> tuple[int, str]:
         elif time.monotonic() - packed > options.every and (
             not packing or packing.poll() is not None
         ):
-            packed, packing = time.monotonic(), _beside(pack)
+            packed, packing = time.monotonic(), _start_packing(pack)
         time.sleep(POLL)
     if caught:
         _stop(run)
@@ -132,13 +136,13 @@ def _repro(options: argparse.Namespace, pack: list[str]) -> tuple[int, str]:
     return run.returncode, caught[0] if caught else ""
 
 
-def _beside(pack: list[str]) -> subprocess.Popen[bytes]:
-    """Start packing with the lowest priority, deaf to ^C."""
+def _start_packing(pack: list[str]) -> subprocess.Popen[bytes]:
+    """Start packing with the lowest priority, in a session that ^C does not reach."""
     return subprocess.Popen(["nice", "-n", "19", *pack], start_new_session=True)
 
 
 def _stop(run: subprocess.Popen[bytes]) -> None:
-    """Send `dvc repro` and its driver what ^C would, then stronger signals."""
+    """Send `dvc repro` and its driver SIGINT, as ^C does, then stronger signals."""
     for number, seconds in ((signal.SIGINT, GRACE), (signal.SIGTERM, 10.0), (signal.SIGKILL, None)):
         try:
             os.killpg(run.pid, number)

@@ -1,4 +1,4 @@
-"""Taking in what a bundle's run brought back: rows into docs/data/, the rest into MLflow."""
+"""Imports the results of a bundle's run: rows into docs/data/, the run into MLflow."""
 
 import hashlib
 import io
@@ -18,22 +18,23 @@ from pipeline.storage.atomic_files import atomic_file, read_json
 
 RUNS, MEASURES = Path("docs/data/runs.csv"), Path("docs/data/card.csv")
 FACTS = ("name", "settings", "commit", "golden", "card", "torch", "date")
-# One result: the same row of the same experiment, from the same code on the same card.
+# Rows with equal values here are the same result: of one experiment, code and card.
 KEY = ["experiment", "golden", "commit", "card", "torch", "method", "phase", "seed"]
-LEFT = ("model", "ood_about")
-# What does not tell experiments apart: a row is the same whatever else is run beside it.
-UNDECISIVE = ("about", "seeds", "methods", "merge", "studies", "study", "evaluate", "paper")
+DROPPED = ("model", "ood_about")  # columns
+# Settings that a row does not depend on: they say what else is run and measured.
+IRRELEVANT = ("about", "seeds", "methods", "merge", "studies", "study", "evaluate", "paper")
 
 
 def take_in(root: Path, files: Sequence[Path]) -> Iterator[str]:
-    """Take in each of ``files``; give a line on each. What is there already is not added again.
+    """Import each of ``files`` and yield a line about it; rows and runs are added only once.
 
-    ``NAME-results.tar.gz`` adds its rows to docs/data/runs.csv and one run to MLflow, tagged
-    imported, with the networks of ``NAME-networks.tar.*`` beside it. ``NAME.jsonl`` holds
-    measurements of the scripts in benchmarks/card, an object a line, for docs/data/card.csv.
+    ``NAME-results.tar.gz`` adds its rows to docs/data/runs.csv, and one run to MLflow, tagged
+    imported, with the networks of the files ``NAME-networks.tar.*`` in the same folder.
+    ``NAME.jsonl`` has measurements of benchmarks/card.py, one JSON object a line, for
+    docs/data/card.csv.
 
     Raises:
-        UserError: a file is no such file, or damaged.
+        UserError: a file has another name, or is damaged.
     """
     for file in files:
         if file.name.endswith("-results.tar.gz"):
@@ -43,7 +44,7 @@ def take_in(root: Path, files: Sequence[Path]) -> Iterator[str]:
         elif "-networks.tar." not in file.name:
             raise UserError(
                 f"{file} must be NAME-results.tar.gz, NAME-networks.tar.N or NAME.jsonl, "
-                "as a bundle's run and the scripts in benchmarks/card write them"
+                "as a bundle's run and benchmarks/card.py write them"
             )
 
 
@@ -52,7 +53,7 @@ def _results(root: Path, file: Path) -> str:
         facts = read_json(folder / "run.json")
         table = pd.read_csv(folder / "reports" / "results.csv")
         table = table[table.filter(like="test_").notna().any(axis=1)]
-        rows = table.drop(columns=[name for name in LEFT if name in table])
+        rows = table.drop(columns=[name for name in DROPPED if name in table])
         for name in reversed(FACTS):
             value = facts[name]
             rows.insert(0, name, " ".join(value) if isinstance(value, list) else value)
@@ -63,12 +64,12 @@ def _results(root: Path, file: Path) -> str:
 
 
 def experiment_id(values: dict[str, Any]) -> str:
-    """Return a hash of all settings but the seeds and which methods and measurements there are.
+    """Return a hash of all settings but the seeds, methods and measurements.
 
-    Rows with equal hashes differ in their seed only, and may be pooled.
+    Rows of one method with equal hashes differ only in their seed.
     """
-    decisive = {key: value for key, value in values.items() if key not in UNDECISIVE}
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+    relevant = {key: value for key, value in values.items() if key not in IRRELEVANT}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _measurements(root: Path, file: Path) -> str:
@@ -85,7 +86,7 @@ def _measurements(root: Path, file: Path) -> str:
 
 def _append(path: Path, rows: pd.DataFrame, key: list[str]) -> int:
     """Add those of ``rows`` whose ``key`` the table at ``path`` does not have; return how many."""
-    # As text, so that what is in the file stays as it is, digit by digit.
+    # As text, so that the numbers in the file keep their digits.
     new = pd.read_csv(io.StringIO(rows.to_csv(index=False)), dtype=str, keep_default_na=False)
     old = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame()
     known = set(map(tuple, old.reindex(columns=key, fill_value="").to_numpy().tolist()))
@@ -97,7 +98,7 @@ def _append(path: Path, rows: pd.DataFrame, key: list[str]) -> int:
 
 
 def _track(root: Path, file: Path, folder: Path, facts: dict[str, Any], table: pd.DataFrame) -> str:
-    """Log one MLflow run, tagged imported, with the report and the networks; once a file."""
+    """Log one MLflow run, tagged imported, with the report and the networks, once for each file."""
     if os.environ.get("SMS_MLFLOW") == "0":
         return ""
     from pipeline.track.imported import log_imported  # noqa: PLC0415 - seconds to import
@@ -121,19 +122,19 @@ def _digest(file: Path) -> str:
 
 @contextmanager
 def _unpacked(file: Path) -> Iterator[Path]:
-    """Give a temporary folder with what the archive holds."""
+    """Give a temporary folder with the contents of an archive."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             with tarfile.open(file) as archive:
                 archive.extractall(folder, filter="data")
         except (OSError, tarfile.TarError, EOFError) as error:
-            raise UserError(f"{file} is no whole archive ({error}): copy it again") from error
+            raise UserError(f"{file} is no complete archive ({error}): copy it again") from error
         yield Path(folder)
 
 
 @contextmanager
 def _networks(file: Path) -> Iterator[Path | None]:
-    """Give a folder with the networks that lie in parts beside the results, if they are whole."""
+    """Give a folder with the networks from the parts beside ``file``, or None without parts."""
     stem = file.name.removesuffix("-results.tar.gz")
     parts = sorted(file.parent.glob(f"{stem}-networks.tar.*"), key=lambda p: int(p.suffix[1:]))
     if not parts:

@@ -1,4 +1,4 @@
-"""Where results come from: the commit, the golden numbers, the card and its software."""
+"""The origin of results: the commit, the golden numbers, the card and its software."""
 
 import hashlib
 import platform
@@ -11,7 +11,7 @@ GOLDEN = Path("tests/golden")
 
 
 def golden(root: Path) -> str:
-    """Return a hash of the golden numbers: equal where two commits give equal results."""
+    """Return a hash of the golden numbers; commits with equal hashes give equal results."""
     digest = hashlib.sha256()
     for path in sorted((root / GOLDEN).glob("*")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -26,8 +26,8 @@ def commit(root: Path) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Return what trained here: the card (or the word CPU), torch, CUDA and Python."""
-    import torch  # noqa: PLC0415 - seconds that the commands at home do not need
+    """Return the card of this machine (or the word CPU), and versions of torch, CUDA and Python."""
+    import torch  # noqa: PLC0415 - takes seconds, and other commands do not need it
 
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return {

@@ -1,4 +1,4 @@
-"""What a bundle's run brings home: its report and measurements, and the networks that fit."""
+"""Packs the results of a bundle's run: report, measurements, and the networks that fit."""
 
 import sys
 import tarfile
@@ -11,19 +11,19 @@ from pipeline.plan.build import build
 from pipeline.plan.plan import Plan, artifact
 from pipeline.storage.atomic_files import atomic_file, read_json, write_json
 
-RUN = Path(".dvc/tmp/bundle/run.json")  # what is run, and where; of the project's folder
+RUN = Path(".dvc/tmp/bundle/run.json")  # settings and machine; relative to the project
 REPORT = Path(".dvc/tmp/bundle/report")
-PART = 15 * 10**6  # bytes of a file that comes back
+PART = 15 * 10**6  # bytes of a part of the networks' archive
 RESULTS, NETWORKS = "{}-results.tar.gz", "{}-networks.tar.{}"
 
 
 def pack(root: Path, out: Path, name: str, megabytes: float) -> str:
-    """Write the report on what has ended, and pack it; return a line that says what there is.
+    """Write the report on the finished stages, and pack it; return a line with the counts.
 
-    ``NAME-results.tar.gz`` holds run.json, params.yaml, the lock file, the report and every JSON
-    file of the artifacts; ``NAME-networks.tar.0`` and so on, parts of one archive, the soups of
-    the last phase and the dense networks, as far as ``megabytes`` (10^6 bytes) allow. Each file
-    is replaced as a whole: a run that is killed leaves the last packing.
+    ``NAME-results.tar.gz`` has run.json, params.yaml, the lock file, the report and every JSON
+    file of the artifacts. ``NAME-networks.tar.0`` and so on, parts of one archive, have the
+    averages of the last phase and the dense networks, as far as ``megabytes`` (10^6 bytes) allow.
+    Files are replaced atomically: a run that is killed leaves the last packing.
     """
     from pipeline.report.write import write as write_report  # noqa: PLC0415 - slow to import
 
@@ -56,9 +56,9 @@ def _small(root: Path) -> Iterable[tuple[Path, str]]:
 
 
 def _networks(plan: Plan, root: Path) -> Iterable[Path]:
-    """Give the soups of the last phase, then the dense networks, as far as they are there."""
-    soups = [row for row in plan.rows if len(row.candidates) > 1]
-    final = [row.model for row in soups if row.phase == plan.params.phases]
+    """Yield the averages of the last phase, then the dense networks, as far as they exist."""
+    averages = [row for row in plan.rows if len(row.candidates) > 1]
+    final = [row.model for row in averages if row.phase == plan.params.phases]
     dense = [row.model for row in plan.rows if row.phase == 0]
     for model in dict.fromkeys([*final, *dense]):
         path = root / artifact(model) / "model.safetensors"
@@ -67,7 +67,7 @@ def _networks(plan: Plan, root: Path) -> Iterable[Path]:
 
 
 def _pack_networks(root: Path, out: Path, name: str, networks: list[Path], room: float) -> int:
-    """Pack the networks that fit into ``room`` bytes, in parts; return how many did."""
+    """Pack the networks that fit into ``room`` bytes, in parts; return their number."""
     whole = root / RUN.with_name(f"{name}.tar")
     chosen = 0
     with tarfile.open(whole, "w") as archive:

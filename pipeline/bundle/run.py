@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""Runs the graph here, without a network, and packs what came out into --out.
+"""Runs the graph on this machine, without a network, and packs the results into --out.
 
     python3 run --minutes 8 -S recipe=digits -S m=3
 
-It installs the bundle's wheels beside this Python's own packages (in the folder site of the
-bundle; nothing is compiled, nothing outside the bundle is written), unpacks the data, sets
-params.yaml as `dvc exp run -S` would, and runs `dvc repro`. After --minutes it stops as ^C would:
-what had ended is kept, reported and packed. `run --python ...` is this Python with the bundle's
-packages, for anything else.
+It installs the bundle's wheels into the folder site of the bundle, unpacks the data, sets
+params.yaml as `dvc exp run -S` does, and runs `dvc repro`. Nothing is compiled, and nothing is
+written outside the bundle. After --minutes it stops as after ^C: finished stages are kept, reported
+and packed. `run --python ...` runs this Python with the bundle's packages.
 """
 
 import os
@@ -17,7 +16,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-# What a plain PyTorch installation for science has; the bundle brings everything else.
+# Packages that the machine must have; the bundle has all others.
 EXPECTED = (
     "matplotlib", "numpy", "pandas", "PIL", "scipy", "skimage", "sklearn", "torch", "torchvision"
 )  # fmt: skip
@@ -31,7 +30,7 @@ def say(sentence: str) -> None:
 
 
 def fail(sentence: str) -> None:
-    """Leave with ``sentence``."""
+    """Exit with ``sentence``."""
     sys.stderr.write(f"error: {sentence}\n")
     sys.exit(2)
 
@@ -54,7 +53,7 @@ def install() -> Path:
     if done.returncode:
         version = ".".join(map(str, sys.version_info[:2]))
         fail(
-            f"pip cannot install the wheels into this Python {version} (above is why): make the "
+            f"pip cannot install the wheels into this Python {version} (see above): make the "
             f"bundle with PYTHON_VERSION={version} and the PLATFORM of this machine"
         )
     new.rename(site)
@@ -73,7 +72,7 @@ def unpack() -> None:
 
 
 def main() -> None:
-    """Install, unpack, and hand over to the project's own code."""
+    """Install, unpack, and start `pipeline.bundle.drive`."""
     if sys.version_info < (3, 11, 4):  # which knows the filter of archives
         fail(f"{sys.executable} is Python {sys.version.split()[0]}, and 3.11.4 or newer is needed")
     site = install()

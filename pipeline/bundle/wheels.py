@@ -1,4 +1,4 @@
-"""The wheels that a plain PyTorch installation lacks, for a given Python and platform."""
+"""Downloads the wheels that a plain PyTorch installation lacks, for a Python and a platform."""
 
 import re
 import subprocess
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 
-# The graph's own needs. PyTorch, torchvision and the scientific stack (``run`` lists what it
-# expects) are the machine's; MLflow stays at home.
+# Packages that the graph needs beside PyTorch, torchvision and the scientific stack, which the
+# machine must have (``EXPECTED`` in run.py). A bundle does not log to MLflow.
 WANTED = ("dvc", "pydantic", "pyyaml", "rich", "ruamel.yaml", "ruamel.yaml.clib", "safetensors")
 SOURCE_ONLY = ("antlr4-python3-runtime",)  # published without a wheel; pure Python
 
@@ -19,20 +19,20 @@ _OLDEST = 5  # glibc 2.5, which manylinux1 means
 def platforms(platform: str) -> list[str]:
     """Return the wheel tags that run where ``platform`` does, newest first.
 
-    A Linux with glibc 2.N runs the wheels of every older glibc: pip compares tags as texts.
+    A Linux with glibc 2.N runs wheels for every older glibc, but pip compares tags as texts.
 
     Raises:
         UserError: ``platform`` is a Linux tag of another form than manylinux_2_N_ARCH.
     """
-    found = _LINUX.fullmatch(platform)
-    if found is None:
+    match = _LINUX.fullmatch(platform)
+    if match is None:
         if "linux" in platform:
             raise UserError(
-                f"PLATFORM={platform}: it must be manylinux_2_N_ARCH, such as "
+                f"PLATFORM={platform}: must be manylinux_2_N_ARCH, such as "
                 "manylinux_2_28_x86_64 for glibc 2.28 (`ldd --version` says which)"
             )
         return [platform]
-    newest, machine = int(found[1]), found[2]
+    newest, machine = int(match[1]), match[2]
     versions = range(newest, _OLDEST - 1, -1)
     legacy = [name for name, at in (("2014", 17), ("2010", 12), ("1", 5)) if at <= newest]
     return [f"manylinux_2_{minor}_{machine}" for minor in versions] + [
@@ -43,12 +43,12 @@ def platforms(platform: str) -> list[str]:
 def download(
     folder: Path, python: str, platform: str, constraints: Path, more: tuple[str, ...]
 ) -> None:
-    """Download the wheels of `WANTED`, of ``more`` and of all they need into ``folder``.
+    """Download the wheels of `WANTED`, ``more`` and their requirements into ``folder``.
 
-    Versions are those of ``constraints``. What is published as source only is built here.
+    Versions are those of ``constraints``. Packages without a wheel are built here.
 
     Raises:
-        UserError: pip cannot get one of them; its own words say which.
+        UserError: pip cannot get one of them; the message has pip's.
     """
     tags = [word for tag in platforms(platform) for word in ("--platform", tag)]
     pinned = ["-c", str(constraints)]

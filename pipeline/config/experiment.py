@@ -1,20 +1,19 @@
-"""params.yaml and recipes: read, merged, and refused in one sentence when they make no sense.
+"""params.yaml and its recipe, merged into one checked `Experiment`.
 
-``params.yaml`` is what a person edits. A value left null there comes from the recipe it names,
-one file of ``recipes/``. The two are merged and checked against `Experiment`, below, and its
-sections (pipeline/config/schema.py), which alone describe what may be set.
+``params.yaml`` is the file that people edit. A value left null there comes from the recipe it
+names, one file of ``recipes/``. `Experiment` and its sections (pipeline/config/schema.py) are the
+only description of the keys; pipeline/config/validation.py words the refusals.
 """
 
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from pipeline import registry
 from pipeline.config.schema import (
     Augmentation,
     Data,
-    During,
     Evaluate,
     Network,
     Paper,
@@ -23,22 +22,31 @@ from pipeline.config.schema import (
     Retrain,
     Section,
     Seed,
+    Sparsify,
     Sparsity,
     Swa,
+)
+from pipeline.config.validation import (
+    check_choice,
+    check_distinct,
+    dotted,
+    refuse_renamed,
+    refuse_unknown,
+    sentence,
 )
 from pipeline.config.yaml_file import read
 from pipeline.errors import UserError
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
-# What may stand beside prune.structure = filters: what weights have by default, or what it is.
+# Criterion and allocation with prune.structure = filters: the defaults, or those of filters.
 _FILTERS = [("magnitude", "global"), ("magnitude", "uniform")]
 
 Grid = TypeVar("Grid", bound=Section)
 
 
 class Experiment(Section):
-    """Everything that decides what is run: the recipe with params.yaml's values over it."""
+    """All settings of a run: the recipe's values with those of params.yaml over them."""
 
     recipe: str
     about: str
@@ -56,37 +64,38 @@ class Experiment(Section):
     prune: Prune = Prune()
     retrain: Retrain
     swa: Swa = Swa()
-    during: During = During()
+    sparsify: Sparsify = Sparsify()
     evaluate: Evaluate = Evaluate()
     studies: list[str] = Field(default_factory=list)
-    study: dict[str, dict[str, Any]] = Field(default_factory=dict)  # other grids, by study
+    study: dict[str, dict[str, Any]] = Field(default_factory=dict)  # values of grids, by study
     paper: Paper | None = None
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
-        _distinct("seeds", self.seeds)
-        _distinct("methods", self.methods)
-        _distinct("merge", self.merge)
-        _distinct("studies", self.studies)
+        check_distinct("seeds", self.seeds)
+        check_distinct("methods", self.methods)
+        check_distinct("merge", self.merge)
+        check_distinct("studies", self.studies)
         for method in self.methods:
-            _choice("methods", method, registry.names("plan/methods"))
-        _choice("task", self.task, registry.names("tasks"))
+            check_choice("methods", method, registry.names("plan/methods"))
+        check_choice("task", self.task, registry.names("tasks"))
         for rule in self.merge:
-            _choice("merge", rule, registry.names("soup"))
+            check_choice("merge", rule, registry.names("soup"))
         for key, named in (("studies", self.studies), ("study", self.study)):
             for study in named:
-                _choice(key, study, registry.names("plan/studies"))
-        _choice("data.name", self.data.name, registry.names("data"))
-        _choice("prune.criterion", self.prune.criterion, registry.names("prune/criteria"))
-        _choice("prune.allocation", self.prune.allocation, registry.names("prune/allocations"))
+                check_choice(key, study, registry.names("plan/studies"))
+        check_choice("data.name", self.data.name, registry.names("data"))
+        check_choice("prune.criterion", self.prune.criterion, registry.names("prune/criteria"))
+        check_choice("prune.allocation", self.prune.allocation, registry.names("prune/allocations"))
         if not self.network.name.startswith("torchvision."):
             known = [*registry.names("models"), "torchvision.NAME"]
-            _choice("network.name", self.network.name, known)
-        own = (self.prune.criterion, self.prune.allocation)
-        if self.prune.structure == "filters" and own not in _FILTERS:
+            check_choice("network.name", self.network.name, known)
+        ranking = (self.prune.criterion, self.prune.allocation)
+        if self.prune.structure == "filters" and ranking not in _FILTERS:
             raise UserError(
-                f"prune.structure is filters, which ranks by L2 norm, each layer alike, but "
-                f"prune asks for {' and '.join(own)}: leave criterion and allocation as they were"
+                "prune.structure is filters, which are ranked by L2 norm in each layer, but "
+                f"prune.criterion is {ranking[0]} and prune.allocation {ranking[1]}: set them to "
+                "magnitude and global"
             )
         if not (self.pretrain.epochs or self.network.weights):
             raise UserError(
@@ -111,7 +120,8 @@ class Experiment(Section):
         try:
             return self.model_validate(changed)
         except ValidationError as error:
-            raise UserError(_sentence(error, changed, "the study")) from None
+            sources = ("a study", "params.yaml")
+            raise UserError(sentence(error, type(self), changed, sources)) from None
 
     def grid(self, study: str, kind: type[Grid]) -> Grid:
         """Return what ``study`` varies: the defaults of ``kind`` and over them ``study.NAME``.
@@ -119,17 +129,14 @@ class Experiment(Section):
         Raises:
             UserError: naming the key, its value and what is allowed.
         """
-        own = {key: value for key, value in self.study.get(study, {}).items() if value is not None}
-        _refuse_unknown(own, kind, "params.yaml", f"study.{study}.")
+        values = self.study.get(study, {})
+        values = {key: value for key, value in values.items() if value is not None}
+        refuse_unknown(values, kind, "params.yaml", f"study.{study}.")
         try:
-            return kind.model_validate(own)
+            return kind.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in (study, *first["loc"]))
-            need = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            raise UserError(
-                f"params.yaml: study.{key} is {first['input']!r}, but must be {need}"
-            ) from None
+            sources = ("params.yaml", f"recipes/{self.recipe}.yaml")
+            raise UserError(sentence(error, kind, values, sources, f"study.{study}.")) from None
 
     def retrain_values(self) -> list[float]:
         """Return what ``retrain.vary`` is for candidates 1, 2, ...
@@ -142,18 +149,18 @@ class Experiment(Section):
             if self.retrain.values is not None:
                 raise UserError(
                     f"retrain.values is {self.retrain.values}, but retrain.vary is seed, which "
-                    "takes none: leave it null, or name what varies"
+                    "takes none: leave it null, or set retrain.vary"
                 )
             return []
         values = self.retrain.values or self.retrain.grids.get(vary, [])
         if vary == "epochs" and any(value != int(value) for value in values):
-            raise UserError(f"retrain.values is {values}, but epochs are whole numbers")
-        own = self.retrain_value(vary)
-        others = [value for value in values if value != own]
+            raise UserError(f"retrain.values is {values}, but must be whole numbers of epochs")
+        first = self.retrain_value(vary)
+        others = [value for value in values if value != first]
         if len(others) < self.m - 1:
             raise UserError(
-                f"retrain.values has {len(others)} values beside the recipe's {vary} {own:g}, but "
-                f"m = {self.m} needs {self.m - 1}: list more values or lower m"
+                f"retrain.values has {len(others)} values besides the recipe's {vary} {first:g}, "
+                f"but m = {self.m} needs {self.m - 1}: list more values or lower m"
             )
         return others[: self.m - 1]
 
@@ -181,24 +188,39 @@ def load(path: Path) -> Experiment:
     Raises:
         UserError: naming the key, its value and what is allowed.
     """
-    own = read(path)
-    recipe = own.get("recipe")
-    _choice("recipe", recipe, sorted(file.stem for file in RECIPES.glob("*.yaml")))
-    seed, seeds = own.pop("seed", None), own.pop("seeds", None)
-    own["seeds"] = [seed] if seeds is None else seeds
-    _refuse_unknown(own, Experiment, path.name, "")
-    merged = _merge(read(RECIPES / f"{recipe}.yaml"), own)
+    values = _read(path, path.name)
+    names = [file.stem for file in _recipe_files()]
+    check_choice(f"{path.name}: recipe", values.get("recipe"), names)
+    recipe = f"recipes/{values['recipe']}.yaml"
+    defaults = _read(RECIPES / f"{values['recipe']}.yaml", recipe)
+    merged = _merge(defaults, values)
     try:
         return _with_official_corruptions(Experiment.model_validate(merged), path.parent)
     except ValidationError as error:
-        raise UserError(_sentence(error, own, path.name)) from None
+        text = sentence(error, Experiment, values, (path.name, recipe))
+        raise UserError(text.replace(" seeds.0 is ", " seed is ")) from None
     except UserError as error:
         raise UserError(f"{path.name}: {error}") from None
 
 
+def _read(path: Path, name: str) -> dict[str, Any]:
+    """Return the values of params.yaml or a recipe, its keys checked and ``seed`` as ``seeds``."""
+    values = read(path, name)
+    refuse_renamed(dotted(values), name)
+    refuse_unknown(values, Experiment, name)
+    seed = values.pop("seed", None)
+    if values.get("seeds") is None and seed is not None:
+        values["seeds"] = [seed]
+    return values
+
+
 def recipes() -> dict[str, str]:
     """Return what each recipe of the folder is about, by name."""
-    return {file.stem: read(file)["about"] for file in sorted(RECIPES.glob("*.yaml"))}
+    return {file.stem: _read(file, f"recipes/{file.name}")["about"] for file in _recipe_files()}
+
+
+def _recipe_files() -> list[Path]:
+    return sorted(RECIPES.glob("*.yaml"))
 
 
 def _with_official_corruptions(experiment: Experiment, root: Path) -> Experiment:
@@ -209,8 +231,8 @@ def _with_official_corruptions(experiment: Experiment, root: Path) -> Experiment
     official = Path(data.path, data.corrupted)
     if not (root / official).is_dir():
         return experiment
-    found = evaluate.model_copy(update={"corruptions_path": official.as_posix()})
-    return experiment.model_copy(update={"evaluate": found})
+    evaluate = evaluate.model_copy(update={"corruptions_path": official.as_posix()})
+    return experiment.model_copy(update={"evaluate": evaluate})
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -222,44 +244,3 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         elif value is not None:
             merged[key] = value
     return merged
-
-
-def _refuse_unknown(
-    values: dict[str, Any], section: type[BaseModel], file: str, prefix: str
-) -> None:
-    """Refuse keys that no section knows, null ones too, and suggest what exists."""
-    for key, value in values.items():
-        field = section.model_fields.get(key)
-        if field is None:
-            known = ", ".join([*section.model_fields] + ([] if prefix else ["seed"]))
-            raise UserError(f"{file}: the key {prefix}{key} is unknown: use one of {known}")
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Section) and value is not None:
-            if not isinstance(value, dict):
-                raise UserError(f"{file}: {prefix}{key} is {value!r}, but must hold keys")
-            _refuse_unknown(value, inner, file, f"{prefix}{key}.")
-
-
-def _choice(key: str, value: object, known: list[str]) -> None:
-    if value not in known:
-        raise UserError(f"{key} is {value!r}, but must be one of {', '.join(known)}")
-
-
-def _distinct(key: str, values: list[Any]) -> None:
-    if len(set(values)) < len(values):
-        raise UserError(f"{key} is {values}, but names one of them twice")
-
-
-def _sentence(error: ValidationError, own: dict[str, Any], file: str) -> str:
-    """Say the first thing pydantic found as one sentence: file, key, value, what is allowed."""
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
-    key = ".".join(path)
-    here: Any = own
-    for part in path:
-        here = here.get(part) if isinstance(here, dict) else here
-    source = file if here is not None or first["type"] == "missing" else "its recipe"
-    if first["type"] == "missing":
-        return f"{file}: {key} has no value, neither here nor in the recipe: give it one"
-    need = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{source}: {key} is {first['input']!r}, but must be {need}"

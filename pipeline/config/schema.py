@@ -1,4 +1,4 @@
-"""The groups of keys of params.yaml and recipes: what each key means, its type and its bounds."""
+"""The groups of keys of params.yaml and recipes: the meaning, type and bounds of each key."""
 
 from typing import Annotated, Literal
 
@@ -9,8 +9,11 @@ from pipeline.sparsify.config import SparsifyConfig
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Schedule = Literal["FT", "LRW", "SLR", "CLR", "LLR", "ALLR"]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Sparsity = Annotated[float, Field(gt=0, lt=1)]  # the fraction of the weights that is pruned
+Sparsity = Annotated[
+    float, Field(gt=0, lt=1, description="a fraction of the weights: 0.95 prunes 95 %")
+]
 
 
 class Section(BaseModel):
@@ -20,11 +23,11 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    """The images: a file of ``pipeline/data``, where it finds them, and their size in pixels.
+    """The data set.
 
-    The size of sentences is how many tokens they have at most.
-
-    ``corrupted`` is the folder in ``path`` where the official corrupted test set is looked for.
+    ``name``: a file of ``pipeline/data``. ``path``: the folder of its raw files. ``size``: pixels a
+    side of images; of sentences, the largest number of tokens. ``corrupted``: the folder in
+    ``path`` of the official corrupted test set.
     """
 
     name: str
@@ -34,7 +37,11 @@ class Data(Section):
 
 
 class Network(Section):
-    """A file of ``pipeline/models`` or ``torchvision.NAME``, with an optional weights file."""
+    """The network.
+
+    ``name``: a file of ``pipeline/models`` or ``torchvision.NAME``. ``weights``: a file of weights
+    to start from.
+    """
 
     name: str
     weights: str | None = None
@@ -43,7 +50,9 @@ class Network(Section):
 class Augmentation(Section):
     """Random crops, flips and rotations of the training images.
 
-    ``resized_crop``: the smallest share of an image's area that is cut out and resized.
+    ``crop_padding``: pixels of zeros around an image before a crop of its size. ``rotation``: the
+    largest angle, in degrees. ``resized_crop``: the smallest share of an image's area that is cut
+    out and resized.
     """
 
     crop_padding: Annotated[int, Field(ge=0)] = 0
@@ -53,12 +62,12 @@ class Augmentation(Section):
 
 
 class Pretrain(Section):
-    """How the dense network is trained; retraining keeps what does not concern its length and rate.
+    """Training of the dense network; retraining shares all but ``epochs`` and the schedule.
 
-    ``milestones`` and ``warmup`` are fractions of the whole training. 0 epochs take the network's
-    weights file as it is. ``precision`` fp32 computes in full float32 on a GPU too, tf32 with
-    products of 10 bits of mantissa, bf16 in mixed precision; metrics are measured in fp32, or in
-    tf32 after a training in tf32 or bf16. ``compile`` trains through torch.compile. Without
+    ``milestones`` and ``warmup`` are fractions of the whole training. With 0 ``epochs`` the dense
+    network is the file ``network.weights``. ``precision`` fp32 computes in full float32 on a GPU
+    too, tf32 with products of 10 bits of mantissa, bf16 in mixed precision; metrics are measured in
+    fp32, or in tf32 after a training in tf32 or bf16. ``compile`` trains through torch.compile. Without
     ``deterministic`` a GPU uses its fastest kernels, and equal seeds may differ in the last bits.
     """
 
@@ -77,10 +86,11 @@ class Pretrain(Section):
 
 
 class Prune(Section):
-    """What ranks the weights, and how the sparsity is spread over the layers.
+    """Which weights are pruned.
 
-    ``structure`` filters prunes whole filters by their L2 norm, each layer alike; there is nothing
-    else to choose then.
+    ``criterion`` ranks them, and ``allocation`` spreads the sparsity over the layers. ``structure``
+    filters prunes whole filters by their L2 norm, the same fraction of each layer; criterion and
+    allocation then keep their defaults.
     """
 
     structure: Literal["weights", "filters"] = "weights"
@@ -89,48 +99,57 @@ class Prune(Section):
 
 
 class Retrain(Section):
-    """How each pruned copy is retrained, and what tells the candidates apart."""
+    """Retraining of each pruned copy.
+
+    ``vary``: the setting in which candidates differ. ``values``: its values for candidates 1, 2,
+    ...; by default those of the recipe in ``grids``.
+    """
 
     epochs: Count
-    schedule: Literal["FT", "LRW", "SLR", "CLR", "LLR", "ALLR"]
+    schedule: Schedule
     vary: Literal["seed", "weight_decay", "epochs", "learning_rate"] = "seed"
     values: list[Positive] | None = None
     grids: dict[Literal["weight_decay", "epochs", "learning_rate"], list[Positive]] = {}
 
 
 class Swa(Section):
-    """Where methods with SWA start to average, as a fraction of a retraining, and sms_swa's rate.
+    """Stochastic weight averaging in the methods imp_swa and sms_swa.
 
-    Without a start imp_swa averages every epoch and sms_swa those of the last half; without a
-    rate sms_swa settles at half of pretraining's.
+    ``start``: the fraction of a retraining after which epochs are averaged; by default 0 for
+    imp_swa and 0.5 for sms_swa. ``learning_rate``: sms_swa's constant rate from there on, by
+    default half of pretraining's.
     """
 
     start: Annotated[float, Field(ge=0, lt=1)] | None = None
     learning_rate: Positive | None = None
 
 
-class During(Section):
-    """How the methods that prune during training do it.
+class Sparsify(Section):
+    """Pruning during training.
 
-    ``epochs``, null: those of pretraining, is the budget of one training; BIMP spends
-    ``dense_share`` of it before its phases. ``copies_from``: the share of the training after which
-    SMS's copies may begin. ``from_dense``: GSM and LC start from the dense network. The others are
+    ``epochs``: the length of one training, by default pretraining's; BIMP spends ``dense_share`` of
+    it on the dense network. ``sms_start``: the fraction of the training after which SMS trains m
+    copies per interval. ``from_dense``: GSM and LC start from the dense network. The others are
     options of single methods (pipeline/sparsify/config.py).
     """
 
     epochs: Count | None = None
     pruning_steps: Count = SparsifyConfig.pruning_steps
-    copies_from: Annotated[float, Field(ge=0, lt=1)] = 0.55
+    sms_start: Annotated[float, Field(ge=0, lt=1)] = 0.55
     dense_share: Annotated[float, Field(gt=0, lt=1)] = 0.67
     from_dense: bool = False
-    refresh: Annotated[int, Field(ge=0)] = SparsifyConfig.refresh
-    penalty: NotNegative = SparsifyConfig.penalty
-    alpha: NotNegative = SparsifyConfig.alpha
-    initial: float = SparsifyConfig.initial
+    mask_interval: Annotated[int, Field(ge=0)] = SparsifyConfig.mask_interval
+    lc_mu0: NotNegative = SparsifyConfig.lc_mu0
+    dst_alpha: NotNegative = SparsifyConfig.dst_alpha
+    str_init: float = SparsifyConfig.str_init
 
 
 class Evaluate(Section):
-    """What is measured beyond the score on the test set; corruptions are for classifiers."""
+    """Measurements beyond the score on the test set.
+
+    ``corruptions``: whose robustness is measured, of classifiers: no network's, those of the last
+    phase, or all. ``corruptions_path``: the folder of an official set. ``groups``: recall by group.
+    """
 
     corruptions: Literal["none", "final", "all"] = "final"
     corruptions_path: str | None = None
@@ -138,15 +157,15 @@ class Evaluate(Section):
 
 
 class Paper(Section):
-    """The rows of the paper's tables that stand beside ours.
+    """The rows of the paper's tables with which results are compared.
 
-    ``test_examples``: how many the official test split has. ``found``: how many there are here, as
-    the report finds out: part of them stands beside no number of the paper. ``pretrained``: whether
-    the paper started from pretrained weights; null where it does not say.
+    ``test_examples``: the size of the official test split. ``examples_here``: its size in this run,
+    which the report fills in; results on a part of it are not compared. ``pretrained``: whether the
+    paper started from pretrained weights; null where it does not say.
     """
 
     dataset: str
     arch: str
     test_examples: int
-    found: int | None = None
+    examples_here: int | None = None
     pretrained: bool | None = False

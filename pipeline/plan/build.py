@@ -1,4 +1,4 @@
-"""From parameters to the plan of everything that has to be done."""
+"""Builds the plan of all methods and studies that params.yaml names."""
 
 from importlib import import_module
 from types import ModuleType
@@ -6,16 +6,16 @@ from types import ModuleType
 from pipeline import registry
 from pipeline.config.experiment import Experiment
 from pipeline.plan.plan import Plan
+from pipeline.plan.planner import Planner
 from pipeline.plan.studies.base import Study
-from pipeline.plan.work import Planner
 
 
 def build(params: Experiment) -> Plan:
-    """Write down every stage that ``params`` asks for, each piece of work once.
+    """Return the plan of ``params``, in which each piece of work is one stage.
 
-    The dense network is measured always, and each of ``params.methods`` adds its own stages,
-    per seed, in the order of their names: an edit of the list moves nothing. Studies come last
-    and share what the methods have planned.
+    Per seed the dense network comes first, then the stages of each method, in the order of the
+    methods' names, so that an edit of the list moves nothing. Studies come last and share the
+    stages that the methods have added.
     """
     plan = Plan(params)
     for seed in params.seeds:
@@ -33,12 +33,12 @@ def build(params: Experiment) -> Plan:
 
 
 def _study(plan: Plan, name: str) -> None:
-    """Add the stages of a study, and tell the stages that it rests on by a label."""
-    module, known = _module("studies", name), set(plan.nodes)
+    """Add the stages of a study, and label all stages that its results depend on."""
+    module, before = _module("studies", name), set(plan.nodes)
     for seed in plan.params.seeds:
         module.plan(Study(plan, seed, name))
     plan.sections[f"study {name}"] = _about(module)
-    for added in plan.nodes.keys() - known:
+    for added in plan.nodes.keys() - before:
         plan.nodes[added].study, plan.nodes[added].lineage = name, f"study {name}"
     used = {
         node
@@ -54,12 +54,12 @@ def _study(plan: Plan, name: str) -> None:
 
 
 def methods() -> dict[str, str]:
-    """Return the first line of what each method is, by name."""
+    """Return the first line about each method, by name."""
     return {name: _about(_module("methods", name)) for name in registry.names("plan/methods")}
 
 
 def studies() -> dict[str, str]:
-    """Return the first line of what each study is, by name."""
+    """Return the first line about each study, by name."""
     return {name: _about(_module("studies", name)) for name in registry.names("plan/studies")}
 
 

@@ -1,4 +1,4 @@
-"""Lists what the keys of params.yaml may name beside methods, with a line of explanation each."""
+"""Lists the names that keys of params.yaml take beside methods and studies, each with a line."""
 
 import ast
 import inspect

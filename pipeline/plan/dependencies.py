@@ -1,7 +1,7 @@
-"""Dependencies in code: the files of this project that a script imports.
+"""The import closure of a script: the files of this project that it imports, directly or not.
 
-DVC does not follow imports, so the graph lists them: an edit re-runs the stages whose import
-closure it touches, and no others.
+DVC does not follow imports, so the graph lists these files as dependencies: an edit re-runs the
+stages whose import closure contains the file, and no others.
 """
 
 import ast
@@ -26,10 +26,10 @@ class Import(NamedTuple):
 def closure(*sources: str, root: Path = ROOT) -> list[str]:
     """Return the local files that ``sources`` import, themselves included, sorted.
 
-    Local is what lies under ``root`` or beside a source that is a file, as Python's search path
-    has it; installed packages and the standard library are not. Counts relative imports, imports
-    inside functions, and packages whose ``__init__.py`` holds code; leaves out what only the type
-    checker imports. A process reads each file once.
+    Local files are those under ``root`` or beside a source that is a file, as on Python's search
+    path; not those of installed packages and the standard library. The closure has relative
+    imports, imports inside functions, and ``__init__.py`` files with code; not the imports under
+    ``if TYPE_CHECKING``. A process reads each file once.
 
     Args:
         sources: modules ("stages.prune") or files ("mine/net.py", relative to ``root``).
@@ -67,11 +67,11 @@ def _relative(file: Path, root: Path) -> str:
 
 def _with_packages(file: Path) -> list[Path]:
     """Return ``file`` and the ``__init__.py`` of the packages that it lies in."""
-    found, folder = [file], file.parent
+    files, folder = [file], file.parent
     while (folder / "__init__.py").is_file():
-        found.append(folder / "__init__.py")
+        files.append(folder / "__init__.py")
         folder = folder.parent
-    return found
+    return files
 
 
 def _imported(file: Path, places: Sequence[Path]) -> Iterator[Path]:
@@ -98,13 +98,13 @@ def _absolute(module: str, places: Sequence[Path]) -> list[Path]:
 
 def _inside(folder: Path, module: str) -> list[Path]:
     """Return the file of the dotted ``module`` under ``folder``, and those of its packages."""
-    found = []
+    files = []
     for part in filter(None, module.split(".")):
         file = folder / f"{part}.py"
         folder /= part
         package = folder / "__init__.py"
-        found += [package if package.is_file() else file]
-    return [file for file in found if file.is_file()]
+        files.append(package if package.is_file() else file)
+    return [file for file in files if file.is_file()]
 
 
 @cache
@@ -113,14 +113,14 @@ def _imports(file: Path) -> tuple[Import, ...]:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError) as error:
         raise UserError(f"{file} is not valid Python ({error}): correct it") from error
-    found: list[Import] = []
+    imports: list[Import] = []
     for node in _runtime_nodes(tree):
         if isinstance(node, ast.Import):
-            found += [Import(0, alias.name, ()) for alias in node.names]
+            imports += [Import(0, alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = tuple(alias.name for alias in node.names)
-            found.append(Import(node.level, node.module or "", names))
-    return tuple(dict.fromkeys(found))
+            imports.append(Import(node.level, node.module or "", names))
+    return tuple(dict.fromkeys(imports))
 
 
 def _runtime_nodes(tree: ast.AST) -> list[ast.AST]:

@@ -1,4 +1,4 @@
-"""stages/dvc.yaml: the plan in DVC's language, written for people who read it too."""
+"""Writes the plan as stages/dvc.yaml, which DVC runs and people read."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ _PLAIN = re.compile(r"[A-Za-z_][\w.-]*(/[\w.-]+)+", re.ASCII)  # a path that nee
 
 
 def write(plan: Plan, path: Path) -> None:
-    """Write ``plan`` to ``path``, and touch nothing when it stands there already."""
+    """Write ``plan`` to ``path``; a file that is the same already stays untouched."""
     text = render(plan)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         partial = path.with_suffix(".partial")
@@ -44,7 +44,7 @@ def render(plan: Plan) -> str:
 
 
 def dependencies(node: Stage) -> list[str]:
-    """Return what DVC watches for ``node``: code, data outside the graph, other artifacts."""
+    """Return the dependencies of ``node``: code, data outside the graph, other artifacts."""
     code = closure(f"stages.{node.script}", *node.modules)
     return [*code, *node.files, *(artifact(name) for name in sorted(set(node.inputs)))]
 
@@ -68,7 +68,7 @@ def _stage(node: Stage) -> str:
 
 @cache
 def _item(path: str) -> str:
-    """Return a line of a list; PyYAML, which is slow, knows when a word needs quotes."""
+    """Return a line of a list; PyYAML, which is slow, quotes paths that need it."""
     text = f"- {path}\n" if _PLAIN.fullmatch(path) else yaml.safe_dump([path])
     return "".join(f"    {line}\n" for line in text.splitlines())
 

@@ -1,4 +1,4 @@
-"""What a plan is made of: nodes (one stage each) and rows (one line of the report each)."""
+"""The plan: stages, the results they give to the report, and the results of studies."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -12,21 +12,21 @@ T = TypeVar("T")
 
 @dataclass
 class Stage:
-    """One stage of the graph: a script with its arguments, which turns artifacts into one more.
+    """One stage of the graph: a script with its arguments, which reads artifacts and writes one.
 
-    Two nodes with equal ``script``, ``arguments`` and ``inputs`` are the same work.
+    Stages with equal ``script`` and ``arguments`` do the same work.
     """
 
     name: str
     script: str  # retrain: stages/retrain.py
     arguments: dict[str, Any]  # flag -> value, list of values, or True for a bare flag
-    inputs: tuple[str, ...]  # names of the nodes whose artifacts it reads
+    inputs: tuple[str, ...]  # names of the stages whose artifacts it reads
     files: tuple[str, ...] = ()  # data outside the graph that it reads
     modules: tuple[str, ...] = ()  # modules that the script imports by name at run time
     labels: dict[str, str] = field(default_factory=dict)  # kind, seed, phase, candidate, methods
     lineage: str = ""  # the section of the graph it is listed under
-    study: str = ""  # the study that asked for it, where no method did
-    unwatched: tuple[str, ...] = ()  # data outside the graph that it reads, but DVC does not hash
+    study: str = ""  # the study that needs it, where no method does
+    unwatched: tuple[str, ...] = ()  # data outside the graph that it reads and DVC does not hash
 
     @property
     def out(self) -> str:
@@ -36,7 +36,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the report: what a method has after a phase, and where it was measured."""
+    """One line of the report: a method's network after a phase, and the stages that measure it."""
 
     method: str
     phase: int  # 0: the dense network
@@ -47,23 +47,23 @@ class Result:
     evaluate: str
     compare: str | None
     robustness: str | None
-    shrink: str | None = None  # where its filters are removed
+    shrink: str | None = None  # the stage that removes its filters
     is_soup: bool = False  # whether the model is a merge of the candidates, which share one mask
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """One measurement of a study: a network, the values that tell it apart, and where it lies."""
+    """One result of a study: a network, and the varied values at which it was trained."""
 
     study: str
     seed: int
-    values: dict[str, Any]  # what the study varied: {"sparsity": 0.9, "epochs": 5}
+    values: dict[str, Any]  # of the settings that vary: {"sparsity": 0.9, "epochs": 5}
     method: str
     phase: int
     model: str
-    candidates: tuple[str, ...]  # what the model was averaged from
-    nodes: dict[str, str]  # further stages with metrics, by what they measure
-    is_soup: bool = False  # as a row's
+    candidates: tuple[str, ...]  # the networks that the model is the average of
+    nodes: dict[str, str]  # further stages with metrics, by the name of the measurement
+    is_soup: bool = False  # as of a `Result`
 
 
 @dataclass(frozen=True)
@@ -74,19 +74,19 @@ class Plan:
     nodes: dict[str, Stage] = field(default_factory=dict)
     rows: list[Result] = field(default_factory=list)
     points: list[StudyResult] = field(default_factory=list)
-    sections: dict[str, str] = field(default_factory=dict)  # lineage -> what its stages are
-    lineages: set[str] = field(default_factory=set)  # those of all nodes
+    sections: dict[str, str] = field(default_factory=dict)  # lineage -> a line about its stages
+    lineages: set[str] = field(default_factory=set)  # of all stages
     _by_work: dict[Hashable, Stage] = field(default_factory=dict, repr=False)
-    _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
-    _places: dict[str, int] = field(default_factory=dict, repr=False)  # artifact -> its place
+    _results: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    _places: dict[str, int] = field(default_factory=dict, repr=False)  # artifact -> its position
 
     def once(self, function: Callable[..., T], *arguments: Hashable) -> T:
-        """Return ``function(*arguments)``, computed once a plan: every stage asks for its data."""
+        """Return ``function(*arguments)``, computed once for the plan."""
         key = (function, *arguments)
-        if key not in self._known:
-            self._known[key] = function(*arguments)
-        known: T = self._known[key]
-        return known
+        if key not in self._results:
+            self._results[key] = function(*arguments)
+        result: T = self._results[key]
+        return result
 
     def add(self, node: Stage) -> None:
         """Add a stage whose inputs are there already."""
@@ -102,7 +102,7 @@ class Plan:
         return self.nodes[model].script == "merge"
 
     def find(self, script: str, arguments: dict[str, Any]) -> Stage | None:
-        """Return the stage that does just this work, if there is one."""
+        """Return the stage that does this work, if there is one."""
         return self._by_work.get(_work(script, arguments))
 
     def inputs(self, arguments: dict[str, Any]) -> tuple[str, ...]:
@@ -114,11 +114,11 @@ class Plan:
 
 
 def _work(script: str, arguments: dict[str, Any]) -> Hashable:
-    """Return a key that is equal for equal work, in whatever order the arguments stand."""
+    """Return a key that is equal for equal work; the order of the arguments does not count."""
     pairs = ((flag, tuple(v) if isinstance(v, list) else v) for flag, v in arguments.items())
     return script, frozenset(pairs)
 
 
 def artifact(name: str) -> str:
-    """Return the folder that holds the artifact of the node ``name``."""
+    """Return the folder that the stage ``name`` writes."""
     return ARTIFACTS + name

@@ -1,8 +1,7 @@
 """A hash over the names and sizes of the files that a data set reads, which DVC does not watch.
 
-It is a flag of the stage that reads them: files that are added, removed or of another size run it
-again. A folder whose change time is the one of the last look is not read again, so a million files
-cost one reading; see docs/benchmarks.md.
+The hash is a flag of the stage that reads the files: added, removed or resized files run it again.
+A folder with the change time of the last reading is not read again; see docs/benchmarks.md.
 """
 
 import ast
@@ -22,13 +21,14 @@ from pipeline.plan.dependencies import ROOT
 from pipeline.storage.atomic_files import atomic_file
 
 CACHE = ".dvc/tmp/sms/raw_data"
-SMALL = 20_000  # so many files are read each time: a rewritten file moves no folder's change time
-SETTLED = 2e9  # ns after which a folder's change time tells one change from the next
-THREADS = 8  # a network's file system answers one question a millisecond
+SMALL = 20_000  # files; up to as many are read each time, for a file that is written again leaves
+# its folder's change time as it is
+SETTLED = 2e9  # ns; a folder that changed less than this ago may change again at the same time
+THREADS = 8  # a network file system takes about a millisecond for each request
 
 
 class Folder(NamedTuple):
-    """What a folder holds: its change time, a hash of its files, their number, its folders."""
+    """A folder: its change time, a hash of its files, their number, and its folders."""
 
     changed: int  # ns; 0 where it may have changed since
     files: str
@@ -37,14 +37,14 @@ class Folder(NamedTuple):
 
 
 def checkouts() -> tuple[Path, ...]:
-    """Return where relative paths are looked for: here, and in a queued experiment's project."""
+    """Return the folders of relative paths: this one, and the main one of a queued experiment."""
     return ROOT, Path(os.environ.get("DVC_ROOT") or ROOT)
 
 
 def listing(name: str, path: str | None) -> str | None:
-    """Return the hash of what the data set ``name`` reads under ``path``; None without files.
+    """Return the hash of the files that the data set ``name`` reads under ``path``, if any.
 
-    Its module's ``READS`` names the folders and files; without one it is all of ``path``.
+    ``READS`` in its module names them, folders or files; without it they are all of ``path``.
     """
     reads = _reads(name)
     if path is None and reads is None:
@@ -53,9 +53,9 @@ def listing(name: str, path: str | None) -> str | None:
 
 
 def fingerprint(path: str, reads: tuple[str, ...] | None = None) -> str | None:
-    """Return a hash over names and sizes of the files under ``path``, or None where none are.
+    """Return a hash over names and sizes of the files under ``path``, or None without files.
 
-    Hidden files do not count. ``reads`` are the parts of ``path`` that do, by default all.
+    Hidden files do not count. ``reads`` names the parts of ``path`` that count, by default all.
     """
     home = next((home for home in checkouts() if (home / path).exists()), ROOT)
     hashes = []
@@ -69,7 +69,7 @@ def fingerprint(path: str, reads: tuple[str, ...] | None = None) -> str | None:
 
 
 def _reads(name: str) -> tuple[str, ...] | None:
-    """Return the literal ``READS`` of a data set's module, which would import torch."""
+    """Return the literal ``READS`` of a data set's module, without importing it: torch is slow."""
     module = registry.module_name("data", name, "data.name")
     file = registry.ROOT.parent.joinpath(*module.split(".")).with_suffix(".py")
     for node in ast.parse(file.read_bytes()).body:
@@ -81,28 +81,28 @@ def _reads(name: str) -> tuple[str, ...] | None:
 def _of_folder(root: Path) -> str:
     cache = checkouts()[-1] / CACHE / f"{_hash(str(root.resolve()))}.json"
     try:
-        found = _scan(str(root), _remembered(cache))
+        folders = _scan(str(root), _remembered(cache))
     except OSError as error:
         raise UserError(f"{root} cannot be read ({error}): correct its permissions") from error
-    if sum(folder.size for folder in found.values()) > SMALL:
+    if sum(folder.size for folder in folders.values()) > SMALL:
         with atomic_file(cache) as temporary:
-            temporary.write_text(json.dumps(found), encoding="utf-8")
+            temporary.write_text(json.dumps(folders), encoding="utf-8")
     else:
         cache.unlink(missing_ok=True)
-    return _hash(sorted((name, folder.files) for name, folder in found.items() if folder.size))
+    return _hash(sorted((name, folder.files) for name, folder in folders.items() if folder.size))
 
 
 def _remembered(cache: Path) -> dict[str, Folder]:
     try:
-        known = json.loads(cache.read_text(encoding="utf-8"))
-        return {name: Folder(*folder) for name, folder in known.items()}
+        folders = json.loads(cache.read_text(encoding="utf-8"))
+        return {name: Folder(*folder) for name, folder in folders.items()}
     except (OSError, ValueError, TypeError):
         return {}
 
 
 def _scan(root: str, known: Mapping[str, Folder]) -> dict[str, Folder]:
     """Return every folder under ``root`` that is not hidden, by its path relative to it."""
-    found: dict[str, Folder] = {}
+    folders: dict[str, Folder] = {}
     places: set[tuple[int, int]] = set()  # a link may lead back
     waiting = [""]
     with ThreadPoolExecutor(THREADS) as pool:
@@ -112,9 +112,9 @@ def _scan(root: str, known: Mapping[str, Folder]) -> dict[str, Folder]:
             for name, (place, folder) in level:
                 if place not in places:
                     places.add(place)
-                    found[name] = folder
+                    folders[name] = folder
                     waiting += [f"{name}{inside}/" for inside in folder.folders]
-    return found
+    return folders
 
 
 def _read(root: str, known: Mapping[str, Folder], name: str) -> tuple[tuple[int, int], Folder]:

@@ -1,12 +1,12 @@
-"""The vocabulary of pruning during training: one training, or one that ends in SMS."""
+"""The vocabulary of pruning during training: one training, one that ends in SMS, and BIMP."""
 
 from collections.abc import Callable
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.plan.plan import artifact
-from pipeline.plan.work import Planner
-from pipeline.rounding import exact
+from pipeline.plan.planner import Planner
+from pipeline.rounding import exact, round_fraction
 from pipeline.schedules.sparsity import ramp
 from pipeline.seeds import derive
 from pipeline.sparsify.config import options
@@ -20,52 +20,57 @@ def budget(work: Planner) -> int:
     Raises:
         UserError: there are none.
     """
-    epochs = work.settings.during.epochs or work.settings.pretrain.epochs
+    epochs = work.settings.sparsify.epochs or work.settings.pretrain.epochs
     if not epochs:
         raise UserError(
-            f"pretrain.epochs is 0 and during.epochs null, but {work.method} trains: give it epochs"
+            f"pretrain.epochs is 0 and sparsify.epochs null, but {work.method} trains: set one"
         )
     return epochs
-
-
-def sparsify(work: Planner, method: str, *, from_dense: bool = False) -> str:
-    """Return the network that ``method`` trains and prunes, at random or from the dense one."""
-    levels(work, method)  # refuses what cannot be
-    parent = {"parent": artifact(work.pretrain())} if from_dense else {}
-    seed = derive(work.seed, "pretrain")  # the dense network's weights at random, and its batches
-    last = work.phases[-1]
-    flags = {**parent, **_flags(work, method, seed, last), **_options(work, method)}
-    return _add(work, f"{work.method}-p{last}", method, flags, phase=last)
 
 
 def alone(method: str, *, may_start_dense: bool = False) -> Callable[[Planner], None]:
     """Return the plan of one training by ``method``, measured as the last phase's result.
 
-    It is from scratch; some methods start from the dense network where during.from_dense says so.
+    It starts at random. A method that ``may_start_dense`` starts from the dense network where
+    ``sparsify.from_dense`` is true.
     """
 
     def plan(work: Planner) -> None:
         work.set_method(method)
-        from_dense = may_start_dense and work.settings.during.from_dense
-        work.report(work.phases[-1], sparsify(work, method, from_dense=from_dense))
+        from_dense = may_start_dense and work.settings.sparsify.from_dense
+        model = whole_training(work, method, from_dense=from_dense)
+        work.report(work.phases[-1], model)
 
     return plan
 
 
+def whole_training(work: Planner, method: str, *, from_dense: bool = False) -> str:
+    """Return the network that ``method`` trains and prunes in one stage."""
+    levels(work, method)  # refuses impossible settings
+    parent = {"parent": artifact(work.pretrain())} if from_dense else {}
+    seed = derive(work.seed, "pretrain")  # the dense network's initial weights and batches
+    last = work.phases[-1]
+    flags = {**parent, **_flags(work, method, seed, last), **_options(work, method)}
+    return _add(work, f"{work.method}-p{last}", method, flags, phase=last)
+
+
 def sms(work: Planner, method: str) -> None:
-    """Make every interval between two pruning steps a phase of SMS, once its time has come.
+    """From ``sms_start`` on, train m copies per interval between pruning steps and average them.
 
     One network is trained up to there. At every pruning step the copies of the interval before are
     averaged, with their momentum, and the average is pruned; the last average is the result. Copy 0
-    draws on from the training's own random streams, so that one copy is the method alone, bit for
-    bit; the others have streams of their own.
+    continues the training's own random streams, so that with m = 1 the result is the method's
+    alone, bit for bit; the others have streams of their own.
+
+    Raises:
+        UserError: the candidates are to differ in anything but their seed.
 
     Source: Sparse Model Soups, section 3.3.
     """
     if work.settings.retrain.vary != "seed":
         raise UserError(
             f"retrain.vary is {work.settings.retrain.vary}, but the copies of {work.method} share "
-            "one training and differ by seed: set it to seed, or take the method out of the list."
+            "one training and differ by seed: set it to seed, or leave the method out"
         )
     intervals = phases(work, method)
     options = _options(work, method)
@@ -81,34 +86,61 @@ def sms(work: Planner, method: str) -> None:
 
 
 def levels(work: Planner, method: str) -> dict[int, float]:
-    """Return the ramp of ``method``, by epoch; empty for a method that has none.
+    """Return the sparsity after each pruning step of ``method``, by epoch; empty without a ramp.
 
     Raises:
         UserError: whole filters are to be pruned, which is after training only.
     """
-    if work.settings.prune.structure == "filters":
+    settings = work.settings
+    if settings.prune.structure == "filters":
         raise UserError(
             f"prune.structure is filters, but {work.method} prunes single weights while it trains: "
-            "set it to weights, or take the method out of the list."
+            "set it to weights, or leave the method out"
         )
     if "pruning_steps" not in [option.name for option in options(method)]:
         return {}
-    own = work.settings
-    return ramp(own.target_sparsity, budget(work), own.during.pruning_steps)
+    return ramp(settings.target_sparsity, budget(work), settings.sparsify.pruning_steps)
 
 
 def phases(work: Planner, method: str) -> list[Interval]:
-    """Return the intervals after the pruning steps that come once copies may be made."""
-    found, epochs, since = levels(work, method), budget(work), work.settings.during.copies_from
-    ends = [*list(found)[1:], epochs]
-    intervals = zip(found, ends, found.values(), strict=True)
-    late = [interval for interval in intervals if interval[0] >= exact(since) * epochs]
+    """Return the intervals after those pruning steps that come at ``sms_start`` or later.
+
+    Raises:
+        UserError: there are none.
+    """
+    steps, epochs, start = levels(work, method), budget(work), work.settings.sparsify.sms_start
+    ends = [*list(steps)[1:], epochs]
+    intervals = zip(steps, ends, steps.values(), strict=True)
+    late = [interval for interval in intervals if interval[0] >= exact(start) * epochs]
     if not late:
         raise UserError(
-            f"during.copies_from is {since:g}, but the last pruning step is after epoch "
-            f"{max(found)} of {epochs}: lower it, or raise during.pruning_steps."
+            f"sparsify.sms_start is {start:g}, but the last pruning step is after epoch "
+            f"{max(steps)} of {epochs}: lower it, or raise sparsify.pruning_steps"
         )
     return late
+
+
+def bimp(work: Planner) -> Planner:
+    """Return a planner in which dense training and all phases together take one budget.
+
+    Every phase has equally many epochs; the remainder is the dense network's.
+
+    Raises:
+        UserError: too few epochs.
+
+    Source: Zimmer et al. 2023 (BIMP), whose retraining schedule is ALLR.
+    """
+    share = work.settings.sparsify.dense_share
+    total, cycles = work.settings.sparsify.epochs or work.settings.pretrain.epochs, len(work.phases)
+    epochs = (total - max(1, round_fraction(share, total))) // cycles
+    if epochs < 1:
+        raise UserError(
+            f"sparsify.dense_share leaves no epoch of {total} for each of {cycles} phases: lower "
+            "it, or raise sparsify.epochs"
+        )
+    dense = total - cycles * epochs
+    values = {"pretrain.epochs": dense, "retrain.epochs": epochs, "retrain.schedule": "ALLR"}
+    return work.with_settings(f"bimp{dense}", values)
 
 
 def _prune(work: Planner, copies: list[str], phase: int, sparsity: float) -> str:
@@ -125,6 +157,7 @@ def _prune(work: Planner, copies: list[str], phase: int, sparsity: float) -> str
 
 
 def _copy(work: Planner, method: str, part: dict[str, Any], phase: int, number: int) -> str:
+    """Return copy ``number`` of an interval, trained for that ``part`` of the training."""
     names = ("retrain", phase, number) if number else ("pretrain",)
     flags = part | _flags(work, method, derive(work.seed, *names), phase)
     flags["same_streams"] = number == 0
@@ -133,30 +166,25 @@ def _copy(work: Planner, method: str, part: dict[str, Any], phase: int, number: 
 
 
 def _flags(work: Planner, method: str, seed: int, phase: int) -> dict[str, Any]:
-    """Return what a stage of ``method`` is told beside the part of the training that it does."""
-    own, s = work.settings, work.settings.pretrain
+    """Return the flags of a stage that do not depend on its part of the training."""
     return {
         "data": artifact(work.data()),
-        "network": own.network.name,
+        "network": work.settings.network.name,
         "method": method,
         "phase": phase,
         "epochs": budget(work),
-        "schedule": s.schedule,
-        "milestones": s.milestones,
-        "warmup": s.warmup or None,
-        "learning_rate": s.learning_rate,
+        **work.pretrain_schedule(),
         "seed": seed,
-        **work.training_flags(s.weight_decay),
+        **work.training_flags(work.settings.pretrain.weight_decay),
     }
 
 
 def _options(work: Planner, method: str) -> dict[str, Any]:
-    """Return what ``method`` must know to choose masks."""
-    own = work.settings
-    known = own.during.model_dump() | {"sparsity": own.target_sparsity}
-    return {option.name: known[option.name] for option in options(method)}
+    """Return the values of the options of ``method``, from params.yaml."""
+    values = work.settings.sparsify.model_dump() | {"sparsity": work.settings.target_sparsity}
+    return {option.name: values[option.name] for option in options(method)}
 
 
-def _add(work: Planner, name: str, method: str, flags: dict[str, Any], **places: int) -> str:
+def _add(work: Planner, name: str, method: str, flags: dict[str, Any], **labels: int) -> str:
     modules = (f"pipeline.sparsify.{method}", *work.learning_modules())
-    return work.add(name, "sparsify", flags, files=(), modules=modules, shared=False, **places)
+    return work.add(name, "sparsify", flags, files=(), modules=modules, shared=False, **labels)

@@ -204,8 +204,8 @@ def _task_measures(evaluated: Metrics) -> Metrics:
 def _compared(compared: Metrics, candidates: Records) -> Metrics:
     """Return the numbers of a comparison with the candidates, a column each."""
     columns: Metrics = {name: compared[name] for name in COMPARED if name in compared}
-    if "taken" in columns:
-        columns["taken"] = len(columns["taken"])
+    if "included" in columns:
+        columns["included"] = len(columns["included"])
     for role in ROLES:
         for split in ("val_score", "test_score"):
             columns[f"{role}_{split}"] = compared.get(role, {}).get(split)

@@ -27,7 +27,7 @@ BEST_BY_TEST = "best_candidate_by_test"  # the highest test score of the candida
 COMPARED = [
     *[f"{role}_{split}" for role in ROLES for split in ("val_score", "test_score")],
     BEST_BY_TEST,
-    "taken",
+    "included",
     "l2_mean",
     "l2_max",
     "angle_mean_degrees",

@@ -31,7 +31,7 @@ MEASURES = [
     "sparsity_of_mean_unaligned",
     "l2_mean",
     "angle_mean_degrees",
-    "taken",
+    "included",
     *SHRUNK,
 ]
 

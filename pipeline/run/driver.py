@@ -1,4 +1,4 @@
-"""Bringing all stages of stages/dvc.yaml up to date, several at a time."""
+"""Brings all stages of stages/dvc.yaml up to date, several at a time."""
 
 import fcntl
 import os
@@ -21,7 +21,7 @@ from pipeline.run.provenance import Provenance
 from pipeline.run.scheduler import Scheduler
 
 TAIL = 15  # lines of a failed stage's log that are shown
-INTERRUPTED = 130  # what shells say of a command that ^C ended
+INTERRUPTED = 130  # the exit status of a command that ^C ended, in shells
 
 
 def execute(
@@ -34,40 +34,40 @@ def execute(
 ) -> Summary:
     """Run the stages of ``root``/stages/dvc.yaml that are neither up to date nor in DVC's cache.
 
-    Stages that fail do not hold back others; what they wrote last is shown on stderr.
+    Stages that fail do not stop others; their last lines of output are shown on stderr.
 
     Args:
         root: the repository
         jobs: how many commands run at once; the default is ``SMS_JOBS``, or one per core
         listeners: told of each stage's start, events and end
-        engine: what runs the commands, in place of this machine
-        gpu_jobs: how many of them share a GPU, where ``SMS_GPU_JOBS`` does not say
+        engine: runs the commands, in place of this machine
+        gpu_jobs: how many commands share a GPU, where ``SMS_GPU_JOBS`` is not set
 
     Raises:
         UserError: another run is at work in this folder, the graph is unsound, or a disk is full;
-            what had ended by then is kept
-        SystemExit: 130, after ^C or SIGTERM; all that had ended by then is kept
+            all finished stages are kept
+        SystemExit: 130, after ^C or SIGTERM; all finished stages are kept
 
     """
     root = root.resolve()
     # DVC resolves some of its paths against the working directory
-    with chdir(root), _alone(root), _signals() as signals, closing(DvcGraph(root)) as graph:
+    with chdir(root), _only_driver(root), _signals() as signals, closing(DvcGraph(root)) as graph:
         engine = engine or LocalEngine(root, jobs or default_jobs(), gpu_jobs=gpu_jobs)
         provenance = Provenance(root, graph)
         tell = Listeners([*listeners, provenance])
-        loop = Scheduler(graph, engine, tell, lambda: bool(signals))
+        scheduler = Scheduler(graph, engine, tell, lambda: bool(signals))
         try:
-            summary = loop.run()
-        except KeyboardInterrupt:  # a second ^C: what had ended comes out of the run cache
+            summary = scheduler.run()
+        except KeyboardInterrupt:  # a second ^C: the run cache has the finished stages
             sys.exit(INTERRUPTED)
         for name in summary.failed:
-            sys.stderr.write(_failure_report(name, loop.reasons[name], engine.log(name), root))
-        with suppress(OSError) if loop.full else nullcontext():
+            sys.stderr.write(_failure_report(name, scheduler.reasons[name], engine.log(name), root))
+        with suppress(OSError) if scheduler.full else nullcontext():
             provenance.write()
         done = len(summary.ran) + len(summary.cached)
         kept = f"{done} stages are done and kept, {len(graph.inputs) - done} are left"
-        if loop.full:
-            raise UserError(f"{loop.full}: {kept}; make room, then run again")
+        if scheduler.full:
+            raise UserError(f"{scheduler.full}: {kept}; make room, then run again")
         if signals:
             sys.stderr.write(f"stopped: {kept}\n")
             sys.exit(INTERRUPTED)
@@ -77,21 +77,21 @@ def execute(
 
 
 class Listeners:
-    """All listeners as one; one that fails is dropped, for a run must not die of its audience."""
+    """Forwards events to all listeners; drops one that raises."""
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self.listeners = list(listeners)
 
     def started(self, name: str) -> None:
-        """Pass it on."""
+        """Forward to all."""
         self._tell("started", name)
 
     def event(self, name: str, fields: dict[str, Any]) -> None:
-        """Pass it on."""
+        """Forward to all."""
         self._tell("event", name, fields)
 
     def finished(self, name: str, outcome: Outcome, seconds: float) -> None:
-        """Pass it on."""
+        """Forward to all."""
         self._tell("finished", name, outcome, seconds)
 
     def _tell(self, method: str, *arguments: Any) -> None:
@@ -100,13 +100,13 @@ class Listeners:
                 getattr(listener, method)(*arguments)
             except Exception as error:
                 self.listeners.remove(listener)
-                who = type(listener).__name__
-                sys.stderr.write(f"warning: {who} is off from here on: {error!r}\n")
+                kind = type(listener).__name__
+                sys.stderr.write(f"warning: {kind} is off from here on: {error!r}\n")
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Refuse to run beside another driver; the kernel frees the lock of one that was killed."""
+def _only_driver(root: Path) -> Iterator[None]:
+    """Refuse to run beside another driver; the kernel unlocks the file of a killed one."""
     path = root / ".dvc" / "tmp" / "sms" / "driver.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
@@ -126,9 +126,9 @@ def _alone(root: Path) -> Iterator[None]:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect requests to stop; a second one of the same kind has its usual effect, at once.
+    """Collect SIGINT, SIGTERM and SIGHUP as requests to stop; a second one acts at once.
 
-    Under ``dvc repro`` the death of dvc, whatever its cause, is such a request as well.
+    Under ``dvc repro`` the end of the process dvc is such a request too.
     """
     caught: list[int] = []
     before: dict[signal.Signals, Any] = {}

@@ -1,21 +1,20 @@
 """The stages of a run in DVC: their order, the cache, and the lock file.
 
-It does what ``dvc repro stages/dvc.yaml`` does, in the same order, with DVC's own functions, and
-ends with the same lock file; only, other stages may run meanwhile. Where it departs from
-``dvc.stage.Stage.run`` and ``dvc.dvcfile``:
+The results and the lock file are those of ``dvc repro stages/dvc.yaml``, by DVC's own functions;
+but several stages run at once. Differences from ``dvc.stage.Stage.run`` and ``dvc.dvcfile``:
 
-- The inputs of a stage are hashed when it begins, and that is what is recorded. DVC hashes them
-  again afterwards, and so takes code that was edited meanwhile for the code that ran.
-- Hashes of inputs are remembered by path, time, size and inode: stages share most of their code.
-- The lock file is written as text, entry by entry: DVC parses and prints all of it per stage.
-- Entries of stages that are no longer in stages/dvc.yaml are dropped; DVC keeps them for ever.
+- The hashes of a stage's inputs are those of its beginning. DVC hashes inputs at the end, and so
+  records code that was edited meanwhile as the code that ran.
+- Hashes of inputs are kept by path, time, size and inode: stages share most of their code.
+- The lock file is written as text, entry by entry. DVC parses and prints all of it for each stage.
+- Entries of stages that are no longer in stages/dvc.yaml are dropped. DVC keeps them for ever.
 """
 
 import logging
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, chdir, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,11 +30,10 @@ from dvc.stage.serialize import to_lockfile  # type: ignore[import-untyped]
 from dvc.utils.serialize import dumps_yaml, load_yaml  # type: ignore[import-untyped]
 
 from pipeline.errors import UserError
-from pipeline.run.command import uses_gpu
-from pipeline.run.dvc_files import load_stages, no_collection
+from pipeline.run.dvc_files import HEADER, entries, load_stages, no_collection
 from pipeline.run.file_stamps import file_stamps
 from pipeline.run.interfaces import DiskFullError, StageError, Task
-from pipeline.run.lock_file import HEADER, entries
+from pipeline.run.local import uses_gpu
 from pipeline.storage import disk_space
 from pipeline.storage.atomic_files import atomic_file
 
@@ -63,8 +61,8 @@ class DvcGraph:
         self.cache = Path(self.repo.cache.local_cache_dir)
         self.lockfile = (root / file).with_suffix(".lock")
         self._texts: dict[str, str] = {}
-        self._held: dict[str, AbstractContextManager[None]] = {}
-        self._seen: dict[str, tuple[Any, Any]] = {}
+        self._held: dict[str, AbstractContextManager[None]] = {}  # locks of running stages
+        self._hashed: dict[str, tuple[Any, Any]] = {}  # path -> its stamps, and DVC's hash
         for stage in order:
             for dep in stage.deps:
                 dep._build = partial(self._build, dep._build)
@@ -75,7 +73,7 @@ class DvcGraph:
 
     @contextmanager
     def bookkeeping(self) -> Iterator[bool]:
-        """Hold the repository lock; gives False when another dvc command kept it for 3 s."""
+        """Hold the repository lock; gives False when another dvc command holds it for 3 s."""
         try:
             self.repo.lock.lock()
         except LockError:
@@ -87,10 +85,10 @@ class DvcGraph:
             self.repo.lock.unlock()
 
     def restore(self, name: str) -> bool:
-        """Say whether the outputs are there, or came out of the run cache.
+        """Say whether the outputs are there, or came from the run cache.
 
-        DVC's ``restore`` must see the inputs as the lock file has them: with ``save_deps`` called
-        before, it would take the old outputs for those of the new inputs.
+        DVC's ``restore`` needs the hashes of inputs from the lock file. After ``save_deps`` it
+        would take the old outputs for those of the new inputs.
         """
         stage = self.stages[name]
         with _stage_errors():
@@ -110,8 +108,8 @@ class DvcGraph:
         outs = self.stages[name].outs
         return str(outs[0].hash_info.value) if outs else ""
 
-    def current(self) -> dict[str, str]:
-        """Return the hash of each output that is up to date, as are all the stages it is made of.
+    def up_to_date(self) -> dict[str, str]:
+        """Return the hash of each output that is up to date, as are all stages it depends on.
 
         Raises:
             UserError: a file cannot be read.
@@ -126,10 +124,10 @@ class DvcGraph:
         return hashes
 
     def begin(self, name: str) -> Task:
-        """Hash the inputs, clear the outputs and say what to run.
+        """Hash the inputs, clear the outputs and return the task to run.
 
-        Until the stage is kept or left, DVC's own read-write lock keeps other dvc commands from
-        its inputs and outputs, as it would while DVC itself ran the stage.
+        Until ``keep`` or ``release``, DVC's read-write lock keeps other dvc commands from the
+        inputs and outputs, as it does while DVC runs a stage.
         """
         stage = self.stages[name]
         with _stage_errors():
@@ -147,12 +145,12 @@ class DvcGraph:
                 stage.save_deps()
                 stage.remove_outs()
             except BaseException:
-                self.leave(name)
+                self.release(name)
                 raise
         return Task(_commands(stage), Path(stage.wdir), stage.addressing, name in self.gpu)
 
     def keep(self, name: str) -> None:
-        """Cache the outputs and enter them, with the inputs of the beginning, in the run cache."""
+        """Cache the outputs, and record them in the run cache with the inputs of the beginning."""
         stage = self.stages[name]
         try:
             with _stage_errors():
@@ -162,17 +160,17 @@ class DvcGraph:
                 stage.commit()
                 self._record(stage)
         finally:
-            self.leave(name)
+            self.release(name)
 
-    def leave(self, name: str) -> None:
-        """Give other dvc commands the stage's files back."""
+    def release(self, name: str) -> None:
+        """Unlock the stage's inputs and outputs for other dvc commands."""
         with _stage_errors():
             self._held.pop(name).__exit__(None, None, None)
 
     def flush(self) -> None:
         """Write the lock file: this run's entries, and the old ones of stages that still exist.
 
-        The order is that of a lock file which DVC writes from nothing.
+        The order is that of a new lock file by DVC.
         """
         old = self.lockfile.read_text(encoding="utf-8") if self.lockfile.exists() else ""
         before = self._entries(old)
@@ -190,9 +188,9 @@ class DvcGraph:
 
     def _entries(self, text: str) -> dict[str, str]:
         """Return the text of each stage's entry in a lock file."""
-        found = entries(text)
-        if found is not None:
-            return found
+        texts = entries(text)
+        if texts is not None:
+            return texts
         stages = load_yaml(str(self.lockfile)).get("stages") or {}
         return {name: _entry({name: stage}) for name, stage in stages.items()}
 
@@ -209,21 +207,37 @@ class DvcGraph:
         )
 
     def _same(self, dep: Any) -> bool:
-        """Say whether an input is known to be what the lock file has; DVC asks more slowly."""
-        seal, built = self._seen.get(dep.fs_path, (None, None))
-        if seal is None or not dep.hash_info or built[2].hash_info != dep.hash_info:
+        """Say whether an input is known to be equal to that of the lock file; DVC is slower."""
+        stamps, built = self._hashed.get(dep.fs_path, (None, None))
+        if stamps is None or not dep.hash_info or built[2].hash_info != dep.hash_info:
             return False
         try:
-            return bool(file_stamps(dep.fs_path) == seal)
+            return bool(file_stamps(dep.fs_path) == stamps)
         except OSError:
             return False
 
     def _build(self, build: Any, odb: Any, path: str, *rest: Any, **options: Any) -> Any:
-        """Hash an input as ``build`` does, unless it is unchanged since the last time."""
-        seal = file_stamps(path)
-        if path not in self._seen or self._seen[path][0] != seal:
-            self._seen[path] = seal, build(odb, path, *rest, **options)
-        return self._seen[path][1]
+        """Hash an input by ``build``, unless it is unchanged since the last time."""
+        stamps = file_stamps(path)
+        if path not in self._hashed or self._hashed[path][0] != stamps:
+            self._hashed[path] = stamps, build(odb, path, *rest, **options)
+        return self._hashed[path][1]
+
+
+def up_to_date(root: Path) -> dict[str, str]:
+    """Return the DVC hash of every artifact of ``root``/stages/dvc.yaml that is up to date.
+
+    A stage is up to date where ``dvc status`` finds nothing changed, that is, where its command,
+    its inputs (code, data, other artifacts) and its output are those of the lock file, and where
+    all stages that it reads are up to date. Files with known time, size and inode are not hashed
+    again.
+
+    Raises:
+        UserError: a file cannot be read, or the graph is unsound.
+    """
+    root = root.resolve()
+    with chdir(root), closing(DvcGraph(root)) as graph:
+        return graph.up_to_date()
 
 
 def _commands(stage: Any) -> tuple[str, ...]:
@@ -231,7 +245,7 @@ def _commands(stage: Any) -> tuple[str, ...]:
 
 
 def _entry(stage: Mapping[str, Any]) -> str:
-    """Print one entry as it stands in a whole lock file: where lines break depends on it."""
+    """Return the text of one entry, with the line breaks that it has in a whole lock file."""
     text: str = dumps_yaml({"stages": stage})
     return text.removeprefix("stages:\n")
 
@@ -241,7 +255,7 @@ def _stage_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if sentence := disk_space.shortage(error):  # also where DVC's own databases find it
+        if sentence := disk_space.shortage(error):  # DVC's databases wrap the error
             raise DiskFullError(sentence) from error
         if isinstance(error, DvcException | OSError):
             raise StageError(_sentence(error)) from error

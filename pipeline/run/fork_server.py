@@ -1,13 +1,14 @@
-"""A parent of workers: it forks a process per request, with slow imports done beforehand.
+"""A process that forks a worker for each request, after slow imports: the server, and its client.
 
-``import torch`` takes seconds; a fork of a process that has done it takes milliseconds.
-Python's own fork server (multiprocessing) does not fit: there every worker keeps the server alive,
-so that workers outlive a driver that was killed.
+``import torch`` takes seconds; a fork of a process that has imported it takes milliseconds. The
+fork server of multiprocessing does not fit: there every worker keeps the server alive, so that
+workers outlive a driver that was killed.
 
-Started by `pipeline.run.local` as ``python -P -m pipeline.run.fork_server FD [MODULE ...]``. Over
-the socket FD come requests, one JSON object a line: name, folder, environment, log, and either argv
+`Server` starts the process ``python -P -m pipeline.run.fork_server FD [MODULE ...]``. It sends
+requests over the socket FD, one JSON object a line: name, folder, environment, log, and either argv
 (to execute) or module and arguments (to run as ``python -m`` does). The replies are {name, pid} and
-then {name, status}. End of file means that the driver is gone: all workers and what they started are killed.
+then {name, status}. End of file means that the driver is gone: the process then kills all workers
+and their children.
 """
 
 import atexit
@@ -20,18 +21,72 @@ import runpy
 import select
 import signal
 import socket
+import subprocess
 import sys
 import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from pipeline.process import die_with_parent
 from pipeline.storage import disk_space
 
-OWN = ("pipeline", "stages")  # packages of the project: a worker must import them afresh
+MODULE = "pipeline.run.fork_server"
+PROJECT = ("pipeline", "stages")  # packages that a worker must import anew: they may be edited
+
+
+class Server:
+    """The driver's end of the process."""
+
+    def __init__(self, modules: Sequence[str], environment: Mapping[str, str], logs: Path) -> None:
+        code = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(filter(None, [code, os.environ.get("PYTHONPATH")]))
+        self.channel, theirs = socket.socketpair()
+        self.rest = b""
+        with theirs, (logs / "workers.log").open("a") as output:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    MODULE,
+                    str(theirs.fileno()),
+                    *modules,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                env=os.environ | environment | {"PYTHONPATH": path},
+            )
+
+    def ask(self, **request: Any) -> None:
+        """Send one request; reading, not sending, notices that the server is dead."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.channel.sendall(json.dumps(request).encode() + b"\n")
+
+    def read(self) -> tuple[bool, list[dict[str, Any]]]:
+        """Return whether the server lives, and its replies."""
+        try:
+            data = self.channel.recv(1 << 16)
+        except ConnectionResetError:
+            data = b""
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        return bool(data), [json.loads(line) for line in lines]
+
+    def close(self) -> None:
+        """Let the server kill its workers and end."""
+        self.channel.close()
+        try:
+            self.process.wait(1)
+        except subprocess.TimeoutExpired:  # still importing, so without workers
+            self.process.kill()
+            self.process.wait()
 
 
 def serve(channel: socket.socket) -> dict[str, Any] | None:
-    """Fork a worker per request; returns the request in the worker, and None at the very end."""
+    """Fork a worker per request; return the request in the worker, and None in the server."""
     ours, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
@@ -69,19 +124,19 @@ def serve(channel: socket.socket) -> dict[str, Any] | None:
 def reap(channel: socket.socket, workers: dict[int, str]) -> None:
     """Report the workers that have ended."""
     for pid in list(workers):
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
             send(channel, name=workers.pop(pid), status=os.waitstatus_to_exitcode(status))
 
 
 def send(channel: socket.socket, **fields: str | int) -> None:
-    """Send one line; a driver that is gone is noticed when reading."""
+    """Send one line; reading, not sending, notices that the driver is gone."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         channel.sendall(json.dumps(fields).encode() + b"\n")
 
 
 def run_worker(request: dict[str, Any], server: int) -> None:
-    """Turn this fork of the process ``server`` into the worker that was asked for."""
+    """Turn this fork of the process ``server`` into the worker of ``request``."""
     os.setpgid(0, 0)
     die_with_parent(signal.SIGKILL)
     if os.getppid() != server:
@@ -102,7 +157,7 @@ def run_worker(request: dict[str, Any], server: int) -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, commands must not
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         os.execvp(request["argv"][0], request["argv"])  # noqa: S606 - the shell is in argv
-    for module in [name for name in sys.modules if name.partition(".")[0] in OWN]:
+    for module in [name for name in sys.modules if name.partition(".")[0] in PROJECT]:
         del sys.modules[module]
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # for the log's readers
     sys.path.insert(0, request["folder"])
@@ -111,7 +166,7 @@ def run_worker(request: dict[str, Any], server: int) -> None:
 
 
 def run(module: str) -> int:
-    """Do what ``python -m module`` does, and return its exit status."""
+    """Run ``module`` as ``python -m`` does, and return its exit status."""
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
@@ -126,9 +181,9 @@ def run(module: str) -> int:
 
 
 def exit_worker(status: int) -> NoReturn:
-    """End this fork as multiprocessing ends its own.
+    """End this fork as multiprocessing ends its forks.
 
-    The interpreter's own end would take apart all that was imported beforehand: 0.6 s for torch.
+    The interpreter's usual end would take 0.6 s to free the objects of torch.
     """
     threading._shutdown()  # type: ignore[attr-defined] # waits for threads, as every exit does
     atexit._run_exitfuncs()
@@ -138,13 +193,13 @@ def exit_worker(status: int) -> NoReturn:
 
 
 def main() -> None:
-    """Import what is to be imported beforehand, then serve."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is the driver's business
+    """Import the modules that the command line names, then serve."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles ^C
     server = os.getpid()
     for module in sys.argv[2:]:
-        with contextlib.suppress(Exception):  # the stage that needs it will say what is wrong
+        with contextlib.suppress(Exception):  # the stage that imports it reports the error
             importlib.import_module(module)
-    gc.freeze()  # the workers' garbage collectors need not look at all that, nor copy it
+    gc.freeze()  # the workers' garbage collectors neither visit nor copy these objects
     with socket.socket(fileno=int(sys.argv[1])) as channel:
         request = serve(channel)
     if request:

@@ -1,4 +1,4 @@
-"""Protocols and messages between the parts of a run; nothing here knows DVC or processes."""
+"""Protocols and messages between the parts of a run, independent of DVC and of processes."""
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -10,7 +10,7 @@ Outcome = Literal["ran", "cached", "failed", "skipped"]
 
 
 class Listener(Protocol):
-    """Somebody who watches a run, such as the view or the tracking."""
+    """Receives the events of a run, such as the view and the tracking."""
 
     def started(self, name: str) -> None:
         """Stage ``name`` begins to run; a cached or skipped stage only finishes."""
@@ -24,7 +24,7 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Summary:
-    """Names of stages by what became of them, each in the order in which they ended."""
+    """Names of stages by their outcome, in the order in which they ended."""
 
     ran: tuple[str, ...]
     cached: tuple[str, ...]
@@ -72,34 +72,34 @@ class DiskFullError(StageError):
 class Graph(Protocol):
     """The stages and the bookkeeping of their inputs and outputs.
 
-    All methods but ``bookkeeping`` are called inside ``with graph.bookkeeping() as ours`` and
-    only when it gave True; each may raise `StageError`.
+    All methods but ``bookkeeping`` are called inside ``with graph.bookkeeping() as held`` and
+    only when ``held`` is true; each may raise `StageError`.
     """
 
     inputs: Mapping[str, Sequence[str]]  # stage -> the stages that it reads, in plan order
     gpu: Collection[str]  # the stages whose tasks use a GPU where there is one
 
     def bookkeeping(self) -> AbstractContextManager[bool]:
-        """Hold the repository; gives False when another process holds it for the moment."""
+        """Hold the repository; gives False while another process holds it."""
 
     def restore(self, name: str) -> bool:
-        """Say whether the outputs are there, or could be fetched from the cache, unrun."""
+        """Say whether the outputs are there, or came from the cache."""
 
     def begin(self, name: str) -> Task:
-        """Record the inputs as they are now, clear the outputs, and say what to run."""
+        """Record the inputs as they are now, clear the outputs, and return the task to run."""
 
     def keep(self, name: str) -> None:
         """Record and cache the outputs of a command that succeeded."""
 
-    def leave(self, name: str) -> None:
-        """Let go of a stage whose command failed or was stopped."""
+    def release(self, name: str) -> None:
+        """Unlock the files of a stage whose command failed or was stopped."""
 
     def flush(self) -> None:
-        """Write the records of all stages kept or restored so far."""
+        """Write the records of all stages that were kept or restored so far."""
 
 
 class Engine(Protocol):
-    """What runs commands: this machine's processes, or a cluster."""
+    """Runs commands, as processes of this machine or on a cluster."""
 
     def free(self, *, gpu: bool) -> bool:
         """Say whether one more task may start, of those that use a GPU or of the others."""
@@ -108,7 +108,7 @@ class Engine(Protocol):
         """Start ``task``; returns at once."""
 
     def wait(self, seconds: float) -> list[Event | Exit]:
-        """Return what was reported, waiting at most ``seconds`` for it."""
+        """Return the events and exits since the last call, waiting at most ``seconds`` for one."""
 
     def stop(self, seconds: float) -> None:
         """Ask all running tasks to end, and kill those that have not after ``seconds``."""

@@ -1,48 +1,62 @@
-"""Running commands on this machine: one command per slot, GPUs handed out one by one.
+"""Runs the commands of stages on this machine: one command per slot.
 
-There are ``jobs`` slots on the cores. Where there are GPUs, the tasks that use one have slots of
-their own, ``gpu_jobs`` per GPU (or group of GPUs that train together) and at most ``jobs``, and
-the others run beside them on the cores.
+There are ``jobs`` slots on the cores. Where there are GPUs, the tasks that use one have other
+slots, ``gpu_jobs`` per GPU (or group of GPUs that train together) and at most ``jobs``.
 
-What a command finds in its environment:
+The environment of a command:
 
-    SMS_THREADS, OMP_NUM_THREADS, ...   1, or SMS_THREADS: never a share of the cores, for results
-                                        depend on it
-    OMP_WAIT_POLICY=PASSIVE             threads that wait give their core to other stages
+    SMS_THREADS, OMP_NUM_THREADS, ...   1, or SMS_THREADS; never a share of the cores, since
+                                        results depend on it
+    OMP_WAIT_POLICY=PASSIVE             waiting threads leave their core to other stages
     CUDA_VISIBLE_DEVICES                its GPU, or SMS_GPUS_PER_STAGE of them, where there are any;
                                         empty for a task that uses none
     SMS_EVENTS                          the file for its events, one JSON object a line
-    SMS_PYTHON                          the python that runs the driver
+    SMS_PYTHON                          the Python that runs the driver
     DVC_ROOT, DVC_STAGE                 as under ``dvc repro``
 """
 
 import contextlib
 import json
 import os
+import re
 import select
+import shlex
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from pipeline.process import gpus_per_stage, positive
-from pipeline.run.command import as_module, in_shell
-from pipeline.run.fork_server_client import Server
+from pipeline.run.fork_server import Server
 from pipeline.run.interfaces import Event, Exit, Task
 from pipeline.run.machine import gpus, grouped, shared_environment
 
 PRELOAD = ("torch", "numpy", "safetensors.torch")  # third-party modules that are slow to import
 MISSING = -signal.SIGKILL  # the status of a worker that disappeared without one
+LAUNCHER = "stages/run"
+PLAIN = re.compile(r"[\w ./:=,+@%'\"-]+")  # a command line that no shell would change
+ON_THE_CPU = {  # the scripts of stages/ that have no flag --device
+    "compare",
+    "corrupt",
+    "evaluate",
+    "list_corruptions",
+    "prepare",
+    "prune",
+    "prune_copies",
+    "shrink",
+}
+SHELL_FLAGS = {"bash": ["--noprofile", "--norc"], "zsh": ["--no-rcs"]}  # the same as DVC's
 
 
 class LocalEngine:
     """The processes of one machine, as a `pipeline.run.interfaces.Engine`.
 
-    A command ``stages/run NAME ...`` is forked from a server that has imported ``preload``
-    already; everything else, and everything after that server's death, goes through a shell.
+    A command ``stages/run NAME ...`` runs in a fork of a server that has imported ``preload``. All
+    other commands, and all commands after that server's death, run in a shell.
     """
 
     def __init__(
@@ -136,23 +150,23 @@ class LocalEngine:
         log.unlink(missing_ok=True)
         worker.reports.unlink(missing_ok=True)
         worker.position = 0
-        what = as_module(worker.task.commands) if self.preload is not None else None
-        if what and not self.warm:
+        call = as_module(worker.task.commands) if self.preload is not None else None
+        if call and not self.warm:
             self.warm = Server(self.preload or (), self.shared, self.folder / "logs")
-        if not what and not self.cold:
+        if not call and not self.cold:
             self.cold = Server((), self.shared, self.folder / "logs")
-        worker.server = self.warm if what else self.cold
+        worker.server = self.warm if call else self.cold
         assert worker.server
         worker.server.ask(
             name=worker.name,
             folder=str(worker.task.folder),
             environment=environment,
             log=str(log),
-            **(what or {"argv": in_shell(worker.task.commands)}),
+            **(call or {"argv": in_shell(worker.task.commands)}),
         )
 
     def _restart_orphans(self, dead: "Server", ended: set[str]) -> list[Exit]:
-        """Begin the workers of a dead server once more, through a shell; they died with it."""
+        """Start the workers of a dead server once more, in a shell; they died with it."""
         if dead is self.warm:
             self.warm, self.preload = None, None
         else:
@@ -189,7 +203,7 @@ class Worker:
         self.position = 0
 
     def events(self) -> list[dict[str, Any]]:
-        """Return the events written since the last call; half a line waits for its rest."""
+        """Return the events written since the last call, up to the last complete line."""
         if not self.reports.exists():
             return []
         with self.reports.open("rb") as file:
@@ -197,8 +211,41 @@ class Worker:
             text = file.read()
         complete = text[: text.rfind(b"\n") + 1]
         self.position += len(complete)
-        found = []
+        events = []
         for line in complete.splitlines():
             with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
-        return [fields for fields in found if isinstance(fields, dict)]
+                events.append(json.loads(line))
+        return [fields for fields in events if isinstance(fields, dict)]
+
+
+def as_module(commands: Sequence[str]) -> dict[str, Any] | None:
+    """Return module and arguments of ``stages/run NAME ...``, and None for any other command."""
+    if len(commands) != 1 or not PLAIN.fullmatch(commands[0]):
+        return None
+    try:
+        program, *words = shlex.split(commands[0])
+    except ValueError:
+        return None
+    if program != LAUNCHER or not words or not words[0].isidentifier():
+        return None
+    return {"module": f"stages.{words[0]}", "arguments": words[1:]}
+
+
+def uses_gpu(commands: Sequence[str]) -> bool:
+    """Return whether a stage computes on a GPU where there is one.
+
+    A script without the flag ``--device`` does not, nor one with ``--device cpu``. Any other
+    command counts as one that does.
+    """
+    call = as_module(commands)
+    if call is None:
+        return True
+    name, words = call["module"].removeprefix("stages."), call["arguments"]
+    return name not in ON_THE_CPU and ("--device", "cpu") not in pairwise(words)
+
+
+def in_shell(commands: Sequence[str]) -> list[str]:
+    """Return the arguments that run ``commands`` in the user's shell, as DVC runs them."""
+    shell = os.environ.get("SHELL") or "/bin/sh"
+    line = commands[0] if len(commands) == 1 else " && ".join(f"({one}\n)" for one in commands)
+    return [shell, *SHELL_FLAGS.get(Path(shell).name, []), "-c", line]

@@ -1,4 +1,4 @@
-"""Cores and GPUs of this machine, and their shares for stages."""
+"""The cores and GPUs of this machine, and the number of stages that share them."""
 
 import os
 import sys
@@ -15,6 +15,10 @@ THREADS = (
     "OPENBLAS_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
+# Trainings per GPU. On small images these networks launch kernels more slowly than a current GPU
+# runs them, so that several share it; any other network fills the GPU alone.
+GPU_JOBS = {"resnet8": 4, "resnet20": 4}
+SMALL = 32  # pixels a side, at most
 
 
 def cores() -> int:
@@ -25,21 +29,30 @@ def cores() -> int:
 def default_jobs() -> int:
     """Return how many stages run at once: ``SMS_JOBS``, or one per core.
 
-    Where ``SMS_GPUS_PER_STAGE`` processes train together each of them counts.
+    Where ``SMS_GPUS_PER_STAGE`` processes train together, each of them takes a core.
     """
     return positive("SMS_JOBS", max(1, cores() // gpus_per_stage()))
+
+
+def default_gpu_jobs(network: str, size: int | None) -> int:
+    """Return how many trainings of ``network`` on images of ``size`` pixels a side share a GPU.
+
+    ``SMS_GPU_JOBS`` goes over it. It is 1 where several GPUs train one network together.
+    """
+    small = size is None or size <= SMALL
+    return GPU_JOBS.get(network, 1) if small and gpus_per_stage() == 1 else 1
 
 
 def grouped(devices: Sequence[str], size: int) -> list[str]:
     """Return groups of ``size`` GPUs for one stage each, as CUDA_VISIBLE_DEVICES names them.
 
     Raises:
-        UserError: there are GPUs, but not as many
+        UserError: there are GPUs, but not as many.
 
     """
     if devices and len(devices) < size:
         raise UserError(
-            f"{GPUS_PER_STAGE}={size}, but this process may use {len(devices)} GPUs: lower it"
+            f"{GPUS_PER_STAGE}={size}, but must be at most {len(devices)}, the number of GPUs here"
         )
     whole = len(devices) // size * size
     return [",".join(devices[start : start + size]) for start in range(0, whole, size)]

@@ -1,4 +1,4 @@
-"""What a run looks like: a table of what is running on a terminal, one line per stage elsewhere."""
+"""The view of a run: a table of the running stages on a terminal, else one line per stage."""
 
 import sys
 import time
@@ -13,16 +13,16 @@ from rich.text import Text
 
 from pipeline.run.interfaces import Outcome
 
-TELLING = ("val_accuracy", "accuracy", "loss")  # what a finished stage's line shows: the first
+METRICS = ("val_accuracy", "accuracy", "loss")  # a finished stage's line has the first
+NAMED = 3  # skipped stages that their line names
 COLOURS = {"ran": "green", "failed": "bold red", "skipped": "yellow"}
 
 
 class View:
     """A listener that shows a run of ``total`` stages.
 
-    Used as a context it keeps a table of the running stages on a terminal; otherwise, or where
-    ``stream`` is no terminal, it writes lines such as
-    ``[12/71] ran     s0-imp-p1-c0  4.1 s  val_accuracy 0.97``.
+    It writes lines such as ``[12/71] ran     s0-imp-p1-c0  4.1 s  val_accuracy 0.97``. As a context
+    manager on a terminal it also shows a table of the running stages.
     """
 
     def __init__(self, total: int, stream: IO[str] | None = None) -> None:
@@ -33,11 +33,12 @@ class View:
         self.latest: dict[str, dict[str, Any]] = {}
         self.begun = time.monotonic()
         self.first_start: float | None = None
-        self.quiet = 0  # cached stages since the last line
+        self.cached = 0  # stages that were cached since the last line
+        self.skipped: list[str] = []  # stages that were skipped since the last line
         self.live: Live | None = None
 
     def __enter__(self) -> Self:
-        """Begin to show the table."""
+        """Show the table."""
         if self.console.is_terminal:
             self.live = Live(console=self.console, get_renderable=self.table, transient=True)
             self.live.start()
@@ -49,12 +50,13 @@ class View:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take the table away and leave one line."""
+        """Remove the table and write the last line."""
         if self.live:
             self.live.stop()
             self.live = None
-        self._cached_so_far()
-        self.console.print(self.footer())
+        self._write_waiting()
+        if self.done or self.running:
+            self.console.print(self.footer())
 
     def started(self, name: str) -> None:
         """Show stage ``name`` as running."""
@@ -66,25 +68,26 @@ class View:
         self.latest[name] = {**self.latest.get(name, {}), **fields}
 
     def finished(self, name: str, outcome: Outcome, seconds: float) -> None:
-        """Write the line of stage ``name``; cached ones share a line."""
-        if outcome != "cached":
-            self._cached_so_far()
+        """Write the line of stage ``name``; consecutive cached or skipped ones share a line."""
+        if (self.cached and outcome != "cached") or (self.skipped and outcome != "skipped"):
+            self._write_waiting()
         self.counts[outcome] += 1
         self.running.pop(name, None)
         fields = self.latest.pop(name, {})
         if outcome == "cached":
-            self.quiet += 1
+            self.cached += 1
+        elif outcome == "skipped":
+            self.skipped.append(name)
         else:
-            known = (f"  {key} {_number(fields[key])}" for key in TELLING if key in fields)
-            line = f"[{self.done}/{self.total}] {outcome:<7} {name}  {seconds:.1f} s"
-            text = Text(line + next(known, ""), style=COLOURS[outcome])
-            self.console.print(text, soft_wrap=True)
+            known = (f"  {key} {_number(fields[key])}" for key in METRICS if key in fields)
+            line = f"{outcome:<7} {name}  {seconds:.1f} s{next(known, '')}"
+            self._write(line, outcome)
         if self.done == self.total:
-            self._cached_so_far()
+            self._write_waiting()
 
     @property
     def done(self) -> int:
-        """The number of stages that are over."""
+        """The number of stages with an outcome."""
         return sum(self.counts.values())
 
     def table(self) -> Group:
@@ -97,13 +100,13 @@ class View:
                 name,
                 ProgressBar(total=epochs, completed=epoch, width=20) if epochs else "",
                 f"epoch {epoch}" + (f"/{epochs}" if epochs else "") if epoch else "",
-                *(f"{key} {_number(fields[key])}" if key in fields else "" for key in TELLING),
+                *(f"{key} {_number(fields[key])}" if key in fields else "" for key in METRICS),
                 _clock(time.monotonic() - begun),
             )
         return Group(grid, self.footer())
 
     def footer(self) -> str:
-        """Return the counts, the time so far and a guess at the rest."""
+        """Return the counts, the time so far and an estimate of the rest."""
         left = self.total - self.done - len(self.running)
         counts = [f"{number} {outcome}" for outcome, number in self.counts.items() if number]
         if self.running or left:
@@ -114,12 +117,19 @@ class View:
             text += f", about {_clock(each * (left + len(self.running) / 2))} to go"
         return text
 
-    def _cached_so_far(self) -> None:
-        if self.quiet:
-            self.console.print(
-                f"[{self.done}/{self.total}] cached  {self.quiet} stages", markup=False
-            )
-            self.quiet = 0
+    def _write_waiting(self) -> None:
+        """Write the line of the cached or skipped stages since the last line."""
+        names = ", ".join(self.skipped[:NAMED])
+        more = len(self.skipped) - NAMED
+        if self.cached:
+            self._write(f"cached  {self.cached} stages")
+        if self.skipped:
+            self._write(f"skipped {names}{f' and {more} more' if more > 0 else ''}", "skipped")
+        self.cached, self.skipped = 0, []
+
+    def _write(self, line: str, outcome: Outcome = "cached") -> None:
+        text = Text(f"[{self.done}/{self.total}] {line}", style=COLOURS.get(outcome, ""))
+        self.console.print(text, soft_wrap=True)
 
 
 def _number(value: Any) -> str:

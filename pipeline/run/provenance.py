@@ -1,10 +1,10 @@
 """The PyTorch and hardware that made each result, recorded beside the lock file.
 
 A stage reports ``torch``, ``device``, ``threads`` and, where it trains, ``gpus``, as an event
-(pipeline/stagekit/cli.py, pipeline/train/launch.py). Records are keyed by the hash of the stage's
-output. ``provenance/`` in DVC's cache folder has the records of all results ever made;
+(pipeline/stagekit/cli.py, pipeline/train/launch.py). The key of a record is the hash of the stage's
+output. The folder ``provenance`` in DVC's cache has the records of all results so far;
 stages/provenance.json, which is committed, has those of the results in the lock file. Artifacts
-hold none of it, so equal seeds give equal bits on any machine, and no stage runs again for it.
+contain no provenance, so that it changes no hash and re-runs no stage.
 """
 
 import json
@@ -19,20 +19,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.process import cpu_name, gpus_per_stage, threads
+from pipeline.run.dvc_files import outputs
 from pipeline.run.interfaces import Graph, Outcome
-from pipeline.run.lock_file import outputs
 from pipeline.run.machine import gpus
 from pipeline.storage.atomic_files import atomic_file
 
 FILE = "stages/provenance.json"
 FIELDS = ("torch", "device", "threads", "gpus")
-OUTPUT = "output"  # the hash that a record goes by
+OUTPUT = "output"  # the key of a record: the hash of the output
 
 Record = dict[str, Any]
 
 
 class Results(Graph, Protocol):
-    """A graph whose outputs have hashes, and that keeps them in a folder."""
+    """A graph whose outputs have hashes and lie in a cache folder."""
 
     cache: Path
 
@@ -54,7 +54,7 @@ def provenance(root: Path) -> dict[str, Record]:
 
 
 class Provenance:
-    """A listener that records what made each result, and compares what made the cached ones."""
+    """A listener that records PyTorch and device of results, and compares those of cached ones."""
 
     def __init__(self, root: Path, graph: Results) -> None:
         self.graph, self.file = graph, root / FILE
@@ -65,15 +65,15 @@ class Provenance:
         self.cached: list[str] = []
 
     def started(self, name: str) -> None:
-        """Forget what was reported before."""
+        """Drop earlier events of the stage."""
         self.reported.pop(name, None)
 
     def event(self, name: str, fields: Record) -> None:
-        """Keep what belongs to a record."""
+        """Keep the fields of a record."""
         self.reported[name] |= {field: fields[field] for field in FIELDS if field in fields}
 
     def finished(self, name: str, outcome: Outcome, seconds: float) -> None:  # noqa: ARG002
-        """Record what made the result of a stage that ran; look it up for a cached one."""
+        """Write the record of a stage that ran; read that of a cached one."""
         if outcome == "ran" and self.reported[name]:
             record = {OUTPUT: self.graph.output(name), **self.reported[name]}
             self.records[name] = record
@@ -95,15 +95,16 @@ class Provenance:
                 file.write_text(_text(records), encoding="utf-8")
 
     def warning(self) -> str | None:
-        """Return a sentence about the cached results that were made by something else."""
-        others = {name: own for name in self.cached if (own := self._differences(name))}
+        """Return a sentence about the cached results of another PyTorch or hardware, if any."""
+        differing = {name: self._differences(name) for name in self.cached}
+        others = {name: differences for name, differences in differing.items() if differences}
         if not others:
             return None
         example, differences = next(iter(others.items()))
         return (
-            f"{len(others)} of {len(self.cached)} cached results were made by something else than "
-            f"what runs here, such as {example} ({'; '.join(differences)}): they are used as they "
-            "are, but made here they might differ in their last bits"
+            f"{len(others)} of {len(self.cached)} cached results were made with another PyTorch, "
+            f"device or number of threads, such as {example} ({'; '.join(differences)}): they are "
+            "used as they are, but made here they might differ in their last bits"
         )
 
     def _differences(self, name: str) -> list[str]:
@@ -115,7 +116,7 @@ class Provenance:
         ]
 
     def _here(self, name: str) -> dict[str, list[Any]]:
-        """Return the values that a stage may report here; none where they are not known."""
+        """Return the values that the stage may report here; empty where they are not known."""
         return {
             "torch": [self._torch["__version__"]] if self._torch else [],
             "device": self._gpu_names if self._gpus and name in self.graph.gpu else [self._cpu],
@@ -153,7 +154,7 @@ class Provenance:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Return the content of a file of records; nothing for one that is missing or damaged."""
+    """Return the content of a file of records; empty for one that is missing or damaged."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

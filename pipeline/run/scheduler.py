@@ -1,4 +1,4 @@
-"""The scheduling loop: the stages that may start, have ended, or can no longer run."""
+"""Starts the stages whose inputs are there, those with the longest remaining chain first."""
 
 import heapq
 import time
@@ -19,13 +19,13 @@ from pipeline.run.interfaces import (
 from pipeline.storage import disk_space
 
 TICK = 0.1  # seconds between looks at the running stages
-SECTION = 0.5  # seconds after which a bookkeeping section makes room for other DVC commands
+SECTION = 0.5  # seconds of holding the repository lock before other DVC commands may have it
 FLUSH = 1.0  # seconds for which a finished stage may stay unwritten
 GRACE = 5.0  # seconds that a stopped stage has to end by itself
 
 
 class Priority(NamedTuple):
-    """A stage's place in a queue: those with the longest way still behind them go first."""
+    """A stage's position in a queue: longest remaining dependency chain first, then plan order."""
 
     height: int
     position: int
@@ -33,12 +33,11 @@ class Priority(NamedTuple):
 
 
 class Scheduler:
-    """Runs a graph on an engine; stages never wait for more than the stages that they read.
+    """Runs a graph on an engine; a stage waits for the stages that it reads, and for a free slot.
 
-    A stage passes through ``unchecked`` (all it reads is there; is it in the cache?), then
-    ``runnable`` (it must run; is a slot of its kind free?), then ``running``, then ``ended`` (its
-    command is over; are its outputs kept?). Once a disk is full, ``full`` says so: those that are
-    running go on, and no other starts.
+    A stage is ``unchecked`` once its inputs are there, ``runnable`` if its outputs are not in the
+    cache, then ``running``, and ``ended`` until its outputs are kept. ``full`` is set when a disk
+    is full: running stages go on, and no other starts.
     """
 
     def __init__(
@@ -50,13 +49,15 @@ class Scheduler:
         for name, reads in graph.inputs.items():
             for read in reads:
                 self.readers[read].append(name)
-        self.turns = turns(graph.inputs, self.readers)
-        self.unchecked = sorted(self.turns[n] for n, reads in self.missing.items() if not reads)
+        self.priorities = priorities(graph.inputs, self.readers)
+        self.unchecked = sorted(
+            self.priorities[n] for n, reads in self.missing.items() if not reads
+        )
         self.runnable: dict[bool, list[Priority]] = {True: [], False: []}  # on a GPU, on the CPU
         self.running: dict[str, float] = {}
-        self.ended: list[tuple[Exit, float]] = []  # with the seconds that it took
+        self.ended: list[tuple[Exit, float]] = []  # with the seconds that the command took
         self.outcomes: dict[str, Outcome] = {}
-        self.reasons: dict[str, str] = {}  # failed stage -> why
+        self.reasons: dict[str, str] = {}  # of failed stages
         self.unwritten_since: float | None = None
         self.full: str | None = None
 
@@ -65,15 +66,15 @@ class Scheduler:
         try:
             while self._goes_on() and not self.stopping():
                 worked = self._may_work() and self._work()
-                self._hear(self.engine.wait(0 if worked else TICK))
-            self._hear(self.engine.wait(0))
+                self._receive(self.engine.wait(0 if worked else TICK))
+            self._receive(self.engine.wait(0))
         finally:
             self.engine.stop(GRACE)
             self._finish()
         return self.summary()
 
     def summary(self) -> Summary:
-        """Return what became of the stages so far."""
+        """Return the outcomes of the stages so far."""
 
         def names(wanted: Outcome) -> tuple[str, ...]:
             return tuple(name for name, outcome in self.outcomes.items() if outcome == wanted)
@@ -94,7 +95,7 @@ class Scheduler:
         )
 
     def _startable(self) -> list[Priority] | None:
-        """Return the queue whose first stage goes next, of those with a free slot."""
+        """Return the queue of the next stage, of those with a free slot."""
         if self.full:
             return None
         queues = [
@@ -103,10 +104,10 @@ class Scheduler:
         return min(queues, default=None)
 
     def _work(self) -> bool:
-        """Do bookkeeping for at most a section's time; say whether the repository was ours."""
-        with self.graph.bookkeeping() as ours:
+        """Check, start and keep stages for at most ``SECTION``; say whether the lock was free."""
+        with self.graph.bookkeeping() as held:
             end = time.monotonic() + SECTION
-            while ours and time.monotonic() < end and not self.stopping():
+            while held and time.monotonic() < end and not self.stopping():
                 if self.ended:
                     self._keep(*self.ended.pop(0))
                 elif queue := self._startable():
@@ -116,21 +117,21 @@ class Scheduler:
                 else:
                     break
             waiting = self.unwritten_since
-            if ours and waiting and time.monotonic() - waiting > FLUSH:
+            if held and waiting and time.monotonic() - waiting > FLUSH:
                 self._flush()
-        return ours
+        return held
 
-    def _check(self, turn: Priority) -> None:
-        begun = time.monotonic()
+    def _check(self, priority: Priority) -> None:
+        name, begun = priority.name, time.monotonic()
         try:
-            there = self.graph.restore(turn.name)
+            cached = self.graph.restore(name)
         except StageError as error:
-            self._fail(turn.name, error, 0.0)
+            self._fail(name, error, 0.0)
             return
-        if there:
-            self._done(turn.name, "cached", time.monotonic() - begun)
+        if cached:
+            self._done(name, "cached", time.monotonic() - begun)
         else:
-            heapq.heappush(self.runnable[turn.name in self.graph.gpu], turn)
+            heapq.heappush(self.runnable[name in self.graph.gpu], priority)
 
     def _start(self, name: str) -> None:
         try:
@@ -142,7 +143,7 @@ class Scheduler:
             self.engine.start(name, task)
         except OSError as error:
             sentence = disk_space.shortage(error)
-            self.graph.leave(name)
+            self.graph.release(name)
             if sentence is None:
                 raise
             self._fail(name, DiskFullError(sentence), 0.0)
@@ -150,7 +151,7 @@ class Scheduler:
         self.running[name] = time.monotonic()
         self.tell.started(name)
 
-    def _hear(self, reports: Sequence[Event | Exit]) -> None:
+    def _receive(self, reports: Sequence[Event | Exit]) -> None:
         for report in reports:
             if isinstance(report, Exit):
                 seconds = time.monotonic() - self.running.pop(report.name)
@@ -163,7 +164,7 @@ class Scheduler:
             if end.status == 0:
                 self.graph.keep(end.name)
             else:
-                self.graph.leave(end.name)
+                self.graph.release(end.name)
         except StageError as error:
             self._fail(end.name, error, seconds)
             return
@@ -179,56 +180,54 @@ class Scheduler:
         for reader in self.readers[name]:
             self.missing[reader].remove(name)
             if not self.missing[reader]:
-                heapq.heappush(self.unchecked, self.turns[reader])
+                heapq.heappush(self.unchecked, self.priorities[reader])
 
     def _fail(self, name: str, reason: StageError, seconds: float) -> None:
         self.outcomes[name], self.reasons[name] = "failed", str(reason)
         if isinstance(reason, DiskFullError):
             self.full = self.full or str(reason)
         self.tell.finished(name, "failed", seconds)
-        lost = list(self.readers[name])
-        while lost:
-            reader = lost.pop()
+        waiting = list(self.readers[name])
+        while waiting:
+            reader = waiting.pop()
             if reader not in self.outcomes:
                 self.outcomes[reader] = "skipped"
                 self.tell.finished(reader, "skipped", 0.0)
-                lost += self.readers[reader]
+                waiting += self.readers[reader]
 
     def _finish(self) -> None:
-        """Keep what ended in time, let go of what was stopped, and write the records."""
-        ours = False
-        while not ours:
-            with self.graph.bookkeeping() as ours:
-                if ours:
+        """Keep the stages that ended, release those that were stopped, and write the records."""
+        held = False
+        while not held:
+            with self.graph.bookkeeping() as held:
+                if held:
                     while self.ended:
                         self._keep(*self.ended.pop(0))
                     for name, begun in self.running.items():
-                        self.graph.leave(name)
+                        self.graph.release(name)
                         self.tell.finished(name, "failed", time.monotonic() - begun)
                     self._flush()
 
     def _flush(self) -> None:
         try:
             self.graph.flush()
-        except (
-            DiskFullError
-        ) as error:  # the stages' outputs come out of the run cache the next time
+        except DiskFullError as error:  # the next run finds the outputs in the run cache
             self.full = self.full or str(error)
         self.unwritten_since = None
 
 
-def turns(
+def priorities(
     inputs: Mapping[str, Sequence[str]], readers: Mapping[str, list[str]]
 ) -> dict[str, Priority]:
-    """Return each stage's place: minus the length of the longest chain after it, then plan order.
+    """Return each stage's priority: minus the length of its longest chain, then plan order.
 
     List scheduling by the longest remaining chain is at most 2 - 1/slots times slower than the
     best order, and close to it in practice.
     """
     height: dict[str, int] = {}
-    for name in reversed(list(inputs)):  # plan order: whatever a stage reads comes before it
+    for name in reversed(list(inputs)):  # in plan order inputs come first
         height[name] = 1 + max((height[reader] for reader in readers[name]), default=0)
-    return {name: Priority(-height[name], place, name) for place, name in enumerate(inputs)}
+    return {name: Priority(-height[name], index, name) for index, name in enumerate(inputs)}
 
 
 def failure(status: int) -> StageError:

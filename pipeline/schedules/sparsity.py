@@ -48,7 +48,7 @@ def ramp(target: float, epochs: int, steps: int) -> dict[int, float]:
     _check_target(target)
     if not 1 <= steps < epochs:
         raise UserError(
-            f"during.pruning_steps is {steps}, but must be from 1 to one less than the {epochs} "
+            f"sparsify.pruning_steps is {steps}, but must be from 1 to one less than the {epochs} "
             "epochs: lower it, or train longer."
         )
     ends = [round_fraction(step / (steps + 1), epochs) for step in range(1, steps + 1)]

@@ -31,10 +31,10 @@ class SparsifyConfig:
     sparsity: float = _option(0.0, "fraction of the weights, in [0, 1)", *TO_A_SPARSITY)
     epochs: int = 1
     pruning_steps: int = _option(9, "on the ramp to the sparsity", "gmp", "dpf")
-    refresh: int = _option(16, "iterations between masks; 0: at pruning steps only", "dpf")
-    penalty: float = _option(1e-3, "mu_0, of the first epoch", "lc")
-    alpha: float = _option(1e-6, "weight of the regulariser", "dst")
-    initial: float = _option(-5.0, "threshold before the sigmoid, at first", "str")
+    mask_interval: int = _option(16, "iterations between masks; 0: at pruning steps only", "dpf")
+    lc_mu0: float = _option(1e-3, "mu_0, of the first epoch", "lc")
+    dst_alpha: float = _option(1e-6, "weight of the regulariser", "dst")
+    str_init: float = _option(-5.0, "threshold before the sigmoid, at first", "str")
     begin: int = 0
     end: int | None = None
     masks: "Mapping[str, Tensor] | None" = None

@@ -64,7 +64,7 @@ class DST(Reparametrised):
         for function in self.functions.values():
             threshold = function.get_parameter("t")
             if threshold.grad is not None:
-                threshold.grad.sub_(torch.exp(-threshold), alpha=self.config.alpha)
+                threshold.grad.sub_(torch.exp(-threshold), alpha=self.config.dst_alpha)
 
     @torch.no_grad()
     def on_step_end(self, model: nn.Module, step: int) -> None:  # noqa: ARG002
@@ -76,5 +76,5 @@ class DST(Reparametrised):
 
 
 def build(config: SparsifyConfig) -> DST:
-    """Return DST with the regulariser's weight ``config.alpha``."""
+    """Return DST with the regulariser's weight ``config.dst_alpha``."""
     return DST(config, Threshold)

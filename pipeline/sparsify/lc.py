@@ -28,7 +28,7 @@ class LC(Sparsifier):
     @property
     def mu(self) -> float:
         """The penalty of the present epoch."""
-        return self.config.penalty * float(
+        return self.config.lc_mu0 * float(
             GROWTH ** ((self.epoch - 1) / max(self.config.epochs - 1, 1))
         )
 
@@ -50,5 +50,5 @@ class LC(Sparsifier):
 
 
 def build(config: SparsifyConfig) -> LC:
-    """Return LC with mu_0 = ``config.penalty``."""
+    """Return LC with mu_0 = ``config.lc_mu0``."""
     return LC(config)

@@ -32,5 +32,5 @@ class STR(Reparametrised):
 
 
 def build(config: SparsifyConfig) -> STR:
-    """Return STR with the initial value s = ``config.initial``."""
-    return STR(config, lambda weight: SoftThreshold(weight, config.initial))
+    """Return STR with the initial value s = ``config.str_init``."""
+    return STR(config, lambda weight: SoftThreshold(weight, config.str_init))

@@ -1,7 +1,7 @@
 """BIMP with a soup of m copies in every phase (section 3.3)."""
 
-from pipeline.plan.budget import bimp
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
+from pipeline.plan.sparsify import bimp
 
 LABEL = "BIMP + SMS"
 LOOK = ("black", "p", "-", 1.2)
@@ -11,7 +11,7 @@ BASELINES = ("bimp",)
 
 
 def plan(work: Planner) -> None:
-    """Run SMS on BIMP's dense network, within its epochs a copy."""
+    """Run SMS on BIMP's dense network; each copy trains for as many epochs as BIMP's network."""
     short = bimp(work)
     short.set_method("bimp_sms")
     soup = short.pretrain()

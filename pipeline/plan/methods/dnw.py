@@ -1,4 +1,4 @@
-"""Discovering neural wirings: the largest act, all learn (Wortsman et al., 2019)."""
+"""Discovering neural wirings: train on the top-k, update all weights (Wortsman et al., 2019)."""
 
 from pipeline.plan import sparsify
 

@@ -1,4 +1,4 @@
-"""Dynamic sparse training: channels learn thresholds, sparsity as it comes (Liu et al., 2020)."""
+"""Dynamic sparse training: learned thresholds decide the sparsity (Liu et al., 2020)."""
 
 from pipeline.plan import sparsify
 

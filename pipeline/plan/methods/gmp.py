@@ -1,4 +1,4 @@
-"""Gradual magnitude pruning: prune more along a cubic ramp while training (Zhu & Gupta, 2017)."""
+"""Gradual magnitude pruning: a cubic ramp of sparsities while training (Zhu & Gupta, 2017)."""
 
 from pipeline.plan import sparsify
 

@@ -1,7 +1,7 @@
 """GMP whose intervals between late pruning steps train m copies, averaged (section 3.3)."""
 
 from pipeline.plan import sparsify
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 LABEL = "GMP + SMS"
 LOOK = ("vermilion", "d", "-", 1.1)

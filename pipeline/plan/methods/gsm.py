@@ -1,4 +1,4 @@
-"""Global sparse momentum: only the most salient weights learn from the loss (Ding et al., 2019)."""
+"""Global sparse momentum: the loss updates only the most salient weights (Ding et al., 2019)."""
 
 from pipeline.plan import sparsify
 

@@ -1,6 +1,6 @@
 """Iterative magnitude pruning: prune, retrain one copy, repeat (Han et al., 2015)."""
 
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 LABEL = "IMP"
 LOOK = ("green", "^", "--")

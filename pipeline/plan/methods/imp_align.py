@@ -1,15 +1,15 @@
 """IMP-RePrune of runs whose channels are matched first (Git Re-Basin; Ainsworth et al., 2023)."""
 
-from pipeline.plan.align import align
+from pipeline.plan.measurements import align
 from pipeline.plan.methods.imp_reprune import independent_runs
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 LABEL = "IMP-RePrune (aligned)"
 LOOK = ("black", "P", "-.", 1.3)
 
 
 def plan(work: Planner) -> None:
-    """Match the runs of IMP-RePrune before they are averaged, so that fewer weights come back."""
+    """Match the channels of IMP-RePrune's runs, so that their average is sparser."""
     work.set_method("imp_align", lineage="imp")
     runs = independent_runs(work)
     phase = work.settings.phases

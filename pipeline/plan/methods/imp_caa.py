@@ -1,14 +1,14 @@
-"""IMP-RePrune whose average of a weight is over the runs that keep it (CAA; Yin et al., 2022)."""
+"""IMP-RePrune with each weight averaged over the runs that keep it (CAA; Yin et al., 2022)."""
 
 from pipeline.plan.methods.imp_reprune import independent_runs
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 LABEL = "IMP-RePrune (CAA)"
 LOOK = ("sky", "P", "-.", 1.3)
 
 
 def plan(work: Planner) -> None:
-    """Take IMP-RePrune's runs and average them connectivity-aware."""
+    """Average the runs of IMP-RePrune, each weight over the runs that keep it."""
     work.set_method("imp_caa", lineage="imp")
     runs = independent_runs(work)
     phase = work.settings.phases

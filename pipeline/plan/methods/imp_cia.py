@@ -1,14 +1,14 @@
-"""IMP-RePrune in which a pruned weight counts as zero, its plain mean (CIA; Yin et al., 2022)."""
+"""IMP-RePrune by the plain mean: a pruned weight counts as zero (CIA; Yin et al., 2022)."""
 
 from pipeline.plan.methods.imp_reprune import independent_runs
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 LABEL = "IMP-RePrune (CIA)"
 LOOK = ("orange", "P", "-.", 1.3)
 
 
 def plan(work: Planner) -> None:
-    """Report IMP-RePrune's own stage: its mean is connectivity-independent already."""
+    """Report the stage of IMP-RePrune, whose mean is connectivity-independent (CIA)."""
     work.set_method("imp_reprune", lineage="imp")
     runs = independent_runs(work)
     phase = work.settings.phases

@@ -1,13 +1,13 @@
 """IMP in m times as many phases: SMS's epochs in one copy, pruned in smaller steps (Table 16)."""
 
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 LABEL = "IMP with {m}\N{MULTIPLICATION SIGN} phases"
 LOOK = ("black", "<", "--")
 
 
 def plan(work: Planner) -> None:
-    """Split the way to the same sparsity into m P cycles, each retrained as long as IMP's."""
+    """Reach the same sparsity in m times as many phases, each retrained as long as one of IMP."""
     work.set_method("imp_phases", lineage="imp")
     phases = work.m * work.settings.phases
     more = work.with_settings(f"phases{phases}", {"phases": phases})

@@ -1,6 +1,6 @@
 """IMP-RePrune: m independent IMP runs, averaged at the end and pruned again (Yin et al., 2022)."""
 
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 LABEL = "IMP-RePrune"
 LOOK = ("purple", "P", "-.", 1.3)
@@ -8,7 +8,7 @@ PAPER = {"prune_after_training": "IMP-RePrune"}
 
 
 def plan(work: Planner) -> None:
-    """Average only after the last phase; the masks have diverged by then, so prune once more."""
+    """Average the runs after the last phase; their masks differ, so prune the average once more."""
     work.set_method("imp_reprune", lineage="imp")  # run 0 is IMP itself
     runs = independent_runs(work)
     phase = work.settings.phases
@@ -16,7 +16,7 @@ def plan(work: Planner) -> None:
 
 
 def independent_runs(work: Planner) -> list[str]:
-    """Return m networks of the last phase, each pruned and retrained for itself throughout."""
+    """Return the last phase's networks of m runs, each pruned and retrained by itself."""
     runs = [work.pretrain()] * work.m
     for phase in work.phases:
         for run in range(work.m):

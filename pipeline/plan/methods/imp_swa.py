@@ -1,6 +1,6 @@
 """IMP+SWA: IMP where each retraining ends at the mean over its epochs (appendix C.3, Table 17)."""
 
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 LABEL = "IMP+SWA"
 LOOK = ("blue", "X", "-.", 1.2)
@@ -8,7 +8,7 @@ PAPER = {"swa": "IMP+SWA"}
 
 
 def plan(work: Planner) -> None:
-    """Start every phase from the mean of the phase before, under any retraining schedule."""
+    """Start every phase from the mean over the epochs of the phase before."""
     work.set_method("imp_swa")
     model = work.pretrain()
     for phase in work.phases:

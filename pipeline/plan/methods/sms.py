@@ -1,6 +1,6 @@
 """Sparse Model Soups: average m retrained copies, and prune the average next (Figure 2)."""
 
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 LABEL = "SMS {variant}"
 NAMES = {"model_stock": "Model Stock", "wise": "WiSE"}  # as their papers write them

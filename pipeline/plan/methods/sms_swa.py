@@ -1,6 +1,6 @@
 """SMS of SWA means, taken at a constant learning rate (appendix C.3; Izmailov et al., 2018)."""
 
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
 LABEL = "SMS of SWA means"
 LOOK = ("black", "s", "-")
@@ -8,7 +8,7 @@ BASELINES = ("imp_mx", "imp", "imp_reprune")
 
 
 def plan(work: Planner) -> None:
-    """Average each candidate over the end of its retraining, and then the candidates."""
+    """Average each candidate over its last epochs, and then the candidates."""
     work.set_method("sms_swa")
     swa = work.settings.swa
     start = 0.5 if swa.start is None else swa.start

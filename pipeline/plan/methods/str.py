@@ -1,4 +1,4 @@
-"""A learned soft threshold a layer, sparsity as it comes (Kusupati et al., 2020)."""
+"""Soft thresholds, learned by layer, which decide the sparsity (Kusupati et al., 2020)."""
 
 from pipeline.plan import sparsify
 

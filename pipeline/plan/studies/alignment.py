@@ -1,41 +1,40 @@
-"""The sparsity that averaging IMP runs loses, with their channels matched first and without."""
+"""The sparsity that averages of IMP runs lose, with and without matching their channels first."""
 
 from copy import copy
 
 from pipeline.config.schema import Section
-from pipeline.plan.align import align
-from pipeline.plan.interpolate import interpolate
-from pipeline.plan.ledger import join_name
+from pipeline.plan.measurements import align, interpolate
+from pipeline.plan.stage_adder import join_name
 from pipeline.plan.studies.base import Study
 
-APART = 100  # between the seeds of runs that share nothing
+APART = 100  # the difference between the seeds of runs from different dense networks
 
 
 class Grid(Section):
-    """Which runs are matched: of ``one_dense`` network, and of a dense network each (``own``)."""
+    """The dense networks of the runs: one for all, and one for each."""
 
     one_dense: bool = True
     own_dense: bool = True
 
 
 def plan(work: Study) -> None:
-    """Average and re-prune m IMP runs after every phase, as they are and matched to run 0.
+    """Average and re-prune m IMP runs after every phase, unmatched and matched to run 0.
 
-    Runs of dense networks of their own share nothing but the data: run j is IMP's of the seed
-    100 j further, and what Git Re-Basin was made for.
+    With a dense network each, run j is IMP's of seed + 100 j. The runs then share nothing but the
+    data, which is the case that Git Re-Basin was made for.
     """
     grid = work.grid(Grid)
     if grid.one_dense:
         _measure(work, [work] * work.m, "one")
     if grid.own_dense:
         seeds = [work.seed + APART * j for j in range(work.m)]
-        apart = copy(work)
-        apart.variant = join_name(work.variant, "own_dense")
-        _measure(apart, [Study(work.plan, seed, work.study) for seed in seeds], "own")
+        separate = copy(work)
+        separate.variant = join_name(work.variant, "own_dense")
+        _measure(separate, [Study(work.plan, seed, work.study) for seed in seeds], "own")
 
 
 def _measure(work: Study, planners: list[Study], dense: str) -> None:
-    """Add a point of the plain and one of the matched average after every phase."""
+    """Add a result of the unmatched and one of the matched average after every phase."""
     runs = [planner.pretrain() for planner in planners]
     for planner in planners:
         planner.set_method("imp")

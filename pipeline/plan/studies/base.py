@@ -1,18 +1,18 @@
-"""What every study is written in: the planner's vocabulary, at other settings, with points.
+"""The vocabulary of a study: the planner's, at other settings, with results of the study.
 
-A study plans the same stages as the methods do and shares every one that they plan too. What it
-measures are points, not rows of the report: each says which values tell it apart.
+A study adds stages as methods do, and shares those that a method adds too. Its results carry the
+values of the settings that vary; they are no rows of the report.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from pipeline.config.experiment import Grid
+from pipeline.plan.measurements import compare, robustness
 from pipeline.plan.plan import Plan, StudyResult
-from pipeline.plan.work import Planner
+from pipeline.plan.planner import Planner
 
-# What `Study.at` may vary: the keys of params.yaml, and how a stage's name says it. One sparsity
-# is always one shot.
+# The settings that `Study.at` varies, as keys of params.yaml. A sparsity is reached in one phase.
 _KEYS = {
     "m": ("m",),
     "phases": ("phases",),
@@ -23,7 +23,7 @@ _KEYS = {
 
 
 class Study(Planner):
-    """One seed's share of a study."""
+    """Plans one seed of a study."""
 
     def __init__(self, plan: Plan, seed: int, study: str) -> None:
         super().__init__(plan, seed)
@@ -32,14 +32,15 @@ class Study(Planner):
         self.distances = False  # whether `report` measures how far apart candidates lie
 
     def grid(self, kind: type[Grid]) -> Grid:
-        """Return what the study varies: the defaults of ``kind``, and params.yaml's over them."""
+        """Return the grid of the study: defaults of ``kind``, replaced by those of params.yaml."""
         return self.settings.grid(self.study, kind)
 
     def at(self, **values: Any) -> Self:
-        """Return the study at other ``values``, which its points carry from here on.
+        """Return the study at other ``values``, which its results carry from here on.
 
-        Known are m, phases, sparsity (as one shot), schedule and epochs. A stage's name
-        says only what differs from params.yaml, in one order, so that studies that meet share it.
+        The values may be m, phases, sparsity (in one phase), schedule and epochs. The name of a
+        stage has those that differ from params.yaml, in a fixed order, so that studies with equal
+        settings share it.
         """
         changes: dict[str, Any] = {}
         for name, value in values.items():
@@ -48,49 +49,49 @@ class Study(Planner):
         return self.with_changes(changes, **values)
 
     def with_changes(self, changes: dict[str, Any], **values: Any) -> Self:
-        """Return the study with ``changes`` by key, and ``values`` that its points carry."""
+        """Return the study with ``changes`` by key, and ``values`` that its results carry."""
         other = self.with_settings("", changes)
         other.values = {**self.values, **values}
         other.variant = _variant(other)
         return other
 
     def one_shot(self, sparsity: float) -> Self:
-        """Return the study at one prune-retrain cycle to ``sparsity``, its pruning planned.
+        """Return the study with one phase, to ``sparsity``, and add the stage that prunes.
 
-        Planned first, the pruned network is named for what it is and not for what is retrained
-        from it: another grid of epochs or schedules then moves nothing.
+        Added here, that stage is named after the sparsity alone, and not after the epochs or the
+        schedule of the network that is retrained from it.
         """
         other = self.at(sparsity=sparsity)
         other.prune(other.pretrain(), 1)
         return other
 
     def report(self, phase: int, model: str, candidates: Sequence[str] = ()) -> None:
-        """Record what a method reports as a point of the study; nothing more is measured.
+        """Record what a method reports as a result of the study.
 
-        Every network's folder holds its accuracies, so a point costs no stage of its own.
+        This adds no stage, unless the study wants distances: the folder of a network has its score.
         """
         wanted = self.distances and len(candidates) > 1
-        compare = self.compare(model, candidates, phase) if wanted else None
-        self.point(phase, model, candidates, compare=compare)
+        compared = compare(self, model, candidates, phase) if wanted else None
+        self.point(phase, model, candidates, compare=compared)
 
     def corrupted(self, model: str, phase: int) -> str | None:
         """Measure ``model`` on corrupted images, if params.yaml wants all models measured."""
         if self.settings.evaluate.corruptions != "all":
             return None
-        return self._robustness(f"{self._short(model)}-ood", model, phase)
+        return robustness(self, model, phase)
 
     def collect(self, method: Callable[[Self], None]) -> list[StudyResult]:
-        """Plan ``method`` and return its points, which the study does not count as its own."""
+        """Plan ``method`` and return what it reports, which is not recorded."""
         start = len(self.plan.points)
         method(self)
-        found = self.plan.points[start:]
+        results = self.plan.points[start:]
         del self.plan.points[start:]
-        return found
+        return results
 
     def point(
         self, phase: int, model: str, candidates: Sequence[str] = (), **nodes: str | None
     ) -> None:
-        """Record ``model``, and further ``nodes`` with metrics by what they measure, if any."""
+        """Record ``model`` as a result, with further stages by the names of their measurements."""
         self.plan.points.append(
             StudyResult(
                 study=self.study,
@@ -107,11 +108,11 @@ class Study(Planner):
 
 
 def _variant(study: Study) -> str:
-    """Return what the names of stages say about settings that params.yaml does not have."""
+    """Return the part of stages' names for the settings that differ from params.yaml."""
     here, there = study.settings, study.plan.params
     retrain, other = here.retrain, there.retrain
     parts = []
-    if "m" in study.values and here.m != there.m:  # else no stage depends on it
+    if "m" in study.values and here.m != there.m:  # other studies' stages do not depend on m
         parts.append(f"m{here.m}")
     if (here.phases, here.target_sparsity) != (there.phases, there.target_sparsity):
         if here.phases == 1:

@@ -3,18 +3,18 @@
 from pydantic import Field
 
 from pipeline.config.schema import Section
-from pipeline.plan.interpolate import interpolate
+from pipeline.plan.measurements import interpolate
 from pipeline.plan.studies.base import Study
 
 
 class Grid(Section):
-    """What is measured: ``points`` of every way, its ends included."""
+    """``points``: how many networks of each straight line are measured, its ends included."""
 
     points: int = Field(11, ge=3)
 
 
 def plan(work: Study) -> None:
-    """Walk between m runs of IMP after every phase, and between as many candidates of SMS."""
+    """Interpolate between m runs of IMP after every phase, and between m candidates of SMS."""
     points = work.grid(Grid).points
     soup, runs = work.pretrain(), [work.pretrain()] * work.m
     for phase in work.phases:
@@ -27,5 +27,5 @@ def plan(work: Study) -> None:
         pruned = work.prune(soup, phase)
         candidates = [work.retrain(pruned, phase, candidate=j) for j in range(work.m)]
         soup = work.merge(candidates, phase, "uniform")
-        ways = interpolate(work, candidates, phase, points)
-        work.point(phase, soup, candidates, interpolate=ways)
+        lines = interpolate(work, candidates, phase, points)
+        work.point(phase, soup, candidates, interpolate=lines)

@@ -2,20 +2,22 @@
 
 from pipeline import registry
 from pipeline.config.schema import Count, Section
+from pipeline.config.validation import check_choice
 from pipeline.errors import UserError
+from pipeline.plan.measurements import compare
 from pipeline.plan.methods import sms
 from pipeline.plan.studies.base import Study
 
 
 class Grid(Section):
-    """Whose candidates are merged, and how; by default the last phase's, by every rule that can."""
+    """The phase of the candidates, by default the last, and the rules, by default all that can."""
 
     phase: Count | None = None
     rules: list[str] | None = None
 
 
 def plan(work: Study) -> None:
-    """Merge the candidates that the uniform soup of a phase consists of by each rule."""
+    """Merge the candidates of a phase's uniform soup by each rule."""
     grid = work.grid(Grid)
     phase = grid.phase or work.settings.phases
     if phase > work.settings.phases:
@@ -25,9 +27,12 @@ def plan(work: Study) -> None:
         )
     soups = work.with_changes({"merge": ["uniform"]}).collect(sms.plan)
     candidates = soups[phase - 1].candidates
-    every = [rule for rule in registry.names("soup") if work.can_merge(rule)]
-    for rule in dict.fromkeys(["uniform", *(grid.rules or every)]):
+    rules = registry.names("soup")
+    for rule in grid.rules or ():
+        check_choice("params.yaml: study.merging.rules", rule, rules)
+    possible = [rule for rule in rules if work.can_merge(rule)]
+    for rule in dict.fromkeys(["uniform", *(grid.rules or possible)]):
         work.set_method(f"merged_{rule}")
         soup = work.merge(candidates, phase, rule)
         work.set_method(f"sms_{rule}")
-        work.point(phase, soup, candidates, compare=work.compare(soup, candidates, phase))
+        work.point(phase, soup, candidates, compare=compare(work, soup, candidates, phase))

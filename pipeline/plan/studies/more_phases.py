@@ -6,13 +6,13 @@ from pipeline.plan.studies.base import Study
 
 
 class Grid(Section):
-    """What is varied; by default the experiment's own m alone."""
+    """The values that vary; by default the one m of params.yaml."""
 
     m: list[Count] | None = None
 
 
 def plan(work: Study) -> None:
-    """Spend the epochs of m candidates on one network: in longer phases, or in more of them."""
+    """Train one network for the epochs of m candidates: in longer phases, or in more of them."""
     phases = work.settings.phases
     for m in work.grid(Grid).m or [work.m]:
         imp_mx.plan(work.at(m=m))

@@ -13,7 +13,7 @@ Vary = Literal["seed", "weight_decay", "epochs", "learning_rate"]
 
 
 class Grid(Section):
-    """How many candidates vary in what; a recipe's grid may have fewer values."""
+    """The settings that vary, and the number of candidates, at most that of the recipe's values."""
 
     sparsity: Sparsity = 0.9
     candidates: Annotated[int, Field(ge=2, le=12)] = 8
@@ -21,7 +21,7 @@ class Grid(Section):
 
 
 def plan(work: Study) -> None:
-    """Retrain candidates that differ in one thing, and average each pair of them.
+    """Retrain candidates that differ in one setting, and average each pair of them.
 
     ``evaluate.corruptions: all`` measures candidates and averages on corrupted images too.
     """
@@ -44,7 +44,7 @@ def _average_pairs(base: Study, vary: Vary, values: list[float]) -> None:
         }
     )
     pruned = base.prune(base.pretrain(), 1)
-    # Candidate 0 is the recipe's own: planned by `base`, it is named for nothing that varies.
+    # Candidate 0 has the recipe's settings. Planned by `base`, its name has none that varies.
     makers = [base, *[kind] * (len(values) - 1)]
     candidates = [maker.retrain(pruned, 1, candidate=j) for j, maker in enumerate(makers)]
     ood = [maker.corrupted(one, 1) for maker, one in zip(makers, candidates, strict=True)]
@@ -56,11 +56,11 @@ def _average_pairs(base: Study, vary: Vary, values: list[float]) -> None:
         pair.point(1, model, (candidates[i], candidates[j]), **nodes)
 
 
-def _values(own: Experiment, vary: Vary) -> list[float]:
-    """Return what the candidates may have: the recipe's own setting, then its grid's others."""
+def _values(settings: Experiment, vary: Vary) -> list[float]:
+    """Return the values of the candidates: the recipe's setting, then the others of its grid."""
     if vary == "seed":
         return list(range(12))
-    values = own.retrain.grids.get(vary, [])
-    if own.retrain.vary == vary and own.retrain.values:
-        values = own.retrain.values
-    return [*dict.fromkeys([own.retrain_value(vary), *values])]
+    values = settings.retrain.grids.get(vary, [])
+    if settings.retrain.vary == vary and settings.retrain.values:
+        values = settings.retrain.values
+    return [*dict.fromkeys([settings.retrain_value(vary), *values])]

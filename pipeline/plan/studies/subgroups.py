@@ -1,4 +1,4 @@
-"""SMS beside IMP by group: recalls, and whose errors pruning adds (Appendix B.2.4, Table 15)."""
+"""SMS compared with IMP by group: recalls, and added errors (Appendix B.2.4, Table 15)."""
 
 from pydantic import Field
 
@@ -10,7 +10,7 @@ from pipeline.plan.studies.base import Study
 
 
 class Grid(Section):
-    """What is compared; ``groups`` names a group set, by default the data's first own one."""
+    """The sparsities, methods and group set (by default the first of the data) to compare."""
 
     sparsities: list[Sparsity] = Field([0.9, 0.95, 0.97])
     methods: list[str] = Field(["imp", "imp_mx", "sms"])
@@ -18,15 +18,15 @@ class Grid(Section):
 
 
 def plan(work: Study) -> None:
-    """Measure the dense network, and each method in one shot to each sparsity, group by group.
+    """Measure the dense network, and each method in one phase to each sparsity, group by group.
 
-    A soup's candidates are measured too, so that the best and their mean stand beside it.
+    A soup's candidates are measured too: the soup is compared with the best and with their mean.
     """
     grid, task = work.grid(Grid), work.settings.task
     if task != "classification":
         raise UserError(
-            f"studies has subgroups, which counts whom a classifier gets right, but the recipe's "
-            f"task is {task}: leave it out"
+            f"studies has subgroups, which needs a classifier, but the recipe's task is {task}: "
+            "leave it out"
         )
     work.values = {"sparsity": 0.0}
     work.point(0, work.pretrain(), shift=_shift(work, work.pretrain(), 0))
@@ -43,12 +43,12 @@ def plan(work: Study) -> None:
 
 
 def _shift(work: Study, model: str, phase: int) -> str:
-    """Return the recalls of ``model`` by group, and how its errors differ from the dense one's."""
+    """Add the stage with the recalls of ``model`` by group and its changes of error by pruning."""
     flags = {
         "data": artifact(work.data()),
         "model": artifact(model),
         "dense": artifact(work.pretrain()) if phase else None,
         "groups": work.grid(Grid).groups,
     }
-    name = f"{model.removeprefix(f'{work.name()}-')}-shift"
+    name = f"{work.short_name(model)}-shift"
     return work.add(name, "shift", flags, modules=work.network_modules(), phase=phase)

@@ -50,7 +50,7 @@ def measured(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> Plan
     examples = Artifacts(artifacts, set(without)).first_evaluated(plan, "test_examples")
     if paper is None or examples is None:
         return plan
-    paper = paper.model_copy(update={"found": int(examples)})
+    paper = paper.model_copy(update={"examples_here": int(examples)})
     return replace(plan, params=plan.params.model_copy(update={"paper": paper}))
 
 
@@ -71,7 +71,7 @@ def departures(params: Experiment) -> list[str]:
             elif value != expected and (section, key) != ("data", "path"):
                 reasons.append(f"{section}.{key} is {value}, not {expected}")
     official = params.paper.test_examples if params.paper else None
-    examples = params.paper.found if params.paper else None
+    examples = params.paper.examples_here if params.paper else None
     if examples not in {official, None}:
         reasons.append(f"the test split has {examples:,} examples, not {official:,}")
     rule = (params.prune.criterion, params.prune.allocation)
@@ -153,7 +153,7 @@ def _during(params: Experiment, method: str, phase: int) -> Reference | None:
 
     A number of Table 2 is the best of a grid; ``PAPER_SETTINGS`` of a method are that grid.
     """
-    other_length = params.during.epochs not in {None, params.pretrain.epochs}
+    other_length = params.sparsify.epochs not in {None, params.pretrain.epochs}
     if other_length or phase != params.phases or params.prune.structure != "weights":
         return None
     grid = declared(method).paper_settings

@@ -23,7 +23,9 @@ def tabulate(study: Study) -> pd.DataFrame:
     rows = points_table(study)
     compared = [measured.nodes.get("compare", {}) for measured in study.points]
     rows["ensemble"] = [values.get("ensemble", {}).get("test_score") for values in compared]
-    rows["taken"] = [len(values["taken"]) if "taken" in values else None for values in compared]
+    rows["included"] = [
+        len(values["included"]) if "included" in values else None for values in compared
+    ]
     return rows
 
 
@@ -77,7 +79,7 @@ def text(study: Study, rows: pd.DataFrame) -> str:
 
 def _lines(study: Study, rows: pd.DataFrame) -> Iterator[list[str]]:
     for values, part in groups(rows, "method"):
-        included = over_seeds(part, "taken")
+        included = over_seeds(part, "included")
         yield [
             label(values["method"], study.params.m),
             number(over_seeds(part, "test_score"), study.seeds),

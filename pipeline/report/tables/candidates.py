@@ -14,7 +14,7 @@ def section(results: Results) -> str:
         measures = ["test_score", *(f"{role}_test_score" for role in ROLES)]
         scores = [over_seeds(results, method, phase, measure) for measure in measures]
         if any(scores[1:]):
-            included = over_seeds(results, method, phase, "taken")
+            included = over_seeds(results, method, phase, "included")
             rows.append(
                 [
                     label(method, m),

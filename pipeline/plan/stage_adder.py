@@ -1,0 +1,133 @@
+"""Adds stages to the plan, each once, under a stable name.
+
+A name says what a stage is, never who asked for it first, so that an artifact keeps its name when
+m or the list of methods changes:
+
+    s0-dense                  the dense network of seed 0
+    s0-p1-prune, s0-p1-c2     phase 1 from the dense network, and its candidate 2
+    s0-sms_uniform-p1         the soup of phase 1
+    s0-sms_uniform-p2-c0      candidate 0 of phase 2, from that soup
+    s0-imp-p2-c1              run 1 of plain IMP in phase 2 (run 0 is IMP, all m are IMP-RePrune's)
+"""
+
+from typing import Any
+
+from pipeline.plan import raw_data
+from pipeline.plan.plan import Plan, Stage
+
+
+class StageAdder:
+    """Adds the stages of one seed, and those of the data set that all seeds share.
+
+    Args:
+        plan: the plan that stages are added to.
+        seed: the seed of everything random in them.
+
+    Attributes:
+        settings: the plan's, unless a study varies them.
+        variant: the study's name for its settings, part of the names of the stages they change.
+        method: the method whose stages are added.
+        lineage: the method after which networks are named.
+    """
+
+    def __init__(self, plan: Plan, seed: int) -> None:
+        self.plan, self.seed = plan, seed
+        self.settings = plan.params
+        self.variant = ""
+        self.set_method("dense")
+
+    def set_method(self, method: str, lineage: str | None = None) -> None:
+        """Plan ``method`` from here on; ``lineage``, by default itself, names its networks."""
+        self.method, self.lineage = method, lineage or method
+
+    def name(self, *parts: str, shared: bool = False) -> str:
+        """Return the name of a stage: the seed, unless all seeds share it, and its parts."""
+        return join_name(*parts) if shared else join_name(f"s{self.seed}", self.variant, *parts)
+
+    def short_name(self, name: str) -> str:
+        """Return the name of a stage without its seed and variant."""
+        return name.removeprefix(f"{self.name()}-")
+
+    def add(
+        self,
+        short: str,
+        script: str,
+        flags: dict[str, Any],
+        *,
+        files: tuple[str, ...] = (),
+        modules: tuple[str, ...] = (),
+        shared: bool = False,
+        **labels: int,
+    ) -> str:
+        """Add a stage, or find the one that does the same work; return its name.
+
+        Args:
+            short: its name without the seed.
+            script: the file of stages/ that does it.
+            flags: its command line; None, False and [] are left out. The stage reads the
+                artifacts that are named here.
+            files: data outside the graph that it reads.
+            modules: modules that it imports by a name in ``flags``.
+            shared: whether all seeds share it.
+            labels: its phase and its candidate, where it has them.
+        """
+        # By identity: 0 equals False, but is a value.
+        arguments = {
+            flag: value
+            for flag, value in flags.items()
+            if not (value is None or value is False or value == [])
+        }
+        stage = self.plan.find(script, arguments)
+        if stage is None:
+            stage = Stage(
+                name=self.name(short, shared=shared),
+                script=script,
+                arguments=arguments,
+                inputs=self.plan.inputs(arguments),
+                files=files,
+                modules=modules,
+                labels={"kind": script, **{key: str(value) for key, value in labels.items()}},
+                lineage=self._lineage_of(short),
+            )
+            if not shared:
+                stage.labels["seed"] = str(self.seed)
+            self.plan.add(stage)
+        methods = list(filter(None, stage.labels.get("methods", "").split(",")))
+        if self.method not in methods:
+            methods.append(self.method)
+        stage.labels["methods"] = ",".join(methods)
+        return stage.name
+
+    def data(self) -> str:
+        """Return the prepared data set; all seeds share it."""
+        data = self.settings.data
+        flags = {
+            "name": data.name,
+            "task": self.settings.task,
+            "root": data.path,
+            "size": data.size,
+        }
+        files = (data.path,) if data.name == "image_folder" and data.path else ()
+        if not files:
+            flags["listing"] = self.plan.once(raw_data.listing, data.name, data.path)
+        modules = (f"pipeline.data.{data.name}",)
+        return self.add("data", "prepare", flags, files=files, modules=modules, shared=True)
+
+    def network_modules(self) -> tuple[str, ...]:
+        """Return the module of the network, if it is one of ours."""
+        name = self.settings.network.name
+        return () if name.startswith("torchvision.") else (f"pipeline.models.{name}",)
+
+    def learning_modules(self) -> tuple[str, ...]:
+        """Return the modules of the network and of the task that it learns."""
+        return (*self.network_modules(), f"pipeline.tasks.{self.settings.task}")
+
+    def _lineage_of(self, short: str) -> str:
+        """Return the section of the graph for a stage: that of its method, or the common one."""
+        own = (name for name in (self.method, self.lineage) if short.startswith(f"{name}-p"))
+        return next(own, "")
+
+
+def join_name(*parts: str) -> str:
+    """Return the name that consists of all ``parts`` which are not empty."""
+    return "-".join(part for part in parts if part)
