@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pipeline.sparsify.build import names
 from pipeline.train.batches import Batches
-from pipeline.train.distributed import all_reduce_sum, local_shard, rank, shard, world
+from pipeline.train.distributed import all_reduce_sum, local_shard, rank, shard, world_size
 from tests.project import Project, ran
 from tests.ranks import AUGMENTED, GOAL, SCENARIOS, norm
 from tests.test_loop import dataset
@@ -87,7 +87,7 @@ def test_shares_follow_each_other_and_differ_by_one_at_most(count: int, of: int)
 
 
 def test_a_process_alone_has_everything() -> None:
-    assert (world(), rank(), local_shard(7)) == (1, 0, slice(0, 7))
+    assert (world_size(), rank(), local_shard(7)) == (1, 0, slice(0, 7))
     assert all_reduce_sum(torch.tensor([2.0, 3.0])).tolist() == [2, 3]
 
 

@@ -67,8 +67,9 @@ class Pretrain(Section):
     ``milestones`` and ``warmup`` are fractions of the whole training. With 0 ``epochs`` the dense
     network is the file ``network.weights``. ``precision`` fp32 computes in full float32 on a GPU
     too, tf32 with products of 10 bits of mantissa, bf16 in mixed precision; metrics are measured in
-    fp32, or in tf32 after a training in tf32 or bf16. ``compile`` trains through torch.compile. Without
-    ``deterministic`` a GPU uses its fastest kernels, and equal seeds may differ in the last bits.
+    fp32, or in tf32 after a training in tf32 or bf16. ``compile`` trains through torch.compile.
+    Without ``deterministic`` a GPU uses its fastest kernels, and equal seeds may differ in the last
+    bits.
     """
 
     epochs: Annotated[int, Field(ge=0)]

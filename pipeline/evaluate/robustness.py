@@ -13,7 +13,7 @@ from pipeline.evaluate.corruptions.constants import NAMES_15, NAMES_19, SEVERITI
 from pipeline.evaluate.metrics import check_finite
 from pipeline.evaluate.partial_results import PartialResults
 from pipeline.events import emit
-from pipeline.train.placement import sent
+from pipeline.train.placement import to_device
 
 Predict = Callable[[Tensor], Tensor]
 
@@ -77,7 +77,7 @@ def _tally(predict: Predict, corrupted: CorruptedSet, cell: tuple[str, int]) -> 
                 f"{logits.shape[1]} classes: set evaluate.corruptions_path to the set of the "
                 "same data."
             )
-        correct = (logits.argmax(1) == sent(labels, logits.device)).sum()
+        correct = (logits.argmax(1) == to_device(labels, logits.device)).sum()
         counts.append(torch.stack([correct, logits.isfinite().all().long()]))
         images_seen += len(labels)
     totals = torch.stack(counts).cpu()

@@ -25,7 +25,7 @@ from pipeline.storage.checkpoint import Checkpoint, load_tensors, open_checkpoin
 from pipeline.tasks.base import load as load_task
 from pipeline.train.coefficient_gradient import slopes
 from pipeline.train.normalise import normaliser
-from pipeline.train.placement import sent
+from pipeline.train.placement import to_device
 from pipeline.train.predict import eval_batch_size
 
 
@@ -123,10 +123,10 @@ class MergeInputs:
             generator = torch.Generator().manual_seed(derive(self.seed, "batch", step))
             drawn = [torch.randperm(len(split), generator=generator)[:size] for split in splits]
             images = [
-                sent(split.images[rows], self.device)
+                to_device(split.images[rows], self.device)
                 for split, rows in zip(splits, drawn, strict=True)
             ]
-            inputs, y = normalise(torch.cat(images)), sent(targets[drawn[0]], self.device)
+            inputs, y = normalise(torch.cat(images)), to_device(targets[drawn[0]], self.device)
             return slopes(model, ends, weights, inputs, y, loss)
 
         return derivatives

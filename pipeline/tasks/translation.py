@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.evaluate.bleu import split_bleu
 from pipeline.models._t5 import Translator
 from pipeline.tasks.base import Task
-from pipeline.train.placement import sent
+from pipeline.train.placement import to_device
 from pipeline.train.predict import batch_on, evaluating
 
 
@@ -56,7 +56,7 @@ class Translation(Task):
             size = batch_on(device, split.images)
             for start in range(0, len(split), size):
                 tokens, labels = (
-                    sent(side[start : start + size], device)
+                    to_device(side[start : start + size], device)
                     for side in (split.images, split.labels)
                 )
                 scores = model(tokens).float()

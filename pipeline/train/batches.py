@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.seeds import derive
 from pipeline.train import random_resized_crop
 from pipeline.train.augment import apply, draw
-from pipeline.train.distributed import local_shard, world
+from pipeline.train.distributed import local_shard, world_size
 from pipeline.train.normalise import normaliser
 from pipeline.train.settings import Augmentation
 
@@ -66,9 +66,9 @@ class Batches:
         self.images = data.train.images.to(device)
         self.labels = data.train.labels.to(device)
         self.size = min(batch_size, len(self.labels))
-        if self.size < world():
+        if self.size < world_size():
             raise UserError(
-                f"a batch has {self.size} examples, too few for {world()} processes: raise "
+                f"a batch has {self.size} examples, too few for {world_size()} processes: raise "
                 "pretrain.batch_size or lower SMS_GPUS_PER_STAGE"
             )
         self.shard = local_shard(self.size)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.train.batches import Batches
-from pipeline.train.distributed import world
+from pipeline.train.distributed import world_size
 from pipeline.train.hook import Hook
 from pipeline.train.step import Step
 
@@ -66,7 +66,7 @@ def stepper(step: Step, batches: Batches, hooks: Sequence[Hook]) -> Eager | Repl
         step.settings.graph
         and step.on_gpu
         and torch.cuda.is_available()
-        and world() == 1
+        and world_size() == 1
         and batches.resident
         and all(hook.capturable for hook in hooks)
     )

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def world() -> int:
+def world_size() -> int:
     """Return the number of processes that train together; 1 outside of a group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -32,12 +32,12 @@ def shard(count: int, number: int, of: int) -> slice:
 
 def local_shard(count: int) -> slice:
     """Return the rows of ``count`` examples that this process computes."""
-    return shard(count, rank(), world())
+    return shard(count, rank(), world_size())
 
 
 def all_reduce_sum(numbers: Tensor) -> Tensor:
     """Return ``numbers`` summed over all processes."""
-    if world() > 1:
+    if world_size() > 1:
         dist.all_reduce(numbers := numbers.clone())
     return numbers
 

@@ -75,20 +75,20 @@ def _launch(count: int) -> None:
         try:
             run(parse_args(words))  # type: ignore[no-untyped-call]
         except ChildFailedError as error:
-            number, failure = min(error.failures.items(), key=lambda item: _when(item[1]))
-            why = _why(failure)
+            number, failure = min(error.failures.items(), key=lambda item: _failure_time(item[1]))
+            reason = _failure_reason(failure)
         except SignalException as stopped:
             sys.exit(128 + stopped.sigval)
         else:
             return
-    if why.startswith("UserError: "):
-        raise UserError(why.removeprefix("UserError: "))
-    if any(word in why for word in WORDS):
-        raise OSError(errno.ENOSPC, why)
-    sys.exit(f"error: process {number} of {count} failed, which ended the others: {why}")
+    if reason.startswith("UserError: "):
+        raise UserError(reason.removeprefix("UserError: "))
+    if any(word in reason for word in WORDS):
+        raise OSError(errno.ENOSPC, reason)
+    sys.exit(f"error: process {number} of {count} failed, which ended the others: {reason}")
 
 
-def _why(failure: "ProcessFailure") -> str:
+def _failure_reason(failure: "ProcessFailure") -> str:
     """Return the error that the process recorded, as ``ValueError: ...``, or its exit status."""
     noted = failure.error_file_data["message"]
     if isinstance(noted, dict):
@@ -96,7 +96,7 @@ def _why(failure: "ProcessFailure") -> str:
     return failure.message if failure.exitcode < 0 else f"exit status {failure.exitcode}"
 
 
-def _when(failure: "ProcessFailure") -> float:
+def _failure_time(failure: "ProcessFailure") -> float:
     """Return when the process failed, finer than torchrun's time, which has only seconds.
 
     The first to fail records its error, or was killed and records none (0 here). The others fail

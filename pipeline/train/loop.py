@@ -21,7 +21,7 @@ from pipeline.train.batches import Batches, steps_per_epoch
 from pipeline.train.criterion import Criterion, CrossEntropy
 from pipeline.train.cuda_graph import Eager, Replayed, stepper
 from pipeline.train.device import choose_kernels, set_precision
-from pipeline.train.distributed import all_reduce_sum, local_shard, rank, world
+from pipeline.train.distributed import all_reduce_sum, local_shard, rank, world_size
 from pipeline.train.hook import Hook
 from pipeline.train.malloc import configure_malloc
 from pipeline.train.predict import count_correct
@@ -81,7 +81,7 @@ def _prepare(model: nn.Module, settings: Settings, device: torch.device) -> None
     set_precision(device, settings.precision)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
-    if world() > 1:
+    if world_size() > 1:
         synchronise(model, device)
 
 
@@ -153,6 +153,6 @@ def _row(
 
 def _local_part(split: "Split") -> "Split":
     """Return this process's part of ``split``: all of it, unless several train together."""
-    if world() == 1:
+    if world_size() == 1:
         return split
     return split.take(torch.arange(len(split))[local_shard(len(split))])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pipeline.train.placement import sent
+from pipeline.train.placement import to_device
 
 
 def normaliser(mean: Tensor, std: Tensor, device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -20,8 +20,8 @@ def normaliser(mean: Tensor, std: Tensor, device: torch.device) -> Callable[[Ten
     """
     if not len(mean):
         return lambda tokens: tokens
-    scale = sent((1 / (255 * std.double())).float().view(-1, 1, 1), device)
-    shift = sent((-mean.double() / std.double()).float().view(-1, 1, 1), device)
+    scale = to_device((1 / (255 * std.double())).float().view(-1, 1, 1), device)
+    shift = to_device((-mean.double() / std.double()).float().view(-1, 1, 1), device)
 
     def normalise(images: Tensor) -> Tensor:
         pixels = images.to(torch.float32, memory_format=torch.channels_last)

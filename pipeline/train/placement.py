@@ -17,7 +17,7 @@ def memory(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).total_memory
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Return ``tensor`` on ``device``.
 
     To a GPU it is copied from page-locked memory: the host does not wait, and the GPU computes

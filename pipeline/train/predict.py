@@ -11,7 +11,7 @@ from pipeline.data.base import Split
 from pipeline.data.formats.lazy_images import Images, LazyImages, Rows
 from pipeline.train.criterion import Criterion
 from pipeline.train.normalise import normaliser
-from pipeline.train.placement import sent
+from pipeline.train.placement import to_device
 
 GPU_PIXELS = 2**20  # in a batch on a GPU: 0.7 GB a layer at 160 channels, the widest here
 
@@ -88,7 +88,7 @@ def on_device(images: Images, parts: Iterable[Rows], device: torch.device) -> It
     if isinstance(images, LazyImages):
         yield from images.decoded(((rows, None) for rows in parts), device)
     else:
-        yield from (sent(images[rows], device) for rows in parts)
+        yield from (to_device(images[rows], device) for rows in parts)
 
 
 def count_correct(
@@ -101,7 +101,7 @@ def count_correct(
     negative at positions that are not counted; the others as of `logits`.
     """
     device = next(model.parameters()).device
-    labels = sent(split.labels, device)
+    labels = to_device(split.labels, device)
     correct, done = torch.zeros((), dtype=torch.float64, device=device), 0
     with evaluating(model), torch.inference_mode():
         for scores in outputs(model, split.images, mean, std):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from pipeline.train.criterion import Criterion
-from pipeline.train.distributed import all_reduce_mean, world
+from pipeline.train.distributed import all_reduce_mean, world_size
 from pipeline.train.settings import Settings
 
 
@@ -62,7 +62,7 @@ class Step:
 
     def backward(self, images: Tensor, labels: Tensor) -> None:
         """Set the gradients of the mean loss, masked, and add to ``sums``."""
-        single = world() == 1
+        single = world_size() == 1
         with self.autocast:
             scores = self.network(images)
         scores = scores.float()

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pipeline.train.distributed import world
+from pipeline.train.distributed import world_size
 
 
 def synchronise(model: nn.Module, device: torch.device) -> None:
@@ -32,7 +32,7 @@ class CpuSyncBatchNorm(nn.SyncBatchNorm):
 
         Mean and variance are per channel over the examples and positions of all processes.
         """
-        if not self.training or world() == 1:
+        if not self.training or world_size() == 1:
             return super().forward(input)
         x = input.float()
         rest = [dim for dim in range(x.ndim) if dim != 1]

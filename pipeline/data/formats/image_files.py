@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pipeline.data.formats.images import opened, readable, resized, rgb
+from pipeline.data.formats.images import open_image, readable, resized, rgb
 
 QUALITY = 90  # of the JPEG of shrunk images
 
@@ -31,7 +31,7 @@ class ImageFiles:
         """Return the files at ``rows``, int64 [M]."""
         return ImageFiles([self.paths[row] for row in rows.tolist()], self.short)
 
-    def small(self, row: int) -> tuple[bytes, tuple[int, int]]:
+    def packed(self, row: int) -> tuple[bytes, tuple[int, int]]:
         """Return image ``row`` as a file of the size to be packed, and its height and width.
 
         Raises:
@@ -39,7 +39,7 @@ class ImageFiles:
         """
         with readable(self.paths[row]):
             blob = self.read(row)
-            image = rgb(opened(blob))
+            image = rgb(open_image(blob))
         if self.short is not None and min(image.size) > self.short:
             image, buffer = resized(image, self.short), io.BytesIO()
             image.save(buffer, "JPEG", quality=QUALITY)

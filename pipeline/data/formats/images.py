@@ -57,7 +57,7 @@ def readable(path: Path | str) -> Iterator[None]:
         ) from error
 
 
-def opened(blob: bytes) -> Image.Image:
+def open_image(blob: bytes) -> Image.Image:
     """Return the image in ``blob``; its EXIF orientation is ignored, as in torchvision."""
     # From memory, since Pillow makes 40 small reads an image, each a system call on a file.
     image = Image.open(io.BytesIO(blob))
@@ -87,7 +87,7 @@ def resized(image: Image.Image, short: int) -> Image.Image:
     return image.resize((short * width // side, short * height // side), Image.Resampling.BILINEAR)
 
 
-def centre(image: Image.Image, size: int) -> NDArray[np.uint8]:
+def centre_crop(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """Return the central square, uint8 [size, size, 3], rounded as torchvision's CenterCrop."""
     left, top = round((image.width - size) / 2), round((image.height - size) / 2)
     return np.asarray(image.crop((left, top, left + size, top + size)))
@@ -100,23 +100,23 @@ def decode(path: Path, size: int) -> NDArray[np.uint8]:
         UserError: the file is not a readable image of 8 bits a channel.
     """
     with readable(path):
-        image = opened(path.read_bytes())
+        image = open_image(path.read_bytes())
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
-        pixels = centre(resized(rgb(ImageOps.exif_transpose(image)), size), size)
+        pixels = centre_crop(resized(rgb(ImageOps.exif_transpose(image)), size), size)
     return pixels.transpose(2, 0, 1)
 
 
-def square(blob: bytes, size: int) -> NDArray[np.uint8]:
+def evaluation_square(blob: bytes, size: int) -> NDArray[np.uint8]:
     """Return the square of torchvision's usual evaluation, uint8 [size, size, 3]."""
-    return centre(resized(rgb(opened(blob)), short_side(size)), size)
+    return centre_crop(resized(rgb(open_image(blob)), short_side(size)), size)
 
 
-def part(blob: bytes, crop: list[int], size: int) -> NDArray[np.uint8]:
+def crop_and_resize(blob: bytes, crop: list[int], size: int) -> NDArray[np.uint8]:
     """Return the part ``crop`` of an image resized to uint8 [size, size, 3]."""
     top, left, height, width, mirrored = crop
     box = (left, top, left + width, top + height)
     # Cropped first, since resize(box=...) would read pixels beyond the border of the box.
-    image = rgb(opened(blob)).crop(box).resize((size, size), Image.Resampling.BILINEAR)
+    image = rgb(open_image(blob)).crop(box).resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
     return pixels[:, ::-1] if mirrored else pixels

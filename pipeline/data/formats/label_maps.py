@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.data.base import IGNORE, Split
-from pipeline.data.formats.images import fill_rows, opened, readable, rgb
+from pipeline.data.formats.images import fill_rows, open_image, readable, rgb
 from pipeline.errors import UserError
 
 Pairs = Sequence[tuple[Path, Path]]
@@ -54,7 +54,7 @@ def _decode(
     image: Path, labels: Path, height: int | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return an image [H, W, 3] and the values of its map [H, W], resized."""
-    with _opened(image) as picture, _opened(labels) as values:
+    with _read_image(image) as picture, _read_image(labels) as values:
         if values.mode not in {"L", "P"}:
             raise UserError(
                 f"{labels} has mode {values.mode}, but must be an 8-bit PNG of label numbers"
@@ -72,9 +72,9 @@ def _decode(
         return np.asarray(colours), np.asarray(values)
 
 
-def _opened(path: Path) -> Image.Image:
+def _read_image(path: Path) -> Image.Image:
     with readable(path):
-        return opened(path.read_bytes())
+        return open_image(path.read_bytes())
 
 
 def _size(image: NDArray[np.uint8]) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from pipeline.data.formats.images import part, square
+from pipeline.data.formats.images import crop_and_resize, evaluation_square
 from pipeline.data.formats.prefetch import prefetch
 
 Rows = Tensor | slice
@@ -121,7 +121,7 @@ class LazyImages(Generic[F]):
         for place in range(start, end):
             blob = self.files.read(numbers[place])
             if crops is None:
-                pixels[place] = square(blob, self.size)
+                pixels[place] = evaluation_square(blob, self.size)
             else:
-                pixels[place] = part(blob, crops[place].tolist(), self.size)
+                pixels[place] = crop_and_resize(blob, crops[place].tolist(), self.size)
         return out if end == len(numbers) else None

@@ -63,7 +63,7 @@ def pack(path: Path, images: LazyImages[ImageFiles]) -> None:
     files, offsets, sizes = images.files, [0], []
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         file.write(bytes(HEADER))
-        for blob, size in prefetch(files.small, range(len(files)), DEPTH):
+        for blob, size in prefetch(files.packed, range(len(files)), DEPTH):
             file.write(blob)
             offsets.append(offsets[-1] + len(blob))
             sizes.append(size)
