@@ -193,7 +193,7 @@ def test_one_rule_says_what_is_captured(change, replays, monkeypatch):
     own.on_gpu = change.get("gpu", True)
     batches = Batches(data, 16, settings.augmentation, seed=0, device=CPU)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(cuda_graph, "world", lambda: change.get("world", 1))
+    monkeypatch.setattr(cuda_graph, "world_size", lambda: change.get("world", 1))
     monkeypatch.setattr(cuda_graph, "Replayed", lambda *_: "replayed")
     found = stepper(own, batches, change.get("hooks", []))
     assert (found == "replayed") == replays
