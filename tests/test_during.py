@@ -258,7 +258,7 @@ def test_the_report_shows_the_sparsity_that_came_out(tmp_path):
     text = page(results)
     assert "| DST (at 31.4 %) |" in text
     assert "| GMP |" in text
-    assert "GMP + SMS is\n\n- 1.00 points above its best candidate\n- level with GMP\n" in text
+    assert "GMP + SMS is\n\n- 1.00 points above its best candidate\n- equal to GMP\n" in text
 
 
 # ---- whole runs

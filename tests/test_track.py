@@ -45,9 +45,9 @@ NODES = {
     ]
 }
 ROWS = [
-    {"method": "sms", "phase": 1, "seed": 0, "sparsity": 0.9, "test_accuracy": 0.7, "model": "a"},
-    {"method": "sms", "phase": 1, "seed": 1, "sparsity": 0.9, "test_accuracy": 0.9, "model": "b"},
-    {"method": "imp", "phase": 1, "seed": 0, "sparsity": 0.9, "test_accuracy": 0.6, "note": None},
+    {"method": "sms", "phase": 1, "seed": 0, "sparsity": 0.9, "test_score": 0.7, "model": "a"},
+    {"method": "sms", "phase": 1, "seed": 1, "sparsity": 0.9, "test_score": 0.9, "model": "b"},
+    {"method": "imp", "phase": 1, "seed": 0, "sparsity": 0.9, "test_score": 0.6, "note": None},
 ]
 
 
@@ -209,12 +209,12 @@ def test_results_are_a_table_and_means_over_the_seeds(logged):
     row = found["sms p1 s1"].data
     assert row.params.items() >= {"method": "sms", "phase": "1", "seed": "1", "m": "2"}.items()
     assert row.tags["kind"] == "result"
-    assert row.metrics == {"sparsity": 0.9, "test_accuracy": 0.9}
+    assert row.metrics == {"sparsity": 0.9, "test_score": 0.9}
     parent = found["pithy-wren toy m=2"]
-    assert values(root, parent, "test_accuracy/sms") == [(1, pytest.approx(0.8))]
-    spread = values(root, parent, "test_accuracy_std/sms")
+    assert values(root, parent, "test_score/sms") == [(1, pytest.approx(0.8))]
+    spread = values(root, parent, "test_score_std/sms")
     assert spread == [(1, pytest.approx(0.02**0.5))]  # sqrt((0.1^2 + 0.1^2) / (2 - 1))
-    assert "test_accuracy_std/imp" not in parent.data.metrics
+    assert "test_score_std/imp" not in parent.data.metrics
     assert "| sms | 90.00 % | 80.00 % |" in parent.data.tags["mlflow.note.content"]
 
 
@@ -235,6 +235,7 @@ def test_experiments_in_copies_share_the_main_database_and_its_creation(tmp_path
         make(copy, "dense", {"test_accuracy": 0.5})
         monkeypatch.setenv("DVC_EXP_NAME", f"exp{number}")
         tracker = Tracker(copy, heard.append)
+        tracker.start()  # side by side, each with its experiment's name
         tracker.open(NODES, PARAMS)
         tracker.finished("dense", "cached", 0.0)
         trackers.append(tracker)
