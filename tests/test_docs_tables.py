@@ -48,7 +48,7 @@ def test_a_changed_number_reaches_every_page_that_has_it(copy):
     file.write_text(text.replace(old, old.replace("-0.06,-0.23", "+0.08,+0.04")))
     assert update(copy) == ["docs/results.md"]
     page = (copy / "docs/results.md").read_text()
-    assert "**+0.08 (+0.04 to +0.11)**" in page  # told apart now
+    assert "**+0.08 (+0.04 to +0.11)**" in page  # significant now
     assert "| 50 % | +0.07 | **+0.08** | -0.43 |" in page  # in short as well
     assert update(copy) == []
 

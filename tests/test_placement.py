@@ -224,7 +224,8 @@ def test_a_step_of_pruning_during_training_does_not_wait(name):
 @pytest.mark.parametrize("name", ["dnw", "dpf", "gsm", "lc"])
 def test_ranking_the_weights_adds_no_wait_to_a_training(name):
     assert waits_of_an_epoch(
-        16, lambda: [sparsifier(name, SparsifyConfig(0.5, epochs=2, pruning_steps=1, refresh=1))]
+        16,
+        lambda: [sparsifier(name, SparsifyConfig(0.5, epochs=2, pruning_steps=1, mask_interval=1))],
     ) == waits_of_an_epoch(16, lambda: [Hook()])
 
 
