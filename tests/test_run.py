@@ -405,7 +405,7 @@ def test_gpus_are_shared_out(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gpus_are_shared_out_in_groups(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     assert grouped(["3", "5", "7"], 2) == ["3,5"]
     assert grouped([], 2) == []
-    with pytest.raises(UserError, match="SMS_GPUS_PER_STAGE=2, but must be at most 1"):
+    with pytest.raises(UserError, match="SMS_GPUS_PER_STAGE is 2, but must be at most 1"):
         grouped(["0"], 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
     monkeypatch.setenv("SMS_GPUS_PER_STAGE", "2")
@@ -422,7 +422,7 @@ def test_processes_that_train_together_share_the_cores(
     monkeypatch.setenv("SMS_GPUS_PER_STAGE", "4")
     assert default_jobs() == 4
     monkeypatch.setenv("SMS_GPUS_PER_STAGE", "0")
-    with pytest.raises(UserError, match="SMS_GPUS_PER_STAGE=0"):
+    with pytest.raises(UserError, match="SMS_GPUS_PER_STAGE is '0'"):
         default_jobs()
 
 
@@ -490,7 +490,7 @@ def test_several_stages_share_a_gpu(toy: Toy, monkeypatch: pytest.MonkeyPatch) -
         assert abs(used.count("0") - used.count("1")) <= 1
         assert engine.free(gpu=False), "the cores are free"
     monkeypatch.setenv("SMS_GPU_JOBS", "none")
-    with pytest.raises(UserError, match="SMS_GPU_JOBS=none"):
+    with pytest.raises(UserError, match="SMS_GPU_JOBS is 'none'"):
         LocalEngine(toy.root, 2)
 
 
@@ -560,7 +560,7 @@ def test_number_of_jobs_is_checked(monkeypatch: pytest.MonkeyPatch, text: str) -
     monkeypatch.setenv("SMS_JOBS", "3")
     assert default_jobs() == 3
     monkeypatch.setenv("SMS_JOBS", text)
-    with pytest.raises(UserError, match=f"SMS_JOBS={text}"):
+    with pytest.raises(UserError, match=f"SMS_JOBS is '{text}'"):
         default_jobs()
 
 

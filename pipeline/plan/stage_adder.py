@@ -71,12 +71,7 @@ class StageAdder:
             shared: whether all seeds share it.
             labels: its phase and its candidate, where it has them.
         """
-        # By identity: 0 equals False, but is a value.
-        arguments = {
-            flag: value
-            for flag, value in flags.items()
-            if not (value is None or value is False or value == [])
-        }
+        arguments = {flag: value for flag, value in flags.items() if _is_given(value)}
         stage = self.plan.find(script, arguments)
         if stage is None:
             stage = Stage(
@@ -86,16 +81,14 @@ class StageAdder:
                 inputs=self.plan.inputs(arguments),
                 files=files,
                 modules=modules,
-                labels={"kind": script, **{key: str(value) for key, value in labels.items()}},
+                labels={"kind": script} | {key: str(value) for key, value in labels.items()},
                 lineage=self._lineage_of(short),
             )
             if not shared:
                 stage.labels["seed"] = str(self.seed)
             self.plan.add(stage)
-        methods = list(filter(None, stage.labels.get("methods", "").split(",")))
-        if self.method not in methods:
-            methods.append(self.method)
-        stage.labels["methods"] = ",".join(methods)
+        methods = [*filter(None, stage.labels.get("methods", "").split(",")), self.method]
+        stage.labels["methods"] = ",".join(dict.fromkeys(methods))
         return stage.name
 
     def data(self) -> str:
@@ -124,8 +117,13 @@ class StageAdder:
 
     def _lineage_of(self, short: str) -> str:
         """Return the section of the graph for a stage: that of its method, or the common one."""
-        own = (name for name in (self.method, self.lineage) if short.startswith(f"{name}-p"))
-        return next(own, "")
+        names = (name for name in (self.method, self.lineage) if short.startswith(f"{name}-p"))
+        return next(names, "")
+
+
+def _is_given(value: Any) -> bool:
+    """Return whether a flag with ``value`` is on the command line; 0 equals False, but is one."""
+    return not (value is None or value is False or value == [])
 
 
 def join_name(*parts: str) -> str:

@@ -64,16 +64,21 @@ def execute(
             sys.stderr.write(_failure_report(name, scheduler.reasons[name], engine.log(name), root))
         with suppress(OSError) if scheduler.full else nullcontext():
             provenance.write()
-        done = len(summary.ran) + len(summary.cached)
-        kept = f"{done} stages are done and kept, {len(graph.inputs) - done} are left"
-        if scheduler.full:
-            raise UserError(f"{scheduler.full}: {kept}; make room, then run again")
-        if signals:
-            sys.stderr.write(f"stopped: {kept}\n")
-            sys.exit(INTERRUPTED)
+        _end_if_cut_short(summary, len(graph.inputs), scheduler.full, stopped=bool(signals))
         if sentence := provenance.warning():
             sys.stderr.write(f"warning: {sentence}\n")
     return summary
+
+
+def _end_if_cut_short(summary: Summary, total: int, full: str | None, *, stopped: bool) -> None:
+    """End the run with the number of kept stages, if a disk was full or a signal stopped it."""
+    done = len(summary.ran) + len(summary.cached)
+    kept = f"{done} stages are done and kept, {total - done} are left"
+    if full:
+        raise UserError(f"{full}: {kept}; make room, then run again")
+    if stopped:
+        sys.stderr.write(f"stopped: {kept}\n")
+        sys.exit(INTERRUPTED)
 
 
 class Listeners:

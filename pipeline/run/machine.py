@@ -52,7 +52,7 @@ def grouped(devices: Sequence[str], size: int) -> list[str]:
     """
     if devices and len(devices) < size:
         raise UserError(
-            f"{GPUS_PER_STAGE}={size}, but must be at most {len(devices)}, the number of GPUs here"
+            f"{GPUS_PER_STAGE} is {size}, but must be at most {len(devices)}, the GPUs here"
         )
     whole = len(devices) // size * size
     return [",".join(devices[start : start + size]) for start in range(0, whole, size)]
