@@ -34,7 +34,9 @@ from pipeline.run.fork_server_client import Server
 from pipeline.run.interfaces import Event, Exit, Task
 from pipeline.run.machine import gpus, grouped, shared_environment
 
-PRELOAD = ("torch", "numpy", "safetensors.torch")  # third-party modules that are slow to import
+# Third-party modules that are slow to import. The first optimiser and the first hook on a module's
+# operations load torch._dynamo, which takes nearly as long as torch itself.
+PRELOAD = ("torch", "torch._dynamo", "numpy", "safetensors.torch")
 MISSING = -signal.SIGKILL  # the status of a worker that disappeared without one
 
 
