@@ -34,8 +34,8 @@ from pipeline.run.fork_server_client import Server
 from pipeline.run.interfaces import Event, Exit, Task
 from pipeline.run.machine import gpus, grouped, shared_environment
 
-# Third-party modules that are slow to import. The first optimiser and the first hook on a module's
-# operations load torch._dynamo, which takes nearly as long as torch itself.
+# Third-party modules that are slow to import. The first optimiser of a process and its first dispatch
+# mode (the count of operations) import torch._dynamo, which takes nearly as long as torch itself.
 PRELOAD = ("torch", "torch._dynamo", "numpy", "safetensors.torch")
 MISSING = -signal.SIGKILL  # the status of a worker that disappeared without one
 
