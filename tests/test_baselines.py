@@ -1,7 +1,8 @@
-"""SWA in phases and candidates, aligned IMP runs, and their studies, through the whole graph."""
+"""IMP's relatives, SWA, alignment, allocations and their studies, through the whole graph."""
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from pipeline.plan.plan import Plan
 from pipeline.report.studies import alignment, interpolation, swa
 from pipeline.report.studies.base import Study, read
 from pipeline.storage.checkpoint import load, load_tensors
-from tests.project import Project, ran
+from tests.project import Project, ran, trained
 
 ROOT = Path(__file__).parent.parent
 OVER = ("mean", "max")  # of the pairs
@@ -126,19 +127,27 @@ def test_swa_takes_the_difference_seed_by_seed_after_the_last_phase(tmp_path):
 # ---- everything end to end
 
 
+RELATIVES = ["imp_caa", "imp_cia", "imp_phases", "imp_reprune"]
+METHODS = f"methods: [{', '.join([*RELATIVES, 'imp_swa', 'sms_swa', 'imp_align'])}]"
+STUDIES = "studies: [interpolation, alignment]\n"
+
+
 @pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Project:
-    """Return a project after its first run."""
-    own = Project.create(tmp_path_factory.mktemp("baselines") / "project")
-    own.edit("params.yaml", "m: 3", "m: 2")
-    own.edit("params.yaml", "[sms, imp]", "[imp_swa, sms_swa, imp_align]")
-    own.edit("params.yaml", "epochs: null, schedule", "epochs: 2, schedule")
-    with (own.root / "params.yaml").open("a") as file:
-        file.write("swa: {start: null, learning_rate: 0.02}\nstudies: [interpolation, alignment]\n")
-    output = own.run("dvc", "repro")
-    stages = yaml.safe_load((own.root / "stages" / "dvc.yaml").read_text())["stages"]
-    assert ran(output) == set(stages)
-    return own
+def first(tmp_path_factory) -> tuple[Project, str]:
+    """Return a project after its first run, under ERK, and what it printed."""
+    project = Project.create(tmp_path_factory.mktemp("baselines") / "project")
+    project.edit("params.yaml", "m: 3", "m: 2")
+    project.edit("params.yaml", "methods: [sms, imp]", METHODS)
+    project.edit("params.yaml", "allocation: global", "allocation: erk")
+    project.edit("params.yaml", "epochs: null, schedule", "epochs: 2, schedule")
+    with (project.root / "params.yaml").open("a") as file:
+        file.write(f"swa: {{start: null, learning_rate: 0.02}}\n{STUDIES}")
+    return project, project.run("dvc", "repro")
+
+
+@pytest.fixture
+def project(first) -> Project:
+    return first[0]
 
 
 def metrics(project: Project, name: str) -> dict:
@@ -151,12 +160,28 @@ def rows(project: Project, file: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
+def test_every_stage_is_run_once_and_the_averages_share_their_runs(first):
+    project, output = first
+    stages = yaml.safe_load((project.root / "stages" / "dvc.yaml").read_text())["stages"]
+    assert ran(output) == set(stages)
+    # Not those of SWA and of the studies.
+    others = re.compile(r"s0-(imp_swa|sms_swa|sms_uniform)|s100-")
+    runs = {"s0-p1-c0", "s0-p1-c1", "s0-imp-p2-c0", "s0-imp-p2-c1"}
+    longer = {"s0-phases4-p1-c0", *(f"s0-phases4-imp-p{phase}-c0" for phase in (2, 3, 4))}
+    relatives = {name for name in trained(output) if not others.match(name)}
+    assert relatives == {"s0-dense"} | runs | longer
+
+
+@pytest.mark.slow
 def test_every_method_has_its_rows_at_the_sparsity(project):
     found = {(r["method"], r["phase"]): r for r in rows(project, "results.csv")}
-    assert found.keys() >= {
-        *(("imp_swa", "1"), ("imp_swa", "2"), ("sms_swa", "1"), ("sms_swa", "2")),
-        ("imp_align", "2"),
+    assert found.keys() == {
+        *(("dense", "0"), ("imp_swa", "1"), ("imp_swa", "2"), ("sms_swa", "1"), ("sms_swa", "2")),
+        *((method, "2") for method in ("imp_align", *RELATIVES)),
     }
+    for method in RELATIVES:
+        assert float(found[method, "2"]["sparsity"]) == pytest.approx(0.8, abs=1e-4)
+        assert 0 < float(found[method, "2"]["test_score"]) <= 1
     for (method, phase), row in found.items():
         if method != "dense":
             measured = metrics(project, f"{row['model']}-eval")["sparsity"]
@@ -211,3 +236,39 @@ def test_the_studies_have_numbers_and_pages(project):
         page = (project.root / "reports" / "studies" / f"{study}.md").read_text()
         assert "Missing" not in page
         assert (project.root / "reports" / "studies" / "figures" / f"{study}.png").exists()
+
+
+@pytest.mark.slow
+def test_cia_is_the_plain_mean_and_caa_is_not(project):
+    found = {row["method"]: row["test_loss"] for row in rows(project, "results.csv")}
+    assert found["imp_cia"] == found["imp_reprune"]
+    assert found["imp_caa"] != found["imp_reprune"]
+
+
+@pytest.mark.slow
+def test_the_report_names_the_relatives(project):
+    report = (project.root / "reports" / "results.md").read_text()
+    for label in ("IMP-RePrune (CAA)", "IMP-RePrune (CIA)", "IMP with 2× phases"):  # noqa: RUF001
+        assert label in report
+
+
+@pytest.mark.slow
+def test_erk_gives_every_run_the_same_layer_sparsities(project):
+    """By the layers' shapes alone, so networks that trained apart agree to the last weight."""
+    one, other = (metrics(project, f"s0-imp-p2-c{run}-prune") for run in (0, 1))
+    assert one["layers"] == other["layers"]
+    assert len(set(one["layers"].values())) > 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("allocation", ["uniform_plus", "lamp", "random"])
+def test_every_allocation_runs(first, tmp_path, allocation):
+    project = first[0].copy(tmp_path / "project")
+    project.edit("params.yaml", "allocation: erk", f"allocation: {allocation}")
+    project.edit("params.yaml", METHODS, "methods: [imp]")
+    project.edit("params.yaml", STUDIES, "")
+    project.edit("params.yaml", "phases: null", "phases: 1")
+    output = project.run("dvc", "repro")
+    assert "s0-p1-prune" in ran(output)
+    (imp,) = (row for row in rows(project, "results.csv") if row["method"] == "imp")
+    assert float(imp["sparsity"]) == pytest.approx(0.8, abs=1e-4)

@@ -517,14 +517,20 @@ def real(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def measured(real) -> str:
+    """Return the text of metrics.json after one run of the stage."""
+    stage.main(flags(real))
+    return result(real)
+
+
 @pytest.mark.slow
-def test_real_images_against_a_plain_loop(real):
+def test_real_images_against_a_plain_loop(real, measured):
     """One image at a time with Pillow and PyTorch, on what a shallow walk of the folders finds."""
     from torchvision.models import resnet18
     from torchvision.transforms.v2 import functional
 
-    stage.main(flags(real))
-    found = json.loads(result(real))
+    found = json.loads(measured)
     torch.manual_seed(0)
     network = resnet18(num_classes=4).eval()
     classes = sorted(path.name for path in (real / "val").iterdir())
@@ -551,9 +557,7 @@ def test_real_images_against_a_plain_loop(real):
 
 
 @pytest.mark.slow
-def test_a_killed_stage_goes_on_with_the_cells_that_are_left(real, tmp_path):
-    stage.main(flags(real))
-    expected = result(real)
+def test_a_killed_stage_goes_on_with_the_cells_that_are_left(real, measured, tmp_path):
     shutil.rmtree(real / "artifacts" / "ood")
     command = [sys.executable, "-m", "stages.robustness", "--device", "cpu"]
     for name in ("data", "model", "corruptions"):
@@ -575,7 +579,7 @@ def test_a_killed_stage_goes_on_with_the_cells_that_are_left(real, tmp_path):
     environment = os.environ | {"SMS_EVENTS": str(events)}
     subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
     assert len(events.read_text().splitlines()) == 95 - kept
-    assert result(real) == expected
+    assert result(real) == measured
     assert not list(unfinished.iterdir())
 
 

@@ -9,8 +9,9 @@ from pipeline.averaging import weighted_sum
 from pipeline.errors import UserError
 from pipeline.soup._interpolate import barrier, grid
 from pipeline.storage.checkpoint import read_json
+from tests.command_line import stage
 from tests.test_stages import data as prepared
-from tests.test_stages import pretrain, refused, stage
+from tests.test_stages import pretrain, refused
 
 data = prepared  # pytest finds a fixture by its name in this module
 

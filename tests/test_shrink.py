@@ -3,8 +3,6 @@
 import copy
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from pipeline.models.build import build
 from pipeline.prune.filters import prune_filters
 from pipeline.storage.checkpoint import Checkpoint, load, load_tensors, save
 from pipeline.track.export import served as by_hand
+from tests.command_line import stage
 from tests.project import Project, ran
 from tests.test_filters import (
     Wide,
@@ -233,11 +232,6 @@ def test_more_work_takes_longer_and_the_networks_stay_as_they_were():
     assert 0 < 3 * found["one"] < found["many"]
     assert one.training
     assert torch.get_num_threads() == threads
-
-
-def stage(name: str, *flags: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"stages.{name}", *map(str, flags)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow

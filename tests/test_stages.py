@@ -1,22 +1,15 @@
 """The stages' command lines: what goes wrong is one sentence, exit status 2, and nothing lost."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.command_line import Done, process, stage
+
 TRAINING = ["--epochs", "1", "--batch-size", "512", "--weight-decay", "0", "--seed", "0"]
 
 
-def stage(name: str, *flags: object) -> subprocess.CompletedProcess[str]:
-    """Run ``stages/NAME.py`` with ``flags``."""
-    command = [sys.executable, "-m", f"stages.{name}", *map(str, flags)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def refused(run: subprocess.CompletedProcess[str], *words: str) -> bool:
+def refused(run: Done, *words: str) -> bool:
     """Say whether ``run`` ended as it should for a user's mistake, with all ``words``."""
     lines = run.stderr.strip().splitlines()
     sentence = lines[-1] if lines else ""
@@ -30,7 +23,7 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
-def pretrain(data: Path, out: Path, rate: float) -> subprocess.CompletedProcess[str]:
+def pretrain(data: Path, out: Path, rate: float) -> Done:
     flags = ["--network", "resnet8", "--schedule", "constant", "--learning-rate", rate]
     return stage("pretrain", "--data", data, *flags, *TRAINING, "--out", out)
 
@@ -51,14 +44,14 @@ def test_a_diverged_training_names_the_rate_and_leaves_the_old_result(data, tmp_
 
 
 def test_data_of_another_task_is_refused(tmp_path):
-    run = stage("prepare", "--name", "digits", "--task", "segmentation", "--out", tmp_path / "x")
+    run = process("prepare", "--name", "digits", "--task", "segmentation", "--out", tmp_path / "x")
     assert run.returncode != 0
     assert "the recipe says task: segmentation: write task: classification in it" in run.stderr
     assert not (tmp_path / "x").exists()
 
 
 def test_missing_images_are_asked_for(tmp_path):
-    run = stage("prepare", "--name", "image_folder", "--root", tmp_path / "x", "--out", tmp_path)
+    run = process("prepare", "--name", "image_folder", "--root", tmp_path / "x", "--out", tmp_path)
     assert refused(run, str(tmp_path / "x"))
 
 

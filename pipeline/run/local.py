@@ -35,7 +35,9 @@ from pipeline.run.fork_server import Server
 from pipeline.run.interfaces import Event, Exit, Task
 from pipeline.run.machine import gpus, grouped, shared_environment
 
-PRELOAD = ("torch", "numpy", "safetensors.torch")  # third-party modules that are slow to import
+# Third-party modules that are slow to import. The first optimiser of a process and its first dispatch
+# mode (the count of operations) import torch._dynamo, which takes nearly as long as torch itself.
+PRELOAD = ("torch", "torch._dynamo", "numpy", "safetensors.torch")
 MISSING = -signal.SIGKILL  # the status of a worker that disappeared without one
 LAUNCHER = "stages/run"
 PLAIN = re.compile(r"[\w ./:=,+@%'\"-]+")  # a command line that no shell would change
