@@ -35,8 +35,8 @@ from pipeline.run.fork_server import Server
 from pipeline.run.interfaces import Event, Exit, Task
 from pipeline.run.machine import gpus, grouped, shared_environment
 
-# Third-party modules that are slow to import. The first optimiser of a process and its first dispatch
-# mode (the count of operations) import torch._dynamo, which takes nearly as long as torch itself.
+# Third-party modules that are slow to import. The first optimiser of a process, and its first
+# dispatch mode (the count of operations), import torch._dynamo, which takes as long as torch.
 PRELOAD = ("torch", "torch._dynamo", "numpy", "safetensors.torch")
 MISSING = -signal.SIGKILL  # the status of a worker that disappeared without one
 LAUNCHER = "stages/run"
