@@ -179,6 +179,12 @@ def test_an_edit_of_the_same_size_has_the_graph_checked_but_writes_no_report(
     assert (now.report, now.files != before.files) == (before.report, True)
 
 
+def test_a_link_to_nothing_is_left_to_the_stage_that_reads_it(finished: tuple[Path, Plan]):
+    root, plan = finished
+    (root / "artifacts" / "dense" / "gone").symlink_to("nothing")
+    assert fingerprint.take(root, plan) != fingerprint.read(root)
+
+
 def test_another_store_of_runs_or_experiment_is_another_run(
     finished: tuple[Path, Plan], monkeypatch: pytest.MonkeyPatch
 ):

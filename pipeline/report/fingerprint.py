@@ -107,8 +107,12 @@ def _times(root: Path, used: Iterable[str]) -> Iterator[object]:
 
 
 def _stamps(root: Path, used: Iterable[str]) -> Iterator[object]:
+    """Yield the stamps of each path; the path alone where it cannot be read: its stage says why."""
     for path in used:
-        yield file_stamps(str(root / path)) if (root / path).exists() else path
+        try:
+            yield file_stamps(str(root / path))
+        except OSError:
+            yield path
 
 
 def _digest(value: object) -> str:
