@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.config import experiment
@@ -52,11 +53,15 @@ def repro(root: Path) -> int:
 
 
 def _run(plan: Plan, root: Path, before: Finished | None) -> int:
-    """Run the graph; report and log, unless all is as ``before``; return the exit status."""
+    """Run the graph; report and log, unless all is as ``before``; return the exit status.
+
+    The fingerprints are stored if every stage is up to date and no input was edited meanwhile.
+    """
     # DVC, pandas and matplotlib take seconds to load.
     from pipeline.run.driver import execute  # noqa: PLC0415
+    from pipeline.run.dvc_graph import up_to_date  # noqa: PLC0415
 
-    results = len(plan.rows)
+    results, whole, sources = len(plan.rows), True, fingerprint.sources(root, plan)
     with tracking(root) as tracker:
         if before is None or before.report != fingerprint.take(root, plan).report:
             tracker.start()  # MLflow loads in its own process meanwhile
@@ -69,8 +74,11 @@ def _run(plan: Plan, root: Path, before: Finished | None) -> int:
             tracker.drop()
         else:
             fingerprint.forget(root)
-            results = _publish(plan, root, tracker)
-    if tracker.complete and not summary.failed:
+            artifacts = up_to_date(root)
+            whole = artifacts.keys() >= plan.nodes.keys()
+            results = _publish(plan, root, artifacts, tracker)
+    unedited = whole and sources == fingerprint.sources(root, plan)
+    if tracker.complete and unedited and not summary.failed:
         fingerprint.remember(root, plan)
     sys.stdout.write(_last_line(plan, results))
     return 1 if summary.failed else 0
@@ -78,16 +86,18 @@ def _run(plan: Plan, root: Path, before: Finished | None) -> int:
 
 def report(root: Path) -> None:
     """Write the report again from the artifacts that are up to date."""
-    plan = write_plan(root)
-    sys.stdout.write(_last_line(plan, _publish(plan, root)))
-
-
-def _publish(plan: Plan, root: Path, tracker: Tracker | None = None) -> int:
-    """Write the report and log it with ``tracker``; return the number of its results."""
-    from pipeline.report.publish import log_report, write_report  # noqa: PLC0415
     from pipeline.run.dvc_graph import up_to_date  # noqa: PLC0415
 
-    artifacts = up_to_date(root)
+    plan = write_plan(root)
+    sys.stdout.write(_last_line(plan, _publish(plan, root, up_to_date(root))))
+
+
+def _publish(
+    plan: Plan, root: Path, artifacts: Mapping[str, str], tracker: Tracker | None = None
+) -> int:
+    """Write the report on ``artifacts``, log it with ``tracker``; return the number of results."""
+    from pipeline.report.publish import log_report, write_report  # noqa: PLC0415
+
     results = write_report(plan, root, artifacts)
     if tracker is not None:
         log_report(plan, root, artifacts, tracker)

@@ -285,6 +285,22 @@ def test_other_streams_or_no_momentum_give_other_bits():
         assert not same_bits(whole, model), without
 
 
+def test_a_training_goes_on_after_a_part_on_the_other_kind_of_device():
+    """A CUDA generator's state has 16 bytes, a CPU's 5,056: only that of dropout is another."""
+    first, state = dropping(), TrainingState()
+    train(first, dataset(), AUGMENTED, [0.1] * 4, seed=5, state=state)
+    foreign = torch.zeros(16, dtype=torch.uint8)
+    rests = [
+        replace(state, streams=state.streams | {"dropout": foreign}),
+        replace(state, streams={k: v for k, v in state.streams.items() if k != "dropout"}),
+    ]
+    models = [dropping(), dropping()]
+    for model, rest in zip(models, rests, strict=True):
+        model.load_state_dict(first.state_dict())
+        train(model, dataset(), AUGMENTED, [0.1] * 4, seed=5, state=rest)
+    assert same_bits(*models)
+
+
 # ---- from the first step on
 
 

@@ -1,7 +1,8 @@
 """A training step without the host, and its capture: one function, called or replayed."""
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -151,6 +152,20 @@ def test_warming_up_leaves_no_trace_and_the_counter_finds_every_batch(settings, 
     assert one == two
 
 
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_a_training_shorter_than_warming_up_has_its_steps(steps, monkeypatch):
+    """Warming up reads a learning rate a run; on a GPU an index out of range ends the process."""
+    runs = []
+    for replayed in (False, True):
+        model = small()
+        monkeypatch.setattr("pipeline.train.loop.Step", OnFakeGpu)
+        monkeypatch.setattr(cuda_graph, "capture", capture)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda found=replayed: found)
+        runs.append((model, train(model, dataset(), SETTINGS, RATES[:steps], seed=3)))
+    assert same_bits(runs[0][0], runs[1][0])
+    assert runs[0][1] == runs[1][1]
+
+
 @pytest.mark.parametrize("method", names())
 def test_hooks_act_between_the_two_parts(method, monkeypatch):
     called, one = trained(small, ALL, monkeypatch, replayed=False, method=method)
@@ -210,6 +225,20 @@ def test_a_network_that_needs_the_host_is_called(monkeypatch, capsys):
     batches = Batches(dataset(), 16, AUGMENTED, seed=0, device=CPU)
     assert isinstance(stepper(own, batches, []), Eager)
     assert "one by one: the network makes the host wait" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_tensors_are_restored_after_all_that_warming_up_writes(fails, monkeypatch):
+    """The side stream's work is queued: the current stream must wait, however warming up ends."""
+    waits, drawing = [], iter([False, False, fails])
+    side, current = "side", SimpleNamespace(wait_stream=waits.append)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: current)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: SimpleNamespace(wait_stream=str, name=side))
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", str)
+    with pytest.raises(HostNeededError) if fails else nullcontext():
+        cuda_graph._warm_up([lambda: torch.rand(1) if next(drawing) else None])
+    assert [stream.name for stream in waits] == [side]
 
 
 # ---- on a GPU

@@ -12,12 +12,14 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
+from pipeline import repro
 from pipeline.plan.plan import Plan, Stage
 from pipeline.report import fingerprint
 from pipeline.report.publish import best_soup, write_report
 from pipeline.repro import _last_line
 from pipeline.run.driver import execute
 from pipeline.run.dvc_graph import up_to_date
+from pipeline.run.interfaces import Summary
 from tests.test_report import made, params, put, rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # DVC's own
@@ -177,6 +179,12 @@ def test_an_edit_of_the_same_size_has_the_graph_checked_but_writes_no_report(
     assert (now.report, now.files != before.files) == (before.report, True)
 
 
+def test_a_link_to_nothing_is_left_to_the_stage_that_reads_it(finished: tuple[Path, Plan]):
+    root, plan = finished
+    (root / "artifacts" / "dense" / "gone").symlink_to("nothing")
+    assert fingerprint.take(root, plan) != fingerprint.read(root)
+
+
 def test_another_store_of_runs_or_experiment_is_another_run(
     finished: tuple[Path, Plan], monkeypatch: pytest.MonkeyPatch
 ):
@@ -187,3 +195,34 @@ def test_another_store_of_runs_or_experiment_is_another_run(
             assert fingerprint.take(root, plan) != fingerprint.read(root)
     (root / "mlflow.db").write_text("")
     assert fingerprint.take(root, plan) != fingerprint.read(root)
+
+
+@pytest.mark.parametrize(
+    ("edited", "current", "known"),
+    [(None, True, True), ("dense.py", True, False), (None, False, False)],
+    ids=["undisturbed", "edited", "stale"],
+)
+def test_a_run_during_which_an_input_was_edited_is_not_known_again(
+    finished: tuple[Path, Plan],
+    monkeypatch: pytest.MonkeyPatch,
+    edited: str | None,
+    current: bool,
+    known: bool,
+):
+    """The stage had read the file before: its result is stale, so the next run has work to do."""
+    root, plan = finished
+    plan.params.network = SimpleNamespace(name="resnet8")  # type: ignore[assignment]
+    plan.params.data = SimpleNamespace(size=8)  # type: ignore[assignment]
+
+    def executed(*_: object, **__: object) -> Summary:
+        if edited:
+            (root / edited).write_text("later")
+        return Summary(("dense",), (), (), ())
+
+    hashes = dict.fromkeys(plan.nodes, "hash") if current else {}
+    monkeypatch.setenv("SMS_MLFLOW", "0")
+    monkeypatch.setattr("pipeline.run.driver.execute", executed)
+    monkeypatch.setattr("pipeline.run.dvc_graph.up_to_date", lambda _: hashes)
+    monkeypatch.setattr("pipeline.repro._publish", lambda *_: 0)
+    assert repro._run(plan, root, fingerprint.read(root)) == 0
+    assert (fingerprint.read(root) == fingerprint.take(root, plan)) == known

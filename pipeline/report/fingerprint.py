@@ -66,29 +66,53 @@ def take(root: Path, plan: Plan) -> Finished:
     settings = {name: os.environ.get(name) for name in REPORT_ENVIRONMENT}
     parameters = plan.params.model_dump(mode="json")
     logged = (home / "mlflow.db").exists()
-    contents = [
-        [name, hashlib.sha256(file.read_bytes()).hexdigest()] for name, file in _files(root)
-    ]
-    report = _digest([parameters, settings, logged, contents])
+    report = _digest([parameters, settings, logged, _contents(_files(root))])
     used = {path for node in plan.nodes.values() for path in (*dependencies(node), node.out)}
     stages = [version("torch"), [os.environ.get(name) for name in STAGE_ENVIRONMENT]]
     return Finished(report, _digest([report, stages, *_times(root, sorted(used))]))
 
 
+def sources(root: Path, plan: Plan) -> str:
+    """Return a hash of the code, and of time, size and inode of all inputs that no stage writes.
+
+    It is the same at both ends of a run unless an input was edited meanwhile, which a stage, or the
+    report, may have read before.
+    """
+    written = {node.out for node in plan.nodes.values()}
+    read = {path for node in plan.nodes.values() for path in dependencies(node)} - written
+    return _digest([_contents(_code()), *_stamps(root, sorted(read))])
+
+
+def _contents(files: Iterable[tuple[str, Path]]) -> list[list[str]]:
+    return [[name, hashlib.sha256(file.read_bytes()).hexdigest()] for name, file in files]
+
+
+def _code() -> Iterator[tuple[str, Path]]:
+    code = {file for pattern in CODE for file in SOURCE.glob(pattern) if file.is_file()}
+    yield from ((file.relative_to(SOURCE).as_posix(), file) for file in sorted(code))
+
+
 def _files(root: Path) -> Iterator[tuple[str, Path]]:
     """Yield the files of the report and those that it is made from, each with a name."""
     yield from ((name, root / name) for name in GRAPH if (root / name).is_file())
-    code = {file for pattern in CODE for file in SOURCE.glob(pattern) if file.is_file()}
+    yield from _code()
     reports = {file for file in (root / "reports").rglob("*") if file.is_file()}
-    for folder, files in ((SOURCE, code), (root, reports)):
-        yield from ((file.relative_to(folder).as_posix(), file) for file in sorted(files))
+    yield from ((file.relative_to(root).as_posix(), file) for file in sorted(reports))
 
 
 def _times(root: Path, used: Iterable[str]) -> Iterator[object]:
     """Yield time, size and inode of the files in ``used``, and the times of the cache's folders."""
-    for path in used:
-        yield file_stamps(str(root / path)) if (root / path).exists() else path
+    yield from _stamps(root, used)
     yield [(folder.name, folder.stat().st_mtime_ns) for folder in sorted((root / CACHE).glob("*"))]
+
+
+def _stamps(root: Path, used: Iterable[str]) -> Iterator[object]:
+    """Yield the stamps of each path; the path alone where it cannot be read: its stage says why."""
+    for path in used:
+        try:
+            yield file_stamps(str(root / path))
+        except OSError:
+            yield path
 
 
 def _digest(value: object) -> str:

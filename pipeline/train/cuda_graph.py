@@ -60,7 +60,8 @@ def stepper(step: Step, batches: Batches, hooks: Sequence[Hook]) -> Eager | Repl
     """Return the way to take steps: replayed on one GPU that has the examples in its memory.
 
     The same step is called eagerly on CPUs and several GPUs, for images that the host decodes and
-    sentences (whose batches differ in width), and where a hook or the network needs the host.
+    sentences (whose batches differ in width), where a hook or the network needs the host, and in a
+    training of no more steps than warming up takes, which reads a learning rate for each.
     """
     capturable = (
         step.settings.graph
@@ -68,6 +69,7 @@ def stepper(step: Step, batches: Batches, hooks: Sequence[Hook]) -> Eager | Repl
         and torch.cuda.is_available()
         and world_size() == 1
         and batches.resident
+        and len(step.rates) > WARM_UP
         and all(hook.capturable for hook in hooks)
     )
     if capturable:
@@ -103,17 +105,19 @@ def _warm_up(functions: Sequence[Callable[[], None]]) -> None:
     """Run ``functions`` in turn; in the last run check that they do not need the host."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
-            for function in functions:
-                function()
-        drawn = torch.get_rng_state()
-        with _no_waiting():
-            for function in functions:
-                function()
-        if not torch.equal(drawn, torch.get_rng_state()):
-            raise HostNeededError("the network draws random numbers on the CPU")
-    torch.cuda.current_stream().wait_stream(stream)
+    try:
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                for function in functions:
+                    function()
+            drawn = torch.get_rng_state()
+            with _no_waiting():
+                for function in functions:
+                    function()
+            if not torch.equal(drawn, torch.get_rng_state()):
+                raise HostNeededError("the network draws random numbers on the CPU")
+    finally:  # what restores the tensors must come after what is still to be written
+        torch.cuda.current_stream().wait_stream(stream)
 
 
 @contextmanager

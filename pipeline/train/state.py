@@ -25,14 +25,21 @@ class TrainingState:
     streams: dict[str, Tensor] = field(default_factory=dict)
 
     def restore(self, model: nn.Module, optimiser: torch.optim.Optimizer, batches: Batches) -> None:
-        """Continue from this state; only process 0 restores its stream of dropout."""
+        """Continue from this state; only process 0 restores its stream of dropout.
+
+        The streams of a CPU and of a GPU have states of different lengths: where the part before
+        ran on the other kind of device, dropout begins a stream of its own.
+        """
         for name, parameter in model.named_parameters():
             if name in self.momentum:
                 momentum = torch.empty_like(parameter).copy_(self.momentum[name])
                 optimiser.state[parameter]["momentum_buffer"] = momentum
         for name, generator in _generators(batches).items():
-            if name in self.streams and not (name == "dropout" and rank()):
-                generator.set_state(self.streams[name])
+            state = self.streams.get(name)
+            if state is None or (name == "dropout" and rank()):
+                continue
+            if len(state) == len(generator.get_state()):
+                generator.set_state(state)
 
     def update(
         self, model: nn.Module, optimiser: torch.optim.Optimizer, batches: Batches, epochs: int
