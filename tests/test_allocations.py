@@ -136,7 +136,7 @@ class TestEveryAllocation:
     def test_what_is_pruned_cannot_come_back(self, name):
         alive = {"a": torch.zeros(2, 5, dtype=torch.bool), "b": torch.ones(1, 10, dtype=torch.bool)}
         scores = {layer: torch.rand(mask.shape) for layer, mask in alive.items()}
-        with pytest.raises(UserError, match=r"0.4 is asked for but the model already has 0.5"):
+        with pytest.raises(UserError, match=r"0.4, but the model already has 0.5"):
             rules.allocation(name, seed=0)(scores, 0.4, alive)
 
 

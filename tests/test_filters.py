@@ -349,7 +349,7 @@ def test_what_cannot_be_pruned_is_refused(model, sparsity, words):
 def test_filters_never_come_back():
     model = network("wide")
     pruned, _ = prune_filters(checkpoint_of(model), model, 0.5)
-    with pytest.raises(UserError, match="what is pruned stays pruned"):
+    with pytest.raises(UserError, match="pruned weights stay pruned"):
         prune_filters(pruned, model, 0.2)
 
 

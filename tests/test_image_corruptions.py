@@ -188,7 +188,7 @@ def test_files_that_changed_since_they_were_listed_are_refused(tmp_path):
     file = next((tmp_path / "set" / "fog" / "2" / WNIDS[0]).iterdir())
     file.write_bytes(file.read_bytes() + b" ")
     assert len(list(found.batches("fog", 1))) == 1
-    with pytest.raises(UserError, match=r"fog.2 is not what it was"):
+    with pytest.raises(UserError, match=r"fog.2 has changed since it was listed"):
         list(found.batches("fog", 2))
 
 

@@ -312,6 +312,8 @@ def test_code_in_a_weights_file_is_not_run(tmp_path):
         ("w.pt", b"", "damaged"),
         ("w.pt", b"PK\x03\x04 and no zip file", "damaged"),
         ("w.pth", pickle.dumps([1, 2], protocol=2), "damaged|not a state dict"),
+        ("text.pt", b"this is text\n", "damaged"),
+        ("page.pth", b"<!DOCTYPE html>\n<html></html>\n", "damaged"),
         ("w.safetensors", b"nothing", "truncated"),
         ("w.bin", b"", "must be a .safetensors, .pt or .pth file"),
         ("absent.pt", None, "which does not exist"),

@@ -187,7 +187,7 @@ class TestUniform:
     def test_a_layer_that_is_sparser_already_is_named(self) -> None:
         state = {"a.weight": torch.arange(1.0, 5.0), "b.weight": torch.arange(11.0, 15.0)}
         parent, _ = step(Checkpoint(state, {}, {}), 0.375)
-        with pytest.raises(UserError, match=r"0.5 is asked for but a.weight already has 0.75"):
+        with pytest.raises(UserError, match=r"0.5, but a.weight already has 0.75"):
             step(parent, 0.5, allocation="uniform")
 
 
@@ -290,7 +290,7 @@ class TestRefusals:
     def test_below_the_parents(self) -> None:
         state = {"v.weight": torch.ones(4), "w.weight": torch.ones(4)}
         parent, _ = step(Checkpoint(state, {}, {}), 0.75)
-        with pytest.raises(UserError, match=r"0.5 is asked for but the model already has 0.75"):
+        with pytest.raises(UserError, match=r"0.5, but the model already has 0.75"):
             step(parent, 0.5)
 
     def test_nothing_to_prune(self) -> None:

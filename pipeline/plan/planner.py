@@ -1,7 +1,7 @@
-"""The vocabulary of a method: pretrain, prune, retrain, merge, reprune, report.
+"""Planner: the functions of which methods consist: pretrain, prune, retrain, merge, reprune, report.
 
-Every call adds a stage to the graph, or finds the one that does the same work already: phase 1's
-pruning is one stage however many methods start from it.
+Each call adds a stage to the graph, or returns the stage that does the same work already: the
+pruning of phase 1 is one stage, which all methods share.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The vocabulary of pruning during training: one training, one that ends in SMS, and BIMP."""
+"""Functions that plan pruning during training: one training, one that ends in SMS, and BIMP."""
 
 from collections.abc import Callable
 from typing import Any

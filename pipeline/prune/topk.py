@@ -64,8 +64,8 @@ def pruned_count(sparsity: float, alive: Mapping[str, Tensor]) -> int:
     if dead > pruned:
         where = next(iter(alive)) if len(alive) == 1 else "the model"
         raise UserError(
-            f"a sparsity of {sparsity:g} is asked for but {where} already has {dead / total:g}, "
-            "and what is pruned stays pruned: raise the target sparsity."
+            f"the sparsity is {sparsity:g}, but {where} already has {dead / total:g}, and pruned "
+            "weights stay pruned: raise the target sparsity."
         )
     return pruned
 

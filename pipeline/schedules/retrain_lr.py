@@ -24,14 +24,15 @@ def learning_rates(
 ) -> list[float]:
     """Return the learning rate of every step of one retraining.
 
-    SLR, CLR, LLR and ALLR warm up to their first rate in W = floor(steps / 10) steps.
+    SLR, CLR, LLR and ALLR warm up to their first rate in W = floor(steps / 10) steps. ALLR's peak
+    is the value of `allr_peak`.
 
         FT    eta_T, the last rate of the trace, throughout       Han et al. 2015
-        LRW   the last ``steps`` rates of the trace               Renda et al. 2020
+        LRW   the last rates of the trace, one a step             Renda et al. 2020
         SLR   warm-up, the whole trace resampled to the rest      Le & Hua 2021
         CLR   warm-up, cosine from max(eta) to min(eta)           Le & Hua 2021
         LLR   warm-up, linear from max(eta) to 0                  Zimmer et al. 2023
-        ALLR  LLR from ``peak``, see `allr_peak`                  Zimmer et al. 2023
+        ALLR  LLR from a peak by lost norm and length             Zimmer et al. 2023
 
     Args:
         name: one of the six.

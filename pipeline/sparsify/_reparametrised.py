@@ -1,4 +1,4 @@
-"""Reparametrised weights: w is computed in every forward pass by a module with own parameters."""
+"""Reparametrised weights: a module with parameters computes w in every forward pass."""
 
 from collections.abc import Callable
 

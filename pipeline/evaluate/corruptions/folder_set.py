@@ -64,8 +64,8 @@ class FolderSet:
                 yield images, labels
         if bytes_read != cell["bytes"]:
             raise UserError(
-                f"{self.root / cell['folder']} is not what it was when it was listed: restore it, "
-                "or list it anew with `dvc repro -f -s stages/dvc.yaml:corruptions`"
+                f"{self.root / cell['folder']} has changed since it was listed: restore it, "
+                "or list it again with `dvc repro -f -s stages/dvc.yaml:corruptions`"
             )
 
     def _decoded(self, files: Files) -> tuple[Tensor, Tensor, int]:

@@ -1,7 +1,7 @@
-"""The vocabulary of a study: the planner's, at other settings, with results of the study.
+"""Study: the planner at other settings, with results of the study.
 
-A study adds stages as methods do, and shares those that a method adds too. Its results carry the
-values of the settings that vary; they are no rows of the report.
+A study adds stages as methods do, and shares them with methods. Its results carry the values of the
+settings that vary; they are no rows of the main report.
 """
 
 from collections.abc import Callable, Sequence
