@@ -143,6 +143,30 @@ def test_masks_give_the_bits_of_torch_prune(network, settings):
         assert not torch.equal(parameter, dict(network().named_parameters())[name]), name
 
 
+def test_a_layer_that_the_network_never_uses_is_left_alone():
+    """It is prunable and has a mask, but never a gradient."""
+
+    class WithUnused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used = small()
+            torch.manual_seed(1)
+            self.unused = nn.Linear(4, 4)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.used(images)
+
+    alone, model = small(), WithUnused()
+    masks = random_masks(alone)
+    kept = {"unused.weight": torch.ones(4, 4, dtype=torch.bool)}
+    before = model.unused.weight.detach().clone()
+    train(alone, dataset(), SETTINGS, [0.1] * 8, seed=0, masks=masks)
+    both = {f"used.{name}": mask for name, mask in masks.items()} | kept
+    train(model, dataset(), SETTINGS, [0.1] * 8, seed=0, masks=both)
+    assert same_bits(alone, model.used)
+    assert torch.equal(before, model.unused.weight)
+
+
 def test_pruned_weights_are_positive_zero_after_every_step():
     model = small()
     masks = random_masks(model)

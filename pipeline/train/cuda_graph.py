@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from pipeline.errors import UserError
 from pipeline.train.batches import Batches
 from pipeline.train.distributed import world_size
 from pipeline.train.hook import Hook
@@ -87,7 +88,7 @@ def capture(
 
     They first run a few times on a side stream; ``tensors`` and random states are then restored.
     Arguments: tensors, all that the functions change.
-    Raises: HostNeededError.
+    Raises: HostNeededError; UserError where the capture fails.
     """
     with _restored(tensors):
         _warm_up(functions)
@@ -96,8 +97,14 @@ def capture(
 
 def _captured(function: Callable[[], None]) -> torch.cuda.CUDAGraph:
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        function()
+    try:
+        with torch.cuda.graph(graph):
+            function()
+    except RuntimeError as error:  # out of memory is one of them
+        raise UserError(
+            f"a training step cannot be captured as a CUDA graph ({str(error).splitlines()[0]}): "
+            "set SMS_CUDA_GRAPHS=0, which launches its kernels one by one"
+        ) from error
     return graph
 
 

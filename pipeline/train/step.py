@@ -78,9 +78,13 @@ class Step:
         if not single:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             all_reduce_mean([loss, *gradients], counted)
-        if self.masked:
-            masked: list[Tensor] = [weight.grad for weight in self.masked]  # type: ignore[misc]
-            torch._foreach_mul_(masked, self.factors)
+        masked = [
+            (weight.grad, factor)
+            for weight, factor in zip(self.masked, self.factors, strict=True)
+            if weight.grad is not None  # as of a layer that the network never uses
+        ]
+        if masked:
+            torch._foreach_mul_([grad for grad, _ in masked], [factor for _, factor in masked])
         correct = self.criterion.correct(scores.detach(), labels)
         self.sums += torch.stack([loss.detach().double(), correct.double(), counted.double()])
 
