@@ -21,6 +21,7 @@ from dvc.repo import Repo
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.graph import Filler
 from pipeline.errors import UserError
 from pipeline.run.dvc_files import load_stages
 from pipeline.run.interfaces import Event, Exit, StageError, Task
@@ -808,6 +809,12 @@ def test_forked_workers_reach_their_gpu(toy: Toy, monkeypatch: pytest.MonkeyPatc
     )
     assert toy.execute(engine=LocalEngine(toy.root, 1)).ran == ("m",)
     assert (toy.root / "artifacts" / "m" / "facts").read_text() == "3.0"
+
+
+def test_the_graph_benchmark_fills_a_graph(toy: Toy) -> None:
+    toy.write()
+    assert set(toy.execute(engine=Filler(toy.root)).ran) == toy.stages.keys()
+    assert set(toy.execute().cached) == toy.stages.keys()
 
 
 @pytest.mark.slow
