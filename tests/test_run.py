@@ -561,7 +561,7 @@ def test_number_of_jobs_is_checked(monkeypatch: pytest.MonkeyPatch, text: str) -
     monkeypatch.setenv("SMS_JOBS", "3")
     assert default_jobs() == 3
     monkeypatch.setenv("SMS_JOBS", text)
-    with pytest.raises(UserError, match=f"SMS_JOBS={text}"):
+    with pytest.raises(UserError, match=f"SMS_JOBS is {text!r}"):
         default_jobs()
 
 
