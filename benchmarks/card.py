@@ -1,4 +1,4 @@
-"""What is measured on a GPU, one command each; they print as they go and leave files when cut.
+"""Measurements on a GPU, a command each; they print as they go, and leave files if interrupted.
 
     python3 -m benchmarks.card first       3 minutes: the tests on the card, its peak, the loop
     python3 -m benchmarks.card table5      the paper's CIFAR-10 table, one seed

@@ -1,8 +1,8 @@
-"""How much memory a merge of m candidates takes, by rule, in a process of its own each.
+"""Peak memory of a merge of m candidates, by rule; each merge runs in a process of its own.
 
-Candidates are copies of a ResNet-18 with random weights under one random mask of 90 %; the pictures
-are few, so that what is measured is the weights. Memory is the peak resident set in MiB of a
-process that merges as the stage does; beside it stands that of one which scores a single candidate.
+Candidates are copies of a ResNet-18 with random weights under one random mask of 90 %. There are
+few images, so that most memory is that of the weights. It is the peak resident set in MiB of a
+process that merges as the stage does, compared with that of one that scores a single candidate.
 """
 
 import argparse

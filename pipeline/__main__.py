@@ -68,10 +68,10 @@ def _report() -> int:
 
 
 def _methods() -> int:
-    _list(methods())
-    for heading, names in choices().items():
-        sys.stdout.write(f"\n{heading}:\n")
+    for heading, names in ({"methods": methods()} | choices()).items():
+        sys.stdout.write(f"{heading}:\n")
         _list(names)
+        sys.stdout.write("\n")
     return 0
 
 

@@ -21,6 +21,7 @@ from dvc.repo import Repo
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.graph import Filler
 from pipeline.errors import UserError
 from pipeline.run.dvc_files import load_stages
 from pipeline.run.interfaces import Event, Exit, StageError, Task
@@ -560,7 +561,7 @@ def test_number_of_jobs_is_checked(monkeypatch: pytest.MonkeyPatch, text: str) -
     monkeypatch.setenv("SMS_JOBS", "3")
     assert default_jobs() == 3
     monkeypatch.setenv("SMS_JOBS", text)
-    with pytest.raises(UserError, match=f"SMS_JOBS is '{text}'"):
+    with pytest.raises(UserError, match=f"SMS_JOBS is {text!r}"):
         default_jobs()
 
 
@@ -808,6 +809,12 @@ def test_forked_workers_reach_their_gpu(toy: Toy, monkeypatch: pytest.MonkeyPatc
     )
     assert toy.execute(engine=LocalEngine(toy.root, 1)).ran == ("m",)
     assert (toy.root / "artifacts" / "m" / "facts").read_text() == "3.0"
+
+
+def test_the_graph_benchmark_fills_a_graph(toy: Toy) -> None:
+    toy.write()
+    assert set(toy.execute(engine=Filler(toy.root)).ran) == toy.stages.keys()
+    assert set(toy.execute().cached) == toy.stages.keys()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Planner: the functions of which methods consist: pretrain, prune, retrain, merge, reprune, report.
+"""Planner: the functions that methods call: pretrain, prune, retrain, merge, reprune, report.
 
 Each call adds a stage to the graph, or returns the stage that does the same work already: the
 pruning of phase 1 is one stage, which all methods share.
