@@ -423,7 +423,7 @@ def test_processes_that_train_together_share_the_cores(
     monkeypatch.setenv("SMS_GPUS_PER_STAGE", "4")
     assert default_jobs() == 4
     monkeypatch.setenv("SMS_GPUS_PER_STAGE", "0")
-    with pytest.raises(UserError, match="SMS_GPUS_PER_STAGE=0"):
+    with pytest.raises(UserError, match="SMS_GPUS_PER_STAGE is '0'"):
         default_jobs()
 
 
@@ -491,7 +491,7 @@ def test_several_stages_share_a_gpu(toy: Toy, monkeypatch: pytest.MonkeyPatch) -
         assert abs(used.count("0") - used.count("1")) <= 1
         assert engine.free(gpu=False), "the cores are free"
     monkeypatch.setenv("SMS_GPU_JOBS", "none")
-    with pytest.raises(UserError, match="SMS_GPU_JOBS=none"):
+    with pytest.raises(UserError, match="SMS_GPU_JOBS is 'none'"):
         LocalEngine(toy.root, 2)
 
 
@@ -639,7 +639,7 @@ def test_skipped_stages_share_a_line(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_a_run_that_never_began_leaves_no_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError), View(3):
-        raise UserError("SMS_JOBS=0")
+        raise UserError("SMS_JOBS is 0")
     assert capsys.readouterr().out == ""
 
 
