@@ -639,7 +639,7 @@ def test_skipped_stages_share_a_line(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_a_run_that_never_began_leaves_no_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError), View(3):
-        raise UserError("SMS_JOBS=0")
+        raise UserError("SMS_JOBS is 0")
     assert capsys.readouterr().out == ""
 
 
