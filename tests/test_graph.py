@@ -150,7 +150,7 @@ def test_a_typo_is_refused_before_anything_runs(project):
     project.edit("params.yaml", "m: 2", "m: 0")
     before = lock(project)
     output = project.run("dvc", "repro", ok=False)
-    assert "error: params.yaml: m is 0, but must be greater than or equal to 1" in output
+    assert "error: params.yaml: m is 0, but must be in [1, 100]" in output
     assert "Traceback" not in output
     assert lock(project) == before
     assert (project.root / "reports" / "results.csv").exists()

@@ -79,4 +79,4 @@ def test_the_stage_walks_every_pair(data, tmp_path):
     assert metrics["val_loss_barrier_mean"] == pytest.approx(sum(all_barriers) / 3)
 
     alone = stage("interpolate", *flags, folders[0], "--out", tmp_path / "none")
-    assert refused(alone, "two ends")
+    assert refused(alone, "at least two networks")

@@ -287,7 +287,7 @@ def test_the_whole_graph_with_filters_ends_in_a_report_of_measured_times(tmp_pat
     assert all(float(row["measured_speedup_64"]) > 0 for row in rows)
     assert len({row["parameters_removed"] for row in rows if row["method"] != "dense"}) >= 1
     page = (project.root / "reports/results.md").read_text()
-    assert "filters pruned by L2 norm, each layer alike" in page
+    assert "filters pruned by L2 norm, an equal share of each layer" in page
     table = page.split("measured, 64 images (x)")[1]
     assert all(f"| {label} |" in table for label in ("SMS uniform", "IMP", "IMP-RePrune"))
     assert "| conv1 | 3 | 16 |" in page
