@@ -49,12 +49,13 @@ def repro(root: Path) -> int:
                 view.finished(name, "cached", 0.0)
         sys.stdout.write(_last_line(plan, len(plan.rows)))
         return 0
-    return _run(plan, root, before)
+    return _run(plan, root, before, now)
 
 
-def _run(plan: Plan, root: Path, before: Finished | None) -> int:
+def _run(plan: Plan, root: Path, before: Finished | None, now: Finished) -> int:
     """Run the graph; report and log, unless all is as ``before``; return the exit status.
 
+    ``now`` are the fingerprints at the start of the run.
     The fingerprints are stored if every stage is up to date and no input was edited meanwhile.
     """
     # DVC, pandas and matplotlib take seconds to load.
@@ -63,7 +64,7 @@ def _run(plan: Plan, root: Path, before: Finished | None) -> int:
 
     results, whole, sources = len(plan.rows), True, fingerprint.sources(root, plan)
     with tracking(root) as tracker:
-        if before is None or before.report != fingerprint.take(root, plan).report:
+        if before is None or before.report != now.report:
             tracker.start()  # MLflow loads in its own process meanwhile
         tracker.open(plan.nodes, plan.params.model_dump(exclude_none=True))
         with View(len(plan.nodes)) as view:
