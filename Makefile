@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+EXTRAS := $(VENV)/installed-extras
 ARGS ?=
 
 # No tool sends usage statistics or looks for updates.
@@ -18,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 
-.PHONY: help setup repro test test-fast check recipes methods studies report tables bundle intake bench golden ui constraints clean
+.PHONY: help setup extras repro test test-fast test-extras check recipes methods studies report tables bundle intake bench golden ui constraints clean
 
 help:  ## list these commands (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -43,14 +44,23 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -W ignore -c 'import cv2, dvc.cli, matplotlib.pyplot, mlflow, mypy.api, pandas, pytest, skimage, sklearn.datasets, torch, torchvision'
 	@touch $@
 
+extras: $(EXTRAS)  ## add the optional packages: export, timm, other training loops, documentation
+
+$(EXTRAS): $(INSTALLED)
+	$(BIN)/pip install --no-compile -c constraints.txt -e '.[dev,extras]'
+	@touch $@
+
 repro: $(INSTALLED)  ## run what params.yaml asks for, then write the report
 	$(BIN)/dvc repro $(ARGS)
 
 test: $(INSTALLED)  ## run all tests that need no GPU
-	$(BIN)/python -m pytest -n auto -m 'not gpu' $(ARGS)
+	$(BIN)/python -m pytest -n auto -m 'not gpu and not extras' $(ARGS)
 
 test-fast: $(INSTALLED)  ## run the tests that take a few seconds at most each
 	$(BIN)/python -m pytest -n auto $(ARGS)
+
+test-extras: $(EXTRAS)  ## run the tests that need the optional packages
+	$(BIN)/python -m pytest -n auto -m extras $(ARGS)
 
 check: $(INSTALLED)  ## check style, formatting, types, import contracts, spelling
 	$(BIN)/pre-commit run --all-files
@@ -83,12 +93,12 @@ bench: $(INSTALLED)  ## compare the training loop with a plain PyTorch loop
 	$(BIN)/python -m benchmarks.loop --workers 2 $(ARGS)
 
 golden: $(INSTALLED)  ## rewrite the golden numbers (CONTRIBUTING.md says when)
-	SMS_GOLDEN=write $(BIN)/python -m pytest -m 'not gpu' -k golden
+	SMS_GOLDEN=write $(BIN)/python -m pytest -m 'not gpu and not extras' -k golden
 
 ui: $(INSTALLED)  ## open the MLflow UI on the recorded runs
 	$(BIN)/mlflow ui --backend-store-uri '$(MLFLOW_TRACKING_URI)' $(ARGS)
 
-constraints: $(INSTALLED)  ## rewrite constraints.txt from the packages in .venv
+constraints: $(EXTRAS)  ## rewrite constraints.txt from the packages in .venv
 	@grep '^#' constraints.txt > constraints.new
 	@$(BIN)/pip freeze --exclude-editable \
 	  | sed -E -e '/ @ |^-|^(nvidia|cuda)-|^triton==/d' -e 's/\+.*//' >> constraints.new
