@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline import registry
+from pipeline.config.pattern import check_pattern, with_pattern
 from pipeline.config.schema import (
     Augmentation,
     Data,
@@ -97,6 +98,7 @@ class Experiment(Section):
                 f"prune.criterion is {ranking[0]} and prune.allocation {ranking[1]}: set them to "
                 "magnitude and global"
             )
+        check_pattern(self.prune, self.target_sparsity, self.phases)
         if not (self.pretrain.epochs or self.network.weights):
             raise UserError(
                 "pretrain.epochs is 0, but network.weights is null: name a file of trained weights"
@@ -104,8 +106,10 @@ class Experiment(Section):
         self.retrain_values()
         return self
 
-    def with_values(self, values: dict[str, Any]) -> Self:
+    def with_values(self, values: dict[str, Any], source: str = "a study") -> Self:
         """Return a copy with other ``values``, by key, as ``{"retrain.epochs": 5}``.
+
+        An error names the ``source`` of the values.
 
         Raises:
             UserError: a value is impossible.
@@ -120,8 +124,10 @@ class Experiment(Section):
         try:
             return self.model_validate(changed)
         except ValidationError as error:
-            sources = ("a study", "params.yaml")
+            sources = (source, "params.yaml")
             raise UserError(sentence(error, type(self), changed, sources)) from None
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
 
     def grid(self, study: str, kind: type[Grid]) -> Grid:
         """Return what ``study`` varies: the defaults of ``kind`` and over them ``study.NAME``.
@@ -193,7 +199,7 @@ def load(path: Path) -> Experiment:
     check_choice(f"{path.name}: recipe", values.get("recipe"), names)
     recipe = f"recipes/{values['recipe']}.yaml"
     defaults = _read(RECIPES / f"{values['recipe']}.yaml", recipe)
-    merged = _merge(defaults, values)
+    merged = with_pattern(_merge(defaults, values), defaults, values)
     try:
         return _with_official_corruptions(Experiment.model_validate(merged), path.parent)
     except ValidationError as error:

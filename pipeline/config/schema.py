@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from pipeline.prune.pattern import structure
 from pipeline.sparsify.config import SparsifyConfig
 
 Positive = Annotated[float, Field(gt=0)]
@@ -91,10 +92,11 @@ class Prune(Section):
 
     ``criterion`` ranks them, and ``allocation`` spreads the sparsity over the layers. ``structure``
     filters prunes whole filters by their L2 norm, the same fraction of each layer; criterion and
-    allocation then keep their defaults.
+    allocation then keep their defaults. ``structure`` N:M, such as 2:4, keeps N of every M
+    consecutive weights along the input channels; ``allocation`` then keeps its default.
     """
 
-    structure: Literal["weights", "filters"] = "weights"
+    structure: Annotated[str, BeforeValidator(structure)] = "weights"
     criterion: str = "magnitude"
     allocation: str = "global"
 

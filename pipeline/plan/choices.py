@@ -17,7 +17,11 @@ def choices() -> dict[str, dict[str, str]]:
         "merge, how sms averages": rules.descriptions(),
         "prune.criterion": _members("criteria"),
         "prune.allocation": _members("allocations"),
-        "prune.structure": {"filters": _line("prune/filters.py"), "weights": WEIGHTS},
+        "prune.structure": {
+            "N:M": _line("prune/semi_structured.py"),
+            "filters": _line("prune/filters.py"),
+            "weights": WEIGHTS,
+        },
         "retrain.schedule": _schedules(),
     }
 

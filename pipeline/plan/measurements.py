@@ -39,9 +39,9 @@ def compare(work: StageAdder, model: str, candidates: Sequence[str], phase: int)
 def shrink(work: StageAdder, model: str, phase: int) -> str | None:
     """Remove the pruned filters of a last phase's network, and measure what that saves.
 
-    None in other phases, and where single weights are pruned.
+    None in other phases, and where no whole filters are pruned.
     """
-    if work.settings.prune.structure == "weights" or phase != work.settings.phases:
+    if work.settings.prune.structure != "filters" or phase != work.settings.phases:
         return None
     flags = {"data": artifact(work.data()), "model": artifact(model)}
     name = f"{work.short_name(model)}-shrink"

@@ -12,6 +12,7 @@ from pipeline.errors import UserError
 from pipeline.plan.measurements import compare, evaluate, robustness, shrink
 from pipeline.plan.plan import Result, artifact
 from pipeline.plan.stage_adder import StageAdder, join_name
+from pipeline.prune.pattern import Pattern, parse
 from pipeline.prune.rules import SEEDED, module_name
 from pipeline.schedules.sparsity import sparsities
 from pipeline.seeds import derive
@@ -25,10 +26,15 @@ class Planner(StageAdder):
     def with_settings(self, variant: str, values: dict[str, Any]) -> Self:
         """Return a planner with other settings; ``variant`` marks the stages they change."""
         other = copy(self)
-        other.settings = self.settings.with_values(values)
+        other.settings = self.settings.with_values(values, self.source)
         other.variant = self.variant if other.settings == self.settings else variant
         other.set_method("dense")
         return other
+
+    @property
+    def source(self) -> str:
+        """The name of who sets other values, for errors."""
+        return self.method
 
     @property
     def phases(self) -> range:
@@ -41,9 +47,19 @@ class Planner(StageAdder):
         return self.settings.m
 
     def sparsity(self, phase: int) -> float:
-        """Return the sparsity after ``phase``; 0 after phase 0, which is the dense network."""
+        """Return the sparsity after ``phase``; 0 after phase 0, which is the dense network.
+
+        With N:M pruning it is that of the layers that have the pattern.
+        """
+        if pattern := self.pattern(phase):
+            return pattern.sparsity
         ladder = sparsities(self.settings.target_sparsity, self.settings.phases)
         return ladder[phase - 1] if phase else 0.0
+
+    def pattern(self, phase: int) -> Pattern | None:
+        """Return the N:M pattern after ``phase``; None with another structure and after phase 0."""
+        final = parse(self.settings.prune.structure)
+        return final.levels(self.settings.phases)[phase - 1] if final and phase else None
 
     def pretrain(self) -> str:
         """Return the trained dense network."""
@@ -69,7 +85,7 @@ class Planner(StageAdder):
             "parent": artifact(parent),
             "phase": phase,
             "sparsity": self.sparsity(phase),
-            **self._pruning_flags(),
+            **self._pruning_flags(phase),
         }
         lineage = "" if parent == self.pretrain() else self.lineage
         branch = f"c{run}" if lineage and run is not None else ""
@@ -155,7 +171,7 @@ class Planner(StageAdder):
             "data": artifact(self.data()),
             "runs": [artifact(name) for name in runs],
             "sparsity": self.sparsity(phase),
-            **self._pruning_flags(),
+            **self._pruning_flags(phase),
             "seed": self._pruning_seed(phase),
             "average": average,
             "unaligned": [artifact(name) for name in unaligned],
@@ -228,17 +244,21 @@ class Planner(StageAdder):
             return None
         return derive(self.seed, "prune", phase, *([run] if run else []))
 
-    def _pruning_flags(self) -> dict[str, Any]:
-        """Return the flags that say what is pruned and how it is ranked."""
+    def _pruning_flags(self, phase: int) -> dict[str, Any]:
+        """Return the flags that say what is pruned in ``phase`` and how it is ranked."""
         prune = self.settings.prune
         if prune.structure == "filters":
             return {"structure": "filters"}
+        if pattern := self.pattern(phase):
+            return {"structure": str(pattern), "criterion": prune.criterion}
         return {"criterion": prune.criterion, "allocation": prune.allocation}
 
     def _pruning_modules(self) -> tuple[str, ...]:
-        """Return the modules of the criterion and the allocation."""
+        """Return the modules of the criterion and the allocation that the structure uses."""
         prune = self.settings.prune
         if prune.structure == "filters":
             return ()
         criterion = module_name("criteria", prune.criterion)
+        if parse(prune.structure):
+            return (criterion,)
         return criterion, module_name("allocations", prune.allocation)

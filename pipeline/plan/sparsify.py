@@ -89,13 +89,13 @@ def levels(work: Planner, method: str) -> dict[int, float]:
     """Return the sparsity after each pruning step of ``method``, by epoch; empty without a ramp.
 
     Raises:
-        UserError: whole filters are to be pruned, which is after training only.
+        UserError: whole filters or N:M are to be pruned, which is after training only.
     """
     settings = work.settings
-    if settings.prune.structure == "filters":
+    if settings.prune.structure != "weights":
         raise UserError(
-            f"prune.structure is filters, but {work.method} prunes single weights while it trains: "
-            "set it to weights, or leave the method out"
+            f"prune.structure is {settings.prune.structure}, but {work.method} prunes single "
+            "weights while it trains: set it to weights, or leave the method out"
         )
     if "pruning_steps" not in [option.name for option in options(method)]:
         return {}

@@ -126,7 +126,19 @@ def read(plan: Plan, folder: Path, without: Collection[str] = ()) -> Results:
         soups=[method for method in dict.fromkeys(m for m, _, _ in planned) if method in soups],
         tables={name: pd.DataFrame(tables[name], columns=TABLES[name]) for name in TABLES},
         metric=metric,
+        **_semi_structured(plan, artifacts),
     )
+
+
+def _semi_structured(plan: Plan, artifacts: Artifacts) -> dict[str, Any]:
+    """Return the layers that N:M pruning leaves dense and the sparsity of all, equal for all."""
+    structure = plan.params.prune.structure
+    for node in plan.nodes.values():
+        if node.script == "prune" and node.arguments.get("structure") == structure:
+            metrics = artifacts.metrics(node.name)
+            if "dense_layers" in metrics:
+                return {key: metrics[key] for key in ("dense_layers", "sparsity")}
+    return {}
 
 
 def _planned(plan: Plan, soups: set[str]) -> list[tuple[str, int, float]]:

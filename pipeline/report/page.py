@@ -1,7 +1,7 @@
 """results.md: the page of results."""
 
-from pipeline.config.schema import Prune
 from pipeline.plan.build import studies
+from pipeline.prune.pattern import parse
 from pipeline.report import soup_comparison
 from pipeline.report.labels import epochs, sparsity
 from pipeline.report.metric import Metric, capital
@@ -25,6 +25,8 @@ FIGURES = {
     "groups": "{group} of each group in the last phase",
     "layers": "Sparsity of each layer in the last phase",
 }
+
+SHOWN = 8  # dense layers that are named
 
 FILES = """\
 In the CSV files {scores}, {group} and sparsity are fractions; `test_score` and `val_score` are
@@ -66,7 +68,7 @@ def _head(results: Results) -> str:
         f"{p.about}.\n\n"
         f"m = {p.m} candidates that differ by {varied}; {p.phases} "
         f"{'phase' if p.phases == 1 else 'phases'} to {sparsity(p.target_sparsity)} sparsity; "
-        f"{_pruning(p.prune)}; retraining by {p.retrain.schedule} "
+        f"{_pruning(results)}; retraining by {p.retrain.schedule} "
         f"with {epochs(p.retrain.epochs)} a phase; network {p.network.name}, pretrained for "
         f"{epochs(p.pretrain.epochs)}. Seeds {', '.join(map(str, p.seeds))} ({spread_note}).\n"
     )
@@ -79,10 +81,26 @@ def _studies(results: Results) -> str:
     )
 
 
-def _pruning(prune: Prune) -> str:
+def _pruning(results: Results) -> str:
+    prune = results.params.prune
     if prune.structure == "filters":
         return "filters pruned by L2 norm, an equal share of each layer"
+    if pattern := parse(prune.structure):
+        return f"{prune.criterion} pruning, {pattern} along input channels{_dense_layers(results)}"
     return f"{prune.criterion} pruning, {prune.allocation}"
+
+
+def _dense_layers(results: Results) -> str:
+    """Return the sparsity of all prunable weights and the layers that N:M pruning leaves dense."""
+    names = [name.removesuffix(".weight") for name in results.dense_layers]
+    if not names or results.sparsity is None:
+        return ""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    layers = "1 layer stays" if len(names) == 1 else f"{len(names)} layers stay"
+    return (
+        f" ({sparsity(results.sparsity)} of all prunable weights, as {layers} dense: "
+        f"{', '.join(names[:SHOWN])}{more})"
+    )
 
 
 def _missing(results: Results) -> str:

@@ -75,7 +75,8 @@ class Results:
     and one row per candidate, layer, group, corruption or filter; training has one per epoch.
     ``planned`` lists method, phase and sparsity: the dense network, the soups, the others.
     ``soups`` are the methods that merge candidates of one mask. ``metric`` names the score in the
-    columns ``score`` and ``*_score``.
+    columns ``score`` and ``*_score``. With N:M pruning ``dense_layers`` are the layers that it
+    leaves dense, and ``sparsity`` that of all prunable weights after the last phase.
     """
 
     params: Experiment
@@ -85,6 +86,8 @@ class Results:
     soups: list[str]
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     metric: Metric = field(default_factory=Metric)
+    dense_layers: list[str] = field(default_factory=list)
+    sparsity: float | None = None
 
     @property
     def methods(self) -> list[str]:

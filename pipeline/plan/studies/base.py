@@ -5,12 +5,15 @@ settings that vary; they are no rows of the main report.
 """
 
 from collections.abc import Callable, Sequence
+from math import isclose
 from typing import Any, Self
 
 from pipeline.config.experiment import Grid
+from pipeline.errors import UserError
 from pipeline.plan.measurements import compare, robustness
 from pipeline.plan.plan import Plan, StudyResult
 from pipeline.plan.planner import Planner
+from pipeline.prune.pattern import parse
 
 # The settings that `Study.at` varies, as keys of params.yaml. A sparsity is reached in one phase.
 _KEYS = {
@@ -30,6 +33,11 @@ class Study(Planner):
         self.study = study
         self.values: dict[str, Any] = {}
         self.distances = False  # whether `report` measures how far apart candidates lie
+
+    @property
+    def source(self) -> str:
+        """The name of the study, for errors."""
+        return f"study {self.study}"
 
     def grid(self, kind: type[Grid]) -> Grid:
         """Return the grid of the study: defaults of ``kind``, replaced by those of params.yaml."""
@@ -60,7 +68,16 @@ class Study(Planner):
 
         Added here, that stage is named after the sparsity alone, and not after the epochs or the
         schedule of the network that is retrained from it.
+
+        Raises:
+            UserError: N:M is pruned, and its sparsity is another one.
         """
+        pattern = parse(self.settings.prune.structure)
+        if pattern and not isclose(sparsity, pattern.sparsity):
+            raise UserError(
+                f"study.{self.study} has a sparsity of {sparsity:g}, but prune.structure is "
+                f"{pattern}: set it to {pattern.sparsity:g} only, or leave the study out"
+            )
         other = self.at(sparsity=sparsity)
         other.prune(other.pretrain(), 1)
         return other

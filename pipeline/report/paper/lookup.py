@@ -17,6 +17,7 @@ import yaml
 from pipeline.config.experiment import RECIPES, Experiment
 from pipeline.plan.declared import declared
 from pipeline.plan.plan import Plan
+from pipeline.prune.pattern import STRUCTURES
 from pipeline.report.load import Artifacts
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ def departures(params: Experiment) -> list[str]:
     if examples not in {official, None}:
         reasons.append(f"the test split has {examples:,} examples, not {official:,}")
     rule = (params.prune.criterion, params.prune.allocation)
-    if params.prune.structure == "weights" and rule != ("magnitude", "global"):
+    if params.prune.structure not in STRUCTURES:
+        reasons.append(f"prune.structure is {params.prune.structure}, not weights")
+    elif params.prune.structure == "weights" and rule != ("magnitude", "global"):
         reasons.append(f"pruning is {', '.join(rule)}, not magnitude, global")
     if params.retrain.vary != "seed":
         reasons.append(f"retrain.vary is {params.retrain.vary}, not seed")
