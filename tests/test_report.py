@@ -530,6 +530,39 @@ def test_page_says_what_removed_filters_save(tmp_path: Path):
     assert [float(r["measured_speedup_1"]) for r in own] == [2.0, 3.0]
 
 
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["conv1.weight"], "(49.91 % of all prunable weights, as 1 layer stays dense: conv1)"),
+        (
+            [f"layer{i}.weight" for i in range(10)],
+            "as 10 layers stay dense: "
+            "layer0, layer1, layer2, layer3, layer4, layer5, layer6, layer7 and 2 more)",
+        ),
+        ([], "magnitude pruning, 2:4 along input channels; retraining"),
+    ],
+)
+def test_page_names_the_pattern_and_the_layers_that_stay_dense(tmp_path: Path, names, words):
+    settings_ = {"prune": {"structure": "2:4"}, "target_sparsity": 0.5, "phases": 2}
+    plan = made(tmp_path / "artifacts", params(methods=["imp"], **settings_))
+    for name, node in plan.nodes.items():
+        if node.script == "prune":  # the first phase prunes less
+            sparsity = 0.4991 if node.labels["phase"] == "2" else 0.2495
+            metrics = {"dense_layers": names, "sparsity": sparsity}
+            put(tmp_path / "artifacts" / name, "metrics.json", metrics)
+    write(plan, tmp_path / "artifacts", tmp_path / "reports")
+    page = (tmp_path / "reports/results.md").read_text()
+    assert "2 phases to 50 % sparsity; magnitude pruning, 2:4 along input channels" in page
+    assert words in page
+
+
+def test_the_paper_has_no_rows_of_n_m(tmp_path: Path):
+    settings_ = {"prune": {"structure": "2:4"}, "target_sparsity": 0.5, "phases": 1}
+    two_of_four = params("cifar10_resnet18", **settings_)
+    assert lookup.departures(two_of_four) == ["prune.structure is 2:4, not weights"]
+    assert lookup.lookup(two_of_four, "sms_greedy", 1) is None
+
+
 def test_a_report_on_weights_says_nothing_of_filters(three: tuple[Plan, Path]):
     assert not (three[1] / "reports/filters.csv").exists()
     assert "filters" not in (three[1] / "reports/results.md").read_text()

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from pipeline.prune.pattern import structure
+from pipeline.prune.pattern import valid_structure
 from pipeline.sparsify.config import SparsifyConfig
 
 Positive = Annotated[float, Field(gt=0)]
@@ -96,7 +96,7 @@ class Prune(Section):
     consecutive weights along the input channels; ``allocation`` then keeps its default.
     """
 
-    structure: Annotated[str, BeforeValidator(structure)] = "weights"
+    structure: Annotated[str, BeforeValidator(valid_structure)] = "weights"
     criterion: str = "magnitude"
     allocation: str = "global"
 

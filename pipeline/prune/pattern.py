@@ -62,7 +62,7 @@ def parse(structure: object) -> Pattern | None:
     return pattern if pattern and pattern.n < pattern.m else None
 
 
-def structure(value: object) -> object:
+def valid_structure(value: object) -> object:
     """Return ``value``, if it is one of ``prune.structure``.
 
     Raises:

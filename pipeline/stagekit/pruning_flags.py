@@ -9,7 +9,7 @@ from torch import nn
 from pipeline.errors import UserError
 from pipeline.prune.apply import prune
 from pipeline.prune.filters import prune_filters
-from pipeline.prune.pattern import parse, structure
+from pipeline.prune.pattern import parse, valid_structure
 from pipeline.prune.prunable import prunable
 from pipeline.prune.rules import allocation
 from pipeline.prune.semi_structured import prune_semi_structured
@@ -20,7 +20,7 @@ def add_pruning_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of sparsity, structure, criterion and allocation."""
     parser.add_argument("--sparsity", type=float, required=True, help="fraction of the weights")
     parser.add_argument(
-        "--structure", default="weights", type=structure, help="weights, filters or N:M"
+        "--structure", default="weights", type=valid_structure, help="weights, filters or N:M"
     )
     parser.add_argument("--criterion", default="magnitude", help="of weights")
     parser.add_argument("--allocation", default="global", help="of weights")
