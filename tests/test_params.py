@@ -226,6 +226,7 @@ def test_values_are_those_of_yaml_1_2(tmp_path, text, value):
         ("m: 3\nphases 2\nseed: 1\n", "at line 3: could not find expected ':'"),
         ("methods: [sms, imp\nseed: 0\n", "in the entry that begins at line 1"),
         ("m: *x\n", "at line 1: found undefined alias"),
+        ("prune: {structure: 2:4}\n", "at line 1: found unexpected ':'.*: quote the value with a"),
         ("m: \x00\n", "control characters are not allowed"),
     ],
 )

@@ -1,4 +1,7 @@
-"""Every merge rule through the whole graph: each soup as sparse as its parent, and cached apart."""
+"""Every merge rule through the whole graph: each soup as sparse as its parent, and cached apart.
+
+The networks are pruned to 3:4 in phase 1 and to 2:4 in phase 2.
+"""
 
 import csv
 import json
@@ -22,10 +25,11 @@ RULES = registry.names("soup")
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Project:
-    """Return a project that has run SMS with m = 3 by every rule."""
+    """Return a project that has run SMS with m = 3 by every rule, with 2:4 pruning."""
     made = Project.create(tmp_path_factory.mktemp("soups") / "project")
     made.edit("params.yaml", "merge: [uniform]", f"merge: [{', '.join(RULES)}]")
     made.edit("params.yaml", "methods: [sms, imp]", "methods: [sms]")
+    made.edit("params.yaml", "prune: {", 'prune: {structure: "2:4", ')
     made.run("dvc", "repro")
     return made
 
@@ -45,6 +49,11 @@ def test_a_soup_says_what_it_took_and_has_its_parents_mask(project, rule):
         for key, mask in pruned.masks.items():
             assert torch.equal(soup.masks[key], mask)
             assert not soup.state[key][~mask].any()
+            groups = (soup.state[key] != 0).transpose(1, -1)
+            if key == "conv1.weight":  # one input channel
+                assert groups.all()
+            else:
+                assert set(groups.reshape(-1, 4).sum(1).tolist()) == {4 - phase}
 
 
 def test_the_report_has_every_soup(project):
@@ -55,6 +64,10 @@ def test_the_report_has_every_soup(project):
     assert "SMS Model Stock" in page
     assert "## Missing" not in page
     assert "SMS WiSE" in page
+    assert "2 phases to 50 % sparsity; magnitude pruning, 2:4 along input channels (49.9" in page
+    assert "as 1 layer stays dense: conv1)" in page
+    pruning = json.loads((project.root / "artifacts/s0-p1-prune/metrics.json").read_text())
+    assert pruning["dense_layers"] == ["conv1.weight"]
 
 
 def runs(project: Project) -> int:

@@ -37,4 +37,5 @@ def _reason(error: YAMLError) -> str:
         return f": {' '.join(str(error).split())}"
     line, before = error.problem_mark.line + 1, error.context_mark
     begun = f", in the entry that begins at line {before.line + 1}" if before else ""
-    return f" at line {line}: {error.problem}{begun}"
+    quote = ": quote the value with a colon" if "unexpected ':'" in str(error.problem) else ""
+    return f" at line {line}: {error.problem}{begun}{quote}"
