@@ -5,17 +5,14 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.prune.apply import prune
-from pipeline.prune.filters import prune_filters
-from pipeline.prune.prunable import prunable
-from pipeline.prune.rules import allocation
+from pipeline.prune.network import STRUCTURES, prune_network
 from pipeline.storage.checkpoint import Checkpoint
 
 
 def add_pruning_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of sparsity, structure, criterion and allocation."""
     parser.add_argument("--sparsity", type=float, required=True, help="fraction of the weights")
-    parser.add_argument("--structure", default="weights", choices=["weights", "filters"])
+    parser.add_argument("--structure", default="weights", choices=STRUCTURES)
     parser.add_argument("--criterion", default="magnitude", help="of weights")
     parser.add_argument("--allocation", default="global", help="of weights")
     parser.add_argument("--seed", type=int, help="of an allocation that draws at random")
@@ -25,13 +22,12 @@ def pruned(
     parent: Checkpoint, model: nn.Module, flags: argparse.Namespace
 ) -> tuple[Checkpoint, dict[str, Any]]:
     """Return ``parent``, the state of ``model``, pruned by ``flags``, and the pruning's metrics."""
-    if flags.structure == "filters":
-        return prune_filters(parent, model, flags.sparsity)
-    return prune(
+    return prune_network(
         parent,
-        prunable(model),
+        model,
         flags.sparsity,
-        flags.criterion,
-        allocation(flags.allocation, flags.seed),
-        parameters=[name for name, _ in model.named_parameters()],
+        structure=flags.structure,
+        criterion=flags.criterion,
+        allocation=flags.allocation,
+        seed=flags.seed,
     )
