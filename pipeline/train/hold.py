@@ -37,8 +37,8 @@ def refuse_sharded(model: nn.Module) -> None:
     kinds |= {kind for module in model.modules() for kind in type(module).mro()}
     if any(kind.__module__.startswith(("torch.distributed.fsdp", DTENSOR)) for kind in kinds):
         raise UserError(
-            "the parameters of the network are sharded, as by FSDP, and masks need them whole: train "
-            "in one process or with DistributedDataParallel."
+            "the parameters of the network are sharded, as by FSDP, and masks need them whole: "
+            "train in one process or with DistributedDataParallel."
         )
 
 
