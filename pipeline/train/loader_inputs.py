@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.train.placement import to_device
 
 
 def inputs_on(device: torch.device, batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
@@ -28,7 +27,7 @@ def inputs_on(device: torch.device, batches: Iterable[Any]) -> Iterator[dict[str
                 "tuple or list that begins with one, or a dict of keyword arguments."
             )
         yield {
-            name: to_device(value, device) if isinstance(value, Tensor) else value
+            name: value.to(device) if isinstance(value, Tensor) else value
             for name, value in named.items()
         }
 

@@ -1,6 +1,7 @@
 """The masks of a network: an attribute that its copies share, held in training on request."""
 
 from collections.abc import Mapping
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -10,6 +11,7 @@ from pipeline.errors import UserError
 from pipeline.train.hold import Hold, refuse_sharded
 
 ATTRIBUTE = "_pruning_masks"
+Network = TypeVar("Network", bound=nn.Module)
 _held: WeakKeyDictionary[nn.Module, Hold] = WeakKeyDictionary()
 
 
@@ -18,8 +20,8 @@ def masks(model: nn.Module) -> dict[str, Tensor]:
     return dict(getattr(model, ATTRIBUTE, {}))
 
 
-def hold(model: nn.Module, new: Mapping[str, Tensor] | None = None) -> None:
-    """Keep the pruned weights of ``model`` at +0.0 in training (`pipeline.train.hold`).
+def hold(model: Network, new: Mapping[str, Tensor] | None = None) -> Network:
+    """Keep the pruned weights of ``model`` at +0.0 in training (`pipeline.train.hold`); return it.
 
     The order of `hold`, the optimiser and DistributedDataParallel does not matter. Copies of the
     network are not held: hold each.
@@ -39,6 +41,7 @@ def hold(model: nn.Module, new: Mapping[str, Tensor] | None = None) -> None:
     release(model)
     set_masks(model, chosen)
     _held[model] = Hold(model, masks(model))
+    return model
 
 
 def release(model: nn.Module) -> None:
