@@ -35,6 +35,7 @@ from pipeline.train.batches import Batches
 from pipeline.train.hold import Hold
 from pipeline.train.loop import Settings, train
 from pipeline.train.normalise import normaliser
+from tests.fake_card import CARD, card, misplaced
 from tests.project import ROOT
 from tests.test_loop import CPU, SETTINGS, dataset, random_masks, resnet, same_bits, small
 
@@ -81,9 +82,11 @@ def batch(count: int = 16, seed: int = 0) -> tuple[Tensor, Tensor]:
     return images, torch.randint(3, (count,), generator=generator)
 
 
-def take(model: nn.Module, optimiser: torch.optim.Optimizer, seed: int = 0) -> None:
+def take(
+    model: nn.Module, optimiser: torch.optim.Optimizer, seed: int = 0, device: torch.device = CPU
+) -> None:
     """Take one step on a batch."""
-    images, labels = batch(seed=seed)
+    images, labels = (tensor.to(device) for tensor in batch(seed=seed))
 
     def closure() -> Tensor:
         optimiser.zero_grad()
@@ -365,6 +368,43 @@ def test_a_parameter_that_was_replaced_after_hold_is_found_at_the_first_step():
     take(other := dense(), torch.optim.SGD(other.parameters(), 0.1))
     with pytest.raises(UserError, match=r"'4.weight' was replaced after hold"):
         take(model, torch.optim.SGD(model.parameters(), 0.1))
+
+
+def test_masks_follow_a_network_to_a_gpu():
+    """No operation of hooks or re-estimation has operands on two devices."""
+    masks = random_masks(dense())
+    with card():
+        model = api.hold(dense(), masks)
+        model.to(CARD)
+        (hook,) = model[0].weight._backward_hooks.values()
+        assert hook(torch.ones_like(model[0].weight)).device == CARD
+        take(model, torch.optim.SGD(model.parameters(), 0.1), device=CARD)
+        assert {mask.device for mask in api.masks(model).values()} == {CPU}
+        api.hold(model, masks)
+        api.reestimate_batchnorm(model, [batch()])
+        assert misplaced(model) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["nesterov", "fused adamw", "muon"])
+def test_a_network_on_a_gpu_is_pruned_held_and_averaged_there(name):
+    parent = matrices()
+    api.prune(parent, 0.5)
+    models = [api.hold(copy.deepcopy(parent)).cuda() for _ in range(2)]  # moved after hold
+    for seed, model in enumerate(models):
+        optimiser = OPTIMISERS[name](model.parameters())
+        take(model, optimiser, seed, CARD)
+        api.prune(model, 0.8)
+        take(model, optimiser, seed, CARD)
+        assert positive_zeros(pruned_entries(model))
+    alike = api.hold(copy.deepcopy(models[0]))
+    take(alike, OPTIMISERS[name](alike.parameters()), 5, CARD)
+    soup = api.average([models[0], alike])
+    assert {value.device for value in soup.state_dict().values()} == {CARD}
+    assert positive_zeros(pruned_entries(soup))
+    with_norm = dense().cuda()
+    api.reestimate_batchnorm(with_norm, [batch(), batch(seed=1)])
+    assert with_norm[1].running_mean.any()
 
 
 # ---- averages
