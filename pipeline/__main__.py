@@ -5,11 +5,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.config import experiment
 from pipeline.errors import UserError
-from pipeline.plan.build import methods, studies
-from pipeline.plan.choices import choices
 from pipeline.storage import disk_space
+
+try:
+    from pipeline.config import experiment
+    from pipeline.plan.build import methods, studies
+    from pipeline.plan.choices import choices
+except ModuleNotFoundError as error:
+    if (error.name or "pipeline").startswith("pipeline"):
+        raise
+    sys.stderr.write(
+        f"error: {error.name} is not installed, as only the library pipeline.api is: install the "
+        "pipeline too with pip install -e '.[pipeline]'\n"
+    )
+    sys.exit(2)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -363,7 +363,7 @@ class TestRandom:
         assert not torch.equal(one, other)
 
     def test_a_seed_is_needed(self):
-        with pytest.raises(UserError, match="random draws at random: give it a --seed"):
+        with pytest.raises(UserError, match="random draws at random: give it a seed"):
             rules.allocation("random")
 
 

@@ -451,7 +451,7 @@ def test_flags_that_contradict_each_other_are_refused(capsys):
     assert counts(pruned(checkpoint_of(model), model, flags)[0].masks["0.weight"], 4) == {2}
     wrong = parser.parse_args(["--sparsity", "0.6", "--structure", "2:4"])
     with pytest.raises(
-        UserError, match=r"--sparsity is 0\.6, but --structure is 2:4: set it to 0\.5"
+        UserError, match=r"the sparsity is 0\.6, but the structure is 2:4: set it to 0\.5"
     ):
         pruned(checkpoint_of(model), model, wrong)
     with pytest.raises(SystemExit):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.channels.products import macs
 from pipeline.errors import UserError
-from pipeline.train.predict import evaluating
+from pipeline.train.modes import evaluating
 
 BATCHES = (1, 64)
 TOLERANCE = 1e-5

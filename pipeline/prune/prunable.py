@@ -23,18 +23,20 @@ def prunable(model: nn.Module) -> list[str]:
     These are the weights of every convolution and linear layer, including stem, shortcuts and
     classifier, and the projections of nn.MultiheadAttention. Biases, normalisation parameters,
     embeddings, tokens and positions stay dense: they are few, and pruning them costs accuracy. A
-    classifier that shares its weight with an embedding stays dense too.
+    classifier that shares its weight with an embedding stays dense too. A weight that layers share
+    is named after the first.
 
     Source: Sparse Model Soups, appendix A.2 (after Evci et al. 2020; Dettmers & Zettlemoyer 2019).
     """
-    embeddings = _embeddings(model)
+    seen = _embeddings(model)
     names = []
     for prefix, module in model.named_modules():
         attention = isinstance(module, nn.MultiheadAttention)
         if attention or isinstance(module, LAYERS):
             for name in PROJECTIONS if attention else ("weight",):
                 weight = getattr(module, name)
-                if weight is not None and id(weight) not in embeddings:
+                if weight is not None and id(weight) not in seen:
+                    seen.add(id(weight))
                     names.append(f"{prefix}.{name}" if prefix else name)
     return names
 

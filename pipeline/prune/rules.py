@@ -56,7 +56,7 @@ def allocation(name: str, seed: int | None = None) -> "Allocation":
     module = load("allocations", name)
     if name in SEEDED:
         if seed is None:
-            raise UserError(f"the allocation {name} draws at random: give it a --seed.")
+            raise UserError(f"the allocation {name} draws at random: give it a seed (--seed).")
         return partial(module.masks, seed=seed)
     masks: Allocation = module.masks
     return masks

@@ -11,7 +11,8 @@ from pipeline.data.base import Dataset, Split
 from pipeline.errors import UserError
 from pipeline.evaluate.iou import confusion, mean_iou
 from pipeline.tasks.base import Task
-from pipeline.train.predict import evaluating, outputs
+from pipeline.train.modes import evaluating
+from pipeline.train.predict import outputs
 
 
 class Segmentation(Task):

@@ -13,8 +13,9 @@ from pipeline.errors import UserError
 from pipeline.evaluate.bleu import split_bleu
 from pipeline.models._t5 import Translator
 from pipeline.tasks.base import Task
+from pipeline.train.modes import evaluating
 from pipeline.train.placement import to_device
-from pipeline.train.predict import batch_on, evaluating
+from pipeline.train.predict import batch_on
 
 
 def rows(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pipeline.train.predict import evaluating
+from pipeline.train.modes import evaluating
 
 
 def slopes(

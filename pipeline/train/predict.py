@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from pipeline.data.base import Split
 from pipeline.data.formats.lazy_images import Images, LazyImages, Rows
 from pipeline.train.criterion import Criterion
+from pipeline.train.modes import evaluating
 from pipeline.train.normalise import normaliser
 from pipeline.train.placement import to_device
 
@@ -42,18 +42,6 @@ def batch_on(device: torch.device, images: Images) -> int:
     if images.ndim != 4:
         return 4 * size
     return size * max(1, GPU_PIXELS // (size * math.prod(images.shape[2:])))
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put ``model`` in evaluation mode; afterwards restore the mode of each module."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def logits(

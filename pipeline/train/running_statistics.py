@@ -1,0 +1,64 @@
+"""Running statistics of BatchNorm as averages over the examples of any batches, in one pass."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pipeline.errors import UserError
+from pipeline.train.modes import evaluating
+
+Batch = TypeVar("Batch")
+
+
+def average_over(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    size: Callable[[Batch], int],
+    forward: Callable[[Batch], object],
+) -> None:
+    """Replace all running statistics by averages over ``batches``.
+
+    With batches b of n_b examples, whose inputs to the layer have mean m_b and unbiased variance
+    v_b per channel:  running mean = sum(n_b m_b) / N,  running variance = sum(n_b v_b) / N.
+    Each *example* has the same weight, unlike in `torch.optim.swa_utils.update_bn`. Dropout is off.
+
+    Modes and momenta are restored, and on an exception the statistics too; without running
+    statistics nothing is done.
+    Arguments: size, n_b of a batch; forward, which runs ``model`` on a batch.
+    Raises: UserError without a batch.
+    Source: paper, Section 3 and Appendix A.2; Izmailov et al. 2018 (SWA).
+    """
+    norms = {
+        module: module.momentum
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    }
+    if not norms:
+        return
+    before = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
+    seen = 0
+    with evaluating(model), torch.no_grad():
+        try:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.training = True
+            for batch in batches:
+                seen += size(batch)
+                for norm in norms:
+                    norm.momentum = size(batch) / seen  # makes the running value the average
+                forward(batch)
+            if not seen:
+                raise UserError(
+                    "BatchNorm cannot be re-estimated without a batch: pass at least 1."
+                )
+        except BaseException:
+            for buffer, value in before:
+                buffer.copy_(value)
+            raise
+        finally:
+            for norm, momentum in norms.items():
+                norm.training = False
+                norm.momentum = momentum
