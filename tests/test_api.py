@@ -631,7 +631,7 @@ REFUSALS = {
     "too much": (lambda: api.prune(dense(), 0.9999), "leaves none of 702 weights: lower it"),
     "criterion": (lambda: api.prune(dense(), 0.5, criterion="x"), "criterion is 'x': use one of"),
     "allocation": (lambda: api.prune(dense(), 0.5, allocation="x"), "'x': use one of erk, global"),
-    "structure": (lambda: api.prune(dense(), 0.5, structure="x"), "'x': use one of weights, filt"),
+    "structure": (lambda: api.prune(dense(), 0.5, structure="x"), "'x': use 'weights' or 'filt"),
     "seed": (lambda: api.prune(dense(), 0.5, allocation="random"), "give it a seed"),
     "nothing": (lambda: api.prune(nn.BatchNorm2d(3), 0.5), "no convolution or linear layer"),
     "no filters": (lambda: api.prune(matrices(), 0.5, structure="filters"), "no convolution bef"),
