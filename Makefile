@@ -17,7 +17,7 @@ export PRE_COMMIT_HOME := $(CURDIR)/$(VENV)/pre-commit
 # Without compiled bytecode `import torch` takes nearly twice as long in every process.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup extras repro test test-fast test-extras check recipes methods studies report tables bundle intake bench golden experiments ui constraints clean
+.PHONY: help setup extras repro test test-fast test-extras check recipes methods studies report tables bundle intake bench golden experiments ui docs constraints clean
 
 help:  ## list these commands (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -98,6 +98,9 @@ experiments: $(INSTALLED)  ## compare the experiments, the best first: ARGS='--s
 
 ui: $(INSTALLED)  ## open the saved views of the MLflow UI
 	@$(BIN)/python -m pipeline ui $(ARGS)
+
+docs: $(EXTRAS)  ## build the documentation with the API as a site, dist/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build $(ARGS)
 
 constraints: $(EXTRAS)  ## rewrite constraints.txt from the packages in .venv
 	@grep '^#' constraints.txt > constraints.new
