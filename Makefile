@@ -17,9 +17,7 @@ export PRE_COMMIT_HOME := $(CURDIR)/$(VENV)/pre-commit
 # Without compiled bytecode `import torch` takes nearly twice as long in every process.
 unexport PYTHONDONTWRITEBYTECODE
 
-MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
-
-.PHONY: help setup extras repro test test-fast test-extras check recipes methods studies report tables bundle intake bench golden ui constraints clean
+.PHONY: help setup extras repro test test-fast test-extras check recipes methods studies report tables bundle intake bench golden experiments ui docs constraints clean
 
 help:  ## list these commands (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -95,8 +93,14 @@ bench: $(INSTALLED)  ## compare the training loop with a plain PyTorch loop
 golden: $(INSTALLED)  ## rewrite the golden numbers (CONTRIBUTING.md says when)
 	SMS_GOLDEN=write $(BIN)/python -m pytest -m 'not gpu and not extras' -k golden
 
-ui: $(INSTALLED)  ## open the MLflow UI on the recorded runs
-	$(BIN)/mlflow ui --backend-store-uri '$(MLFLOW_TRACKING_URI)' $(ARGS)
+experiments: $(INSTALLED)  ## compare the experiments, the best first: ARGS='--sort-by created -A'
+	@$(BIN)/python -m pipeline experiments $(ARGS)
+
+ui: $(INSTALLED)  ## open the saved views of the MLflow UI
+	@$(BIN)/python -m pipeline ui $(ARGS)
+
+docs: $(EXTRAS)  ## build the documentation with the API as a site, dist/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build $(ARGS)
 
 constraints: $(EXTRAS)  ## rewrite constraints.txt from the packages in .venv
 	@grep '^#' constraints.txt > constraints.new

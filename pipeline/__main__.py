@@ -1,4 +1,4 @@
-"""Plans, runs and reports the experiment of params.yaml, and lists its choices."""
+"""Plans, runs and reports the experiment of params.yaml, lists its choices, and shows results."""
 
 import argparse
 import sys
@@ -22,7 +22,7 @@ except ModuleNotFoundError as error:
     sys.exit(2)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 def main() -> None:
@@ -35,13 +35,21 @@ def main() -> None:
         "methods": ("list the methods, and the choices of merge, prune and retrain", _methods),
         "studies": ("list the studies", lambda: _list(studies())),
     }
+    with_arguments: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
+        "experiments": ("compare the experiments, the best first", _experiments),
+        "ui": ("open the saved views of the MLflow UI", _ui),
+    }
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (about, _) in commands.items():
-        subparsers.add_parser(name, help=about)
-    action = commands[parser.parse_args().command][1]
+    for name, (about, _) in (commands | with_arguments).items():
+        subparsers.add_parser(name, help=about, add_help=name in commands)
+    known, others = parser.parse_known_args()
+    if others and known.command in commands:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     try:
-        sys.exit(action())
+        if known.command in commands:
+            sys.exit(commands[known.command][1]())
+        sys.exit(with_arguments[known.command][1](others))
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
@@ -75,6 +83,18 @@ def _report() -> int:
 
     report(Path.cwd())
     return 0
+
+
+def _experiments(arguments: "Sequence[str]") -> int:
+    from pipeline.show.table import experiments  # noqa: PLC0415
+
+    return experiments(Path.cwd(), arguments)
+
+
+def _ui(arguments: "Sequence[str]") -> int:
+    from pipeline.show.mlflow_ui import ui  # noqa: PLC0415
+
+    return ui(Path.cwd(), arguments)
 
 
 def _methods() -> int:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 import time
 
 import pytest
@@ -70,7 +71,7 @@ def test_experiments_with_m_3_and_back(project):
 
 def test_queued_experiments_run_and_can_be_applied(project):
     project.run("dvc", "exp", "run", "--queue", "-S", "m=2,3")
-    project.run("dvc", "queue", "start")
+    project.run("dvc", "queue", "start", SMS_MLFLOW="1")
     _wait_for_queue(project)
     shown = json.loads(project.run("dvc", "exp", "show", "--json"))
     found = {}
@@ -81,6 +82,10 @@ def test_queued_experiments_run_and_can_be_applied(project):
         metrics = experiment["data"]["metrics"]["reports/metrics.json"]["data"]
         assert 0 <= metrics["sms_uniform"]["test_score"] <= 1
     assert set(found) == {2, 3}
+    table = project.run(sys.executable, "-m", "pipeline", "experiments", "--sort-by", "m")
+    for m, name in found.items():
+        (line,) = [line for line in table.splitlines() if line.startswith(f" {name} ")]
+        assert re.search(rf"success +{m} .*\d\*? +\d+ +\d+ *$", line), "m, scores, ran and cached"
     project.run("dvc", "exp", "apply", found[3])
     assert "s0-p1-c2" in stages(project)
     assert provenance(project.root).keys() == stages(project).keys()

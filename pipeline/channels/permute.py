@@ -11,7 +11,7 @@ from pipeline.storage.checkpoint import Checkpoint
 def permuted(
     tensors: Mapping[str, Tensor], spec: PermutationSpec, order: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return ``tensors`` with channel order[g][i] of every group g at position i, on all its axes.
+    """Return ``tensors`` with channel ``order[g][i]`` of each group g at position i, on all axes.
 
     Args:
         tensors: a state dict, or masks.

@@ -166,9 +166,14 @@ class Log:
     def _experiment(self, artifacts: str | None) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
         experiment = self.client.get_experiment_by_name(name)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-        return str(self.client.create_experiment(name, artifacts, tags=ui_views.tags()))
+        if experiment is None:
+            identifier = str(self.client.create_experiment(name, artifacts, tags=ui_views.tags()))
+        else:
+            identifier = str(experiment.experiment_id)
+        if experiment is None or not experiment.tags.get(ui_views.DESCRIPTION):  # it may be edited
+            text = ui_views.description(identifier)
+            self.client.set_experiment_tag(identifier, ui_views.DESCRIPTION, text)
+        return identifier
 
     def _open_node(self, node: Mapping[str, Any], *, cached: bool) -> None:
         tags = {**node["labels"], "cached": _bool(cached)}

@@ -4,7 +4,7 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 Point = tuple[str, int, float]  # key, step, value
 
@@ -21,7 +21,7 @@ def flatten(
             yield name, value
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Return whether ``value`` is a number and no boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
