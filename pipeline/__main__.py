@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,9 @@ def main() -> None:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (about, _) in commands.items():
         subparsers.add_parser(name, help=about)
-    action = commands[parser.parse_args().command][1]
+    _add_export(subparsers.add_parser("export", help="write a network for use elsewhere"))
+    flags = parser.parse_args()
+    action = partial(_export, flags) if flags.command == "export" else commands[flags.command][1]
     try:
         sys.exit(action())
     except UserError as error:
@@ -64,6 +67,26 @@ def _report() -> int:
     from pipeline.repro import report  # noqa: PLC0415
 
     report(Path.cwd())
+    return 0
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model",
+        nargs="?",
+        help="a stage, such as s0-sms_uniform-p3, or a model's folder; default: the last phase's "
+        "soup with the best validation score",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write")
+    parser.add_argument(
+        "--formats", nargs="+", default=[], help="default: export in params.yaml, or all"
+    )
+
+
+def _export(flags: argparse.Namespace) -> int:
+    from pipeline.repro import export  # noqa: PLC0415
+
+    export(Path.cwd(), flags.model, flags.formats, flags.out)
     return 0
 
 
