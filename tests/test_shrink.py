@@ -18,10 +18,10 @@ from pipeline.channels import shrunk_checkpoint
 from pipeline.channels.shrink import kept_filters, shrink
 from pipeline.errors import UserError
 from pipeline.evaluate.speedup import latencies
+from pipeline.export.served import served as by_hand
 from pipeline.models.build import build
 from pipeline.prune.filters import prune_filters
 from pipeline.storage.checkpoint import Checkpoint, load, load_tensors, save
-from pipeline.track.export import served as by_hand
 from tests.command_line import stage
 from tests.project import Project, ran
 from tests.test_filters import (

@@ -54,7 +54,7 @@ class _AsNetwork(nn.Module):
         return self.runner(images).clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
-def test_score(runner: Runner, data: Dataset) -> float:
+def score_on_test(runner: Runner, data: Dataset) -> float:
     """Return the task's score of ``runner`` on the test split."""
     task, stored = load_task(data.task), torch.empty(0)  # without a mean nothing is normalised
     unchanged = replace(data, mean=stored, std=stored)

@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.evaluate.cost import cost
 from pipeline.export.facts import Facts, read_facts
 from pipeline.export.formats.base import Format, Source, load_format, source_of
-from pipeline.export.measure import check_equal, latencies, test_score
+from pipeline.export.measure import check_equal, latencies, score_on_test
 from pipeline.export.metadata import write_card
 from pipeline.export.selection import check_installed, select
 from pipeline.process import cpu_name, threads
@@ -166,7 +166,7 @@ def _sizes(folder: Path) -> dict[str, int]:
 def _scores(members: Sequence[Format], folder: Path, data: Dataset) -> dict[str, float]:
     """Return the test scores of the formats that differ from PyTorch, by label."""
     inexact = [member for member in members if not member.EXACT]
-    return {each.LABEL: test_score(each.load(folder, threads()), data) for each in inexact}
+    return {each.LABEL: score_on_test(each.load(folder, threads()), data) for each in inexact}
 
 
 def _latency(
