@@ -33,7 +33,9 @@ def check_equal(name: str, runner: Runner, source: Source) -> None:
     for images in batches:
         with torch.inference_mode():
             expected = source.served(images)
-        difference = float((runner(images) - expected).abs().max())
+        # A translator scores only as many tokens as there are, its graph all.
+        found = runner(images)[..., : expected.shape[-1]]
+        difference = float((found - expected).abs().max())
         if not difference <= TOLERANCE:
             raise UserError(
                 f"the exported {name} differs from PyTorch by {difference:g} in a probability, but "
