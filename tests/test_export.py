@@ -401,7 +401,7 @@ def test_every_format_computes_the_network(everywhere, kind):
         runner = load_format(name).load(out, 1)
         for number in (1, 7):
             images = images_of(kind, number)
-            found = runner(images).numpy()
+            found = runner(images.to(memory_format=torch.channels_last)).numpy()
             np.testing.assert_allclose(found, outputs(kind, images, checkpoint), atol=1e-4)
     images = images_of(kind, 7)
     expected = outputs(kind, images, checkpoint)

@@ -85,7 +85,7 @@ def source_of(checkpoint: Checkpoint, data: Dataset) -> Source:
         UserError: the outputs change with the removal.
     """
     model, kept = network(checkpoint).eval(), {}
-    examples = data.val.images[:EXAMPLES]
+    examples = data.val.images[:EXAMPLES].contiguous()  # decoded images have channels last
     if _whole_filters(model, checkpoint.masks):
         kept = kept_filters(model, checkpoint.masks)
         small = shrink(model, kept)
@@ -110,4 +110,4 @@ def _whole_filters(model: nn.Module, masks: Mapping[str, Tensor]) -> bool:
 def _calibration(data: Dataset) -> Tensor:
     """Return at most `CALIBRATION` training examples, drawn with a fixed seed."""
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
-    return data.train.images[order[:CALIBRATION].sort().values]
+    return data.train.images[order[:CALIBRATION].sort().values].contiguous()

@@ -65,7 +65,7 @@ def session(file: Path, threads: int) -> Runner:
     loaded = runtime.InferenceSession(str(file), settings, providers=providers)
 
     def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(loaded.run(None, {INPUT: images.numpy()})[0])
+        return torch.from_numpy(loaded.run(None, {INPUT: images.contiguous().numpy()})[0])
 
     return run
 

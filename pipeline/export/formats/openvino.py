@@ -38,7 +38,7 @@ def load(folder: Path, threads: int) -> Runner:
     compiled = _openvino().Core().compile_model(str(folder / FILE), "CPU", settings)
 
     def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(compiled(images.numpy())[0].copy())
+        return torch.from_numpy(compiled(images.contiguous().numpy())[0].copy())
 
     return run
 
