@@ -37,6 +37,7 @@ def main() -> None:
     }
     with_arguments: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
         "experiments": ("compare the experiments, the best first", _experiments),
+        "export": ("write a network for use elsewhere", _export),
         "ui": ("open the saved views of the MLflow UI", _ui),
     }
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
@@ -95,6 +96,27 @@ def _ui(arguments: "Sequence[str]") -> int:
     from pipeline.show.mlflow_ui import ui  # noqa: PLC0415
 
     return ui(Path.cwd(), arguments)
+
+
+def _export(arguments: "Sequence[str]") -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline export", description="Write a network for use elsewhere."
+    )
+    parser.add_argument(
+        "model",
+        nargs="?",
+        help="a stage, such as s0-sms_uniform-p3, or a model's folder; default: the last phase's "
+        "soup with the best validation score",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write")
+    parser.add_argument(
+        "--formats", nargs="+", default=[], help="default: export in params.yaml, or all"
+    )
+    flags = parser.parse_args(arguments)
+    from pipeline.repro import export  # noqa: PLC0415
+
+    export(Path.cwd(), flags.model, flags.formats, flags.out)
+    return 0
 
 
 def _methods() -> int:

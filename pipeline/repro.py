@@ -2,12 +2,13 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.config import experiment
 from pipeline.errors import UserError
 from pipeline.evaluate.corruptions.constants import OFFICIAL
+from pipeline.export.selection import all_formats
 from pipeline.plan import build, dvc_yaml
 from pipeline.plan.plan import Plan
 from pipeline.report import fingerprint
@@ -91,6 +92,26 @@ def report(root: Path) -> None:
 
     plan = write_plan(root)
     sys.stdout.write(_last_line(plan, _publish(plan, root, up_to_date(root))))
+
+
+def export(root: Path, name: str | None, formats: Sequence[str], out: Path) -> None:
+    """Export an existing network of the graph, or of a folder; by default the best final soup.
+
+    Raises:
+        UserError: there is no such network, or it cannot be exported (pipeline/export/write.py).
+    """
+    from pipeline.export.write import export as write  # noqa: PLC0415
+    from pipeline.report.export_inputs import inputs_of  # noqa: PLC0415
+    from pipeline.run.dvc_graph import up_to_date  # noqa: PLC0415
+
+    plan = write_plan(root)
+    inputs = inputs_of(plan, root, up_to_date(root), name)
+    formats = formats or plan.params.export or all_formats(plan.params.task)
+    try:
+        write(inputs, formats, out)
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise UserError(f"--out {out} cannot be written ({error.strerror}): name another") from None
+    sys.stdout.write(f"{inputs.model.name} as {', '.join(formats)} in {out}\n")
 
 
 def _publish(

@@ -514,7 +514,7 @@ def test_the_note_in_mlflow_has_the_score():
 
 def test_a_network_of_pixels_is_exported_with_its_softmax(tmp_path):
     """MLflow's graph: any number of images, probabilities of every pixel."""
-    from pipeline.track.export import Served
+    from pipeline.export.served import Served
 
     module = Served(build("pspnet_small", 3, 3), TASK, torch.zeros(3), torch.ones(3)).eval()
     images = torch.randint(256, (4, 3, 24, 32), dtype=torch.uint8)

@@ -18,10 +18,10 @@ from pipeline.channels import shrunk_checkpoint
 from pipeline.channels.shrink import kept_filters, shrink
 from pipeline.errors import UserError
 from pipeline.evaluate.speedup import latencies
+from pipeline.export.served import served as by_hand
 from pipeline.models.build import build
 from pipeline.prune.filters import prune_filters
 from pipeline.storage.checkpoint import Checkpoint, load, load_tensors, save
-from pipeline.track.export import served as by_hand
 from tests.command_line import stage
 from tests.project import Project, ran
 from tests.test_filters import (
@@ -300,6 +300,9 @@ def test_the_whole_graph_with_filters_ends_in_a_report_of_measured_times(tmp_pat
 def assert_the_small_soup_is_served(root: Path) -> None:
     """Load the registered model: the probabilities of the masked network, from fewer weights."""
     version = mlflow.MlflowClient().get_model_version("sms-tiny", "1")
+    assert version.description.startswith("# digits-s0-sms_uniform-p2\n")
+    assert "| multiply-accumulates without the pruned filters | " in version.description
+    assert mlflow.MlflowClient().get_registered_model("sms-tiny").description == version.description
     served = mlflow.pyfunc.load_model(version.source)
     soup = root / "artifacts" / "s0-sms_uniform-p2"
     masked = by_hand(soup, root / "artifacts" / "data")

@@ -330,13 +330,17 @@ def test_a_registered_soup_loads_and_predicts_what_the_network_does(root, monkey
     heard = []
     tracker = Tracker(root, heard.append)
     tracker.open(NODES, PARAMS)
-    for digest in ("one.dir", "one.dir", "two.dir", "one.dir"):
-        tracker.register("sms-toy", folders["soup"], folders["data"], digest, {"phase": 3})
+    registered = ("one.dir", "old"), ("one.dir", "new"), ("two.dir", "two"), ("one.dir", "")
+    for digest, text in registered:
+        tracker.register("sms-toy", folders["soup"], folders["data"], digest, {"phase": 3}, text)
     tracker.close()
     assert heard == []
     versions = client(root).search_model_versions("name = 'sms-toy'")
     found = {version.version: version.tags["model_hash"] for version in versions}
     assert {int(number): digest for number, digest in found.items()} == {1: "one.dir", 2: "two.dir"}
+    texts = {int(version.version): version.description for version in versions}
+    assert texts == {1: "new", 2: "two"}
+    assert client(root).get_registered_model("sms-toy").description == "two"
     assert runs(root)["repro toy m=2"].data.tags["soup"] == "models:/sms-toy/1"
 
     # In a process that cannot see this project.

@@ -20,6 +20,7 @@ from pipeline.errors import UserError
 from pipeline.evaluate.bleu import bleu
 from pipeline.evaluate.cost import cost
 from pipeline.evaluate.translation import summary
+from pipeline.export.write import Inputs, export
 from pipeline.models._weights import load_weights
 from pipeline.models.build import build
 from pipeline.optional_imports import extra
@@ -29,7 +30,7 @@ from pipeline.report.paper import lookup
 from pipeline.stagekit.merge_inputs import MergeInputs
 from pipeline.stagekit.model_folder import write as write_model
 from pipeline.storage.checkpoint import Checkpoint, read_json
-from pipeline.storage.tensors import save_tensors
+from pipeline.storage.tensors import load_tensors, save_tensors
 from pipeline.tasks.base import load as load_task
 from pipeline.train.loop import Settings, train
 from tests import shared
@@ -357,6 +358,22 @@ def test_soups_of_translators_can_be_learned(data, tmp_path):
     slopes = given.loss.gradient(torch.tensor([0.5, 0.5], dtype=torch.float64), 0)
     assert slopes.isfinite().all()
     assert slopes.sum().abs() < 1e-6 < slopes.abs().max()
+
+
+@pytest.mark.slow
+def test_a_translator_is_exported_to_pytorch_alone(data, tmp_path):
+    meta = {"network": "t5tiny", "classes": len(data.classes), "channels": 2, "sparsity": 0.0}
+    state = build("t5tiny", len(data.classes), 2).state_dict()
+    for name in ("dense", "soup"):
+        write_model(tmp_path / name, Checkpoint(state, {}, meta), data, torch.device("cpu"))
+    save(data, tmp_path / "data")
+    inputs = Inputs(tmp_path / "data", tmp_path / "soup", tmp_path / "dense")
+    export(inputs, ["torch"], tmp_path / "out", seconds=0)
+    plain = load_tensors(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(plain[name], tensor) for name, tensor in state.items())
+    assert "| BLEU, test (%) |" in (tmp_path / "out" / "README.md").read_text()
+    with pytest.raises(UserError, match="of translation only torch is exported"):
+        export(inputs, ["onnx"], tmp_path / "out")
 
 
 def test_training_sentences_are_scored_against_what_their_tokens_say(data):

@@ -37,6 +37,7 @@ from pipeline.config.validation import (
 )
 from pipeline.config.yaml_file import read
 from pipeline.errors import UserError
+from pipeline.export.selection import FORMATS, select
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -67,6 +68,7 @@ class Experiment(Section):
     swa: Swa = Swa()
     sparsify: Sparsify = Sparsify()
     evaluate: Evaluate = Evaluate()
+    export: list[str] = Field(default_factory=list)
     studies: list[str] = Field(default_factory=list)
     study: dict[str, dict[str, Any]] = Field(default_factory=dict)  # values of grids, by study
     paper: Paper | None = None
@@ -77,9 +79,13 @@ class Experiment(Section):
         check_distinct("methods", self.methods)
         check_distinct("merge", self.merge)
         check_distinct("studies", self.studies)
+        check_distinct("export", self.export)
         for method in self.methods:
             check_choice("methods", method, registry.names("plan/methods"))
         check_choice("task", self.task, registry.names("tasks"))
+        for name in self.export:
+            check_choice("export", name, registry.names(FORMATS))
+        select(self.export, self.task)
         for rule in self.merge:
             check_choice("merge", rule, registry.names("soup"))
         for key, named in (("studies", self.studies), ("study", self.study)):

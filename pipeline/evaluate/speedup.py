@@ -1,9 +1,11 @@
 """Speed-up by removal: a network without its pruned filters, compared with the masked one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from statistics import median
 from time import perf_counter, thread_time
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,8 @@ from pipeline.train.modes import evaluating
 BATCHES = (1, 64)
 TOLERANCE = 1e-5
 MIN_ROUNDS, MAX_ROUNDS = 5, 100
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 def output_difference(masked: Tensor, removed: Tensor) -> float:
@@ -78,32 +82,54 @@ def latencies(
 
     On the CPU one thread computes, and the time is that thread's CPU time, which leaves out the
     time of other processes on the core. On a GPU the time is from idle to idle, launches included.
-    In every round each network does one pass, so that load affects all alike. The first round
-    (memory allocation, choice of kernels) does not count; at least 5 and at most 100 rounds follow,
-    no new one after ``seconds``.
 
     Args:
         models: by name, left unchanged.
         images: float32 [B, C, H, W], the input of every pass, on the models' device.
-        seconds: duration of the measurement.
+        seconds: as of `interleaved_medians`.
     """
-    times: dict[str, list[float]] = {name: [] for name in models}
-    clock = _clock(images.device)
+    with ExitStack() as modes:
+        for model in models.values():
+            modes.enter_context(evaluating(model))
+        modes.enter_context(torch.inference_mode())
+        passes = {name: partial(model, images) for name, model in models.items()}
+        return interleaved_medians(passes, _clock(images.device), seconds)
+
+
+def interleaved_medians(
+    passes: Mapping[Key, Callable[[], object]],
+    clock: Callable[[], float],
+    seconds: float = 5.0,
+    *,
+    warm: bool = False,
+) -> dict[Key, float]:
+    """Return the median time of each of ``passes`` by ``clock``; PyTorch computes on one thread.
+
+    In every round each pass is made once, so that load affects all alike, and every other round
+    goes backwards, so that none gains by its place. The first round (memory allocation, choice of
+    kernels) does not count; at least 5 and at most 100 rounds follow, no new one after ``seconds``.
+    If ``warm``, an untimed pass comes right before each timed one: passes of different libraries
+    evict each other's code and weights from the processor's caches.
+    """
+    times: dict[Key, list[float]] = {name: [] for name in passes}
+    order = list(passes.items())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     begin = perf_counter()
     try:
         for round_number in range(MAX_ROUNDS + 1):
-            for name, model in models.items():
-                with evaluating(model), torch.inference_mode():
-                    start = clock()
-                    model(images)
-                    times[name].append(clock() - start)
+            for name, once in order:
+                if warm:
+                    once()
+                start = clock()
+                once()
+                times[name].append(clock() - start)
+            order.reverse()
             if round_number >= MIN_ROUNDS and perf_counter() - begin > seconds:
                 break
     finally:
         torch.set_num_threads(threads)
-    return {name: median(passes[1:]) for name, passes in times.items()}
+    return {name: median(each[1:]) for name, each in times.items()}
 
 
 def _clock(device: torch.device) -> Callable[[], float]:

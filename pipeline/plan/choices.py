@@ -15,22 +15,23 @@ def choices() -> dict[str, dict[str, str]]:
     """Return the names that each key takes, and the first line about each."""
     return {
         "merge, how sms averages": rules.descriptions(),
-        "prune.criterion": _members("criteria"),
-        "prune.allocation": _members("allocations"),
+        "prune.criterion": _members("prune/criteria"),
+        "prune.allocation": _members("prune/allocations"),
         "prune.structure": {
             "N:M": _line("prune/semi_structured.py"),
             "filters": _line("prune/filters.py"),
             "weights": WEIGHTS,
         },
         "retrain.schedule": _schedules(),
+        "export": _members("export/formats"),
     }
 
 
 def _members(room: str) -> dict[str, str]:
-    files = (registry.ROOT / "prune" / room).glob("[!_]*.py")
-    return {
-        file.stem.removesuffix("_"): _line(f"prune/{room}/{file.name}") for file in sorted(files)
-    }
+    """Return the first line of each member of a ``room`` of the registry."""
+    modules = {name: registry.module_name(room, name, room) for name in registry.names(room)}
+    files = {name: module.removeprefix("pipeline.") for name, module in modules.items()}
+    return {name: _line(f"{file.replace('.', '/')}.py") for name, file in files.items()}
 
 
 def _line(file: str) -> str:

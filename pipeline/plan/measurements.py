@@ -4,10 +4,12 @@ Each takes the planner and names of stages, and returns the name of the stage it
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.evaluate.corruptions.constants import ARCHIVES, NAMES_19
-from pipeline.plan.plan import artifact
+from pipeline.export.selection import check_installed, module_names, select
+from pipeline.plan.plan import Plan, Result, artifact
 from pipeline.plan.raw_data import checkouts, fingerprint
 from pipeline.plan.stage_adder import StageAdder, join_name
 from pipeline.seeds import derive
@@ -46,6 +48,36 @@ def shrink(work: StageAdder, model: str, phase: int) -> str | None:
     flags = {"data": artifact(work.data()), "model": artifact(model)}
     name = f"{work.short_name(model)}-shrink"
     return work.add(name, "shrink", flags, modules=work.network_modules(), phase=phase)
+
+
+def export(work: StageAdder, row: Result) -> str | None:
+    """Export the soup of ``row`` as params.yaml asks: of the last phase and the first seed.
+
+    None for other results.
+
+    Raises:
+        UserError: a format needs a package that is not installed.
+    """
+    settings, first = work.plan.params, work.plan.params.seeds[0]
+    if not settings.export or not row.is_soup or (row.phase, row.seed) != (settings.phases, first):
+        return None
+    formats = select(settings.export, settings.task)
+    check_installed(formats)
+    flags = {**export_inputs(work.plan, row), "formats": formats}
+    modules = (*work.learning_modules(), *module_names(formats))
+    name = f"{work.short_name(row.model)}-export"
+    return work.add(name, "export", flags, modules=modules, phase=row.phase)
+
+
+def export_inputs(plan: Plan, row: Result) -> dict[str, Any]:
+    """Return the flags of the stage export that name the artifacts of ``row``."""
+    dense = next(each for each in plan.rows if (each.method, each.seed) == ("dense", row.seed))
+    stages = {
+        key: [artifact(name) for name in (each.evaluate, each.robustness) if name]
+        for key, each in (("metrics", row), ("dense_metrics", dense))
+    }
+    models = {"model": artifact(row.model), "dense": artifact(dense.model)}
+    return {"data": artifact("data"), **models, **stages}
 
 
 def robustness(work: StageAdder, model: str, phase: int) -> str | None:

@@ -9,7 +9,7 @@ from copy import copy
 from typing import Any, Self
 
 from pipeline.errors import UserError
-from pipeline.plan.measurements import compare, evaluate, robustness, shrink
+from pipeline.plan.measurements import compare, evaluate, export, robustness, shrink
 from pipeline.plan.plan import Result, artifact
 from pipeline.plan.stage_adder import StageAdder, join_name
 from pipeline.prune.pattern import Pattern, parse
@@ -197,6 +197,7 @@ class Planner(StageAdder):
                 is_soup=self.plan.is_soup(model),
             )
         )
+        export(self, self.plan.rows[-1])
 
     def pretrain_schedule(self) -> dict[str, Any]:
         """Return the flags of the learning rate in pretraining and in pruning during training."""

@@ -1,11 +1,15 @@
 """Writes the report from the up-to-date artifacts, and logs it and its best soup in MLflow."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from pipeline.export.card import body
+from pipeline.export.facts import read_facts
+from pipeline.plan.measurements import export_inputs
 from pipeline.plan.plan import Plan, Result, artifact
 from pipeline.report.load import metric_of
 from pipeline.report.write import write
@@ -38,7 +42,8 @@ def log_report(plan: Plan, root: Path, current: Mapping[str, str], tracker: Trac
         # Without its pruned filters the network computes the same function and is smaller.
         name = row.shrink if row.shrink and row.shrink in current else row.model
         model, data = root / artifact(name), root / artifact("data")
-        tracker.register(f"sms-{plan.params.recipe}", model, data, current[name], tags)
+        card = model_card(plan, root, row, current)
+        tracker.register(f"sms-{plan.params.recipe}", model, data, current[name], tags, card)
 
 
 def best_soup(
@@ -63,3 +68,25 @@ def best_soup(
     score = f"val_{metric_of(plan, root / ARTIFACTS, stale).name}"
     best = max(soups, key=lambda row: metrics[row.model][score])
     return best, {"method": best.method, "phase": best.phase, **metrics[best.model]}
+
+
+def model_card(plan: Plan, root: Path, row: Result, current: Mapping[str, str]) -> str:
+    """Return the text of the model card of ``row`` from the up-to-date artifacts ``current``."""
+    inputs = export_inputs(plan, row)
+    dense = [inputs["dense"], *inputs["dense_metrics"]]
+    facts = read_facts(
+        root / inputs["model"],
+        root / inputs["data"],
+        plan.params.network.name,
+        current_folders(root, inputs["metrics"], current),
+        current_folders(root, dense, current),
+    )
+    if row.shrink and row.shrink in current:
+        shrunk = read_json(root / artifact(row.shrink) / "metrics.json")
+        facts = replace(facts, small_macs=shrunk["macs"]["removed"])
+    return body(facts)
+
+
+def current_folders(root: Path, folders: Sequence[str], current: Mapping[str, str]) -> list[Path]:
+    """Return those of the artifacts ``folders`` that are up to date."""
+    return [root / folder for folder in folders if folder.removeprefix(f"{ARTIFACTS}/") in current]

@@ -137,9 +137,18 @@ class Log:
             self.client.set_experiment_tag(self.experiment, key, value)
 
     def register(
-        self, name: str, model: str, data: str, digest: str, tags: Mapping[str, str]
+        self,
+        name: str,
+        model: str,
+        data: str,
+        digest: str,
+        tags: Mapping[str, str],
+        description: str = "",
     ) -> None:
-        """Register a soup unless a version with the hash of its artifact, ``digest``, exists."""
+        """Register a soup unless a version with the hash of its artifact, ``digest``, exists.
+
+        The ``description`` is shown on the pages of the version and of the registered model.
+        """
         with file_lock("mlflow.db.lock"):
             version = self._version(name, digest)
             if version is None:
@@ -149,6 +158,9 @@ class Log:
                 version = log_model(self.parent, name, Path(model), Path(data))
                 for key, value in {"model_hash": digest, **self.common, **tags}.items():
                     self.client.set_model_version_tag(name, version, key, value)
+            if description:
+                self.client.update_model_version(name, version, description)
+                self.client.update_registered_model(name, description)
         self.client.set_tag(self.parent, "soup", f"models:/{name}/{version}")
 
     def close(self, status: str) -> None:

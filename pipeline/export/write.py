@@ -1,0 +1,185 @@
+"""Writes an export: a folder with a network in several formats, its settings and its card."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.channels.products import macs
+from pipeline.data.base import Dataset
+from pipeline.data.base import load as load_data
+from pipeline.errors import UserError
+from pipeline.evaluate.cost import cost
+from pipeline.export.facts import Facts, read_facts
+from pipeline.export.formats.base import Format, Source, load_format, source_of
+from pipeline.export.measure import check_equal, latencies, score_on_test
+from pipeline.export.metadata import write_card
+from pipeline.export.selection import check_installed, select
+from pipeline.process import cpu_name, threads
+from pipeline.stagekit.cli import atomic_folder
+from pipeline.stagekit.model_folder import network, read
+from pipeline.storage.atomic_files import read_json, write_json
+
+CONFIG, CARD = "config.json", "README.md"
+WRITER = "sparse-model-soups"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The artifacts that an export is made from.
+
+    Args:
+        data: the prepared data.
+        model: the model's folder.
+        dense: the dense network's folder.
+        metrics: folders of the stages that measure the model.
+        dense_metrics: folders of the stages that measure the dense network.
+    """
+
+    data: Path
+    model: Path
+    dense: Path
+    metrics: Sequence[Path] = ()
+    dense_metrics: Sequence[Path] = ()
+
+
+def export(inputs: Inputs, formats: Sequence[str], out: Path, seconds: float = 5.0) -> None:
+    """Write the folder ``out``, whole or not at all.
+
+    Args:
+        inputs: the artifacts.
+        formats: files of pipeline/export/formats.
+        out: the folder; an earlier export there is replaced.
+        seconds: of each measurement of latency.
+
+    Raises:
+        UserError: a format does not exist, is not for this task, needs a package that is not
+            installed or differs from PyTorch; the network cannot be exported; an artifact is
+            missing; or ``out`` is something else.
+    """
+    _check_replaceable(out)
+    formats = select(formats, str(read_json(inputs.data / "meta.json")["task"]))
+    check_installed(formats)
+    data = load_data(inputs.data)
+    source, dense = _sources(inputs, data)
+    by_name = {name: load_format(name) for name in formats}
+    members = list(by_name.values())
+    with atomic_folder(out) as folder, tempfile.TemporaryDirectory() as other:
+        for name, member in by_name.items():
+            member.write(source, folder)
+            member.write(dense, Path(other))
+            if member.EXACT:
+                check_equal(name, member.load(folder, threads()), source)
+        write_json(folder / CONFIG, _config(source, data, list(formats)))
+        facts = replace(
+            _facts(inputs, source, data),
+            files=_sizes(folder),
+            usage={member.LABEL: member.USAGE for member in members},
+            scores=_scores(members, folder, data),
+            latency=_latency(members, (folder, Path(other)), source, seconds),
+            machine=cpu_name(),
+        )
+        write_card(facts, folder / CARD)
+
+
+def _check_replaceable(out: Path) -> None:
+    """Refuse an ``out`` that holds anything but an export."""
+    empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    if not empty and not _is_export(out):
+        raise UserError(
+            f"{out} exists and is no export, so it is not replaced: name another folder as --out."
+        )
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("writer") == WRITER
+
+
+def _sources(inputs: Inputs, data: Dataset) -> tuple[Source, Source]:
+    """Return the network and the dense one, if both are for ``data``.
+
+    Raises:
+        UserError: they are not.
+    """
+    model, dense = read(inputs.model), read(inputs.dense)
+    needs = {"classes": len(data.classes), "channels": data.train.images.shape[1]}
+    needs["network"] = dense.meta["network"]
+    for key, value in needs.items():
+        if model.meta[key] != value:
+            raise UserError(
+                f"{inputs.model} has the {key} {model.meta[key]}, but the data and the dense "
+                f"network have {value}: export it with the params.yaml that it was made with."
+            )
+    return source_of(model, data), source_of(dense, data)
+
+
+def _config(source: Source, data: Dataset, formats: list[str]) -> dict[str, Any]:
+    """Return the settings with which the network is built and its inputs are made."""
+    meta = source.checkpoint.meta
+    return {
+        "writer": WRITER,
+        "formats": formats,
+        "task": data.task,
+        "data": data.name,
+        "network": meta["network"],
+        "channels": meta["channels"],
+        "classes": list(data.classes),
+        "outputs": meta["classes"],
+        "input_shape": list(source.examples.shape[1:]),
+        "input_dtype": str(source.examples.dtype).removeprefix("torch."),
+        "mean": data.mean.tolist(),
+        "std": data.std.tolist(),
+        "sparsity": meta["sparsity"],
+        "structure": "filters" if source.kept else "weights",
+        "kept_filters": {name: int(mask.sum()) for name, mask in source.kept.items()},
+    }
+
+
+def _facts(inputs: Inputs, source: Source, data: Dataset) -> Facts:
+    """Return the facts in the artifacts, with the cost where no stage has measured it."""
+    checkpoint, example = source.checkpoint, data.test.images[:1]
+    facts = read_facts(
+        inputs.model,
+        inputs.data,
+        checkpoint.meta["network"],
+        inputs.metrics,
+        [inputs.dense, *inputs.dense_metrics],
+    )
+    metrics = {"sparsity": checkpoint.meta["sparsity"], **facts.metrics}
+    if "macs" not in metrics:
+        metrics |= cost(network(checkpoint), checkpoint.masks, example)
+    small = sum(macs(source.served.model, example).values()) if source.kept else None
+    return replace(facts, metrics=metrics, small_macs=small)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the bytes of each file."""
+    return {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+
+
+def _scores(members: Sequence[Format], folder: Path, data: Dataset) -> dict[str, float]:
+    """Return the test scores of the formats that differ from PyTorch, by label."""
+    inexact = [member for member in members if not member.EXACT]
+    return {each.LABEL: score_on_test(each.load(folder, threads()), data) for each in inexact}
+
+
+def _latency(
+    members: Sequence[Format], folders: tuple[Path, Path], source: Source, seconds: float
+) -> dict[int, dict[str, tuple[float, float]]]:
+    """Return the milliseconds by batch size and label, of the model and the dense network."""
+    runners = {
+        (member.LABEL, number): member.load(folder, threads=1)
+        for member in members
+        for number, folder in enumerate(folders)
+    }
+    medians = latencies(runners, source.examples, seconds)
+    return {
+        size: {each.LABEL: (times[each.LABEL, 0], times[each.LABEL, 1]) for each in members}
+        for size, times in medians.items()
+    }
