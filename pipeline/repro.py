@@ -3,12 +3,14 @@
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.config import experiment
 from pipeline.errors import UserError
 from pipeline.evaluate.corruptions.constants import OFFICIAL
 from pipeline.plan import build, dvc_yaml
+from pipeline.plan.dependencies import closure
 from pipeline.plan.plan import Plan
 from pipeline.report import fingerprint
 from pipeline.report.fingerprint import Finished
@@ -125,7 +127,9 @@ def _share(root: Path, file: str) -> bool:
     link, target = root / file, _home(root) / file
     if not link.exists() and target.exists():
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(target)
+        link.unlink(missing_ok=True)  # one to a place that is gone
+        with suppress(FileExistsError):  # beside another experiment of the queue
+            link.symlink_to(target)
     return link.exists()
 
 
@@ -135,6 +139,9 @@ def _share_files(plan: Plan, root: Path) -> None:
     Raises:
         UserError: one of them does not exist.
     """
+    code = {module for node in plan.nodes.values() for module in node.modules}
+    for file in closure(*sorted(module for module in code if module.endswith(".py"))):
+        _share(root, file)
     for node in plan.nodes.values():
         for file in (*node.files, *node.unwatched):
             if not _share(root, file):

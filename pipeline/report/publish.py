@@ -38,7 +38,9 @@ def log_report(plan: Plan, root: Path, current: Mapping[str, str], tracker: Trac
         # Without its pruned filters the network computes the same function and is smaller.
         name = row.shrink if row.shrink and row.shrink in current else row.model
         model, data = root / artifact(name), root / artifact("data")
-        tracker.register(f"sms-{plan.params.recipe}", model, data, current[name], tags)
+        tracker.register(
+            f"sms-{plan.params.recipe_name}", model, data, current[name], tags, plan.params.code
+        )
 
 
 def best_soup(

@@ -13,6 +13,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
+from pipeline import code_files
 from pipeline.track import ui_views
 from pipeline.track.summary import Point, averages, curves, points
 
@@ -59,7 +60,8 @@ class Log:
             "git.dirty": _bool(bool(_git(self.root, "status", "--porcelain"))) if commit else "",
         }
         tags |= {key: _text(params[key]) for key in TAGGED if key in params}
-        name = f"{experiment or 'repro'} {self.common.get('recipe', '')} m={self.common.get('m')}"
+        recipe = Path(self.common.get("recipe", "")).stem  # it may be the path of a file
+        name = f"{experiment or 'repro'} {recipe} m={self.common.get('m')}"
         self.parent = self._create(name, {key: value for key, value in tags.items() if value})
         self._write(self.parent, [], params=params)
 
@@ -137,9 +139,19 @@ class Log:
             self.client.set_experiment_tag(self.experiment, key, value)
 
     def register(
-        self, name: str, model: str, data: str, digest: str, tags: Mapping[str, str]
+        self,
+        name: str,
+        model: str,
+        data: str,
+        digest: str,
+        tags: Mapping[str, str],
+        code: Sequence[str] = (),
     ) -> None:
-        """Register a soup unless a version with the hash of its artifact, ``digest``, exists."""
+        """Register a soup unless a version with the hash of its artifact, ``digest``, exists.
+
+        ``code``: the files outside this package that this process may execute for it.
+        """
+        code_files.allow(code)
         with file_lock("mlflow.db.lock"):
             version = self._version(name, digest)
             if version is None:

@@ -153,11 +153,18 @@ class Tracker:
         self._send("report", folder=str(folder.resolve()), rows=plain, note=note)
 
     def register(
-        self, name: str, model: Path, data: Path, digest: str, tags: Mapping[str, Any]
+        self,
+        name: str,
+        model: Path,
+        data: Path,
+        digest: str,
+        tags: Mapping[str, Any],
+        code: Sequence[str] = (),
     ) -> None:
         """Register the soup in the folder ``model`` as the next version of ``name``.
 
-        Nothing happens if there is a version with the same DVC hash ``digest``.
+        Nothing happens if there is a version with the same DVC hash ``digest``. To build the
+        network, the process may execute the files ``code`` (`pipeline.code_files`).
         """
         self._send(
             "register",
@@ -166,6 +173,7 @@ class Tracker:
             data=str(data.resolve()),
             digest=digest,
             tags={key: str(value) for key, value in tags.items()},
+            code=list(code),
         )
 
     def close(self, status: Status = "FINISHED") -> None:
