@@ -1,30 +1,16 @@
 """Code of the user's: a path works where a name does, and its file is a dependency like ours."""
 
 import json
-import re
 import sqlite3
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 import yaml
 
 from pipeline.storage.checkpoint import load
-from tests.project import ROOT, Project, ran
+from tests.project import Project, ran, write_example
 
-PAGE = (ROOT / "docs" / "extend.md").read_text()
 RECIPE = "../mine/bars.yaml"
-
-
-def write_example(folder: Path) -> None:
-    """Write the example of docs/extend.md to ``folder``."""
-    folder.mkdir()
-    blocks = re.findall(r"`mine/(\w+\.\w+)`[^`]*?```\w+\n(.*?)```", PAGE, re.DOTALL)
-    assert {name for name, _ in blocks} == {
-        "bars.py", "net.py", "blocks.py", "relative.py", "bars.yaml",
-    }  # fmt: skip
-    for name, text in blocks:
-        (folder / name).write_text(text)
 
 
 @pytest.fixture(scope="module")
