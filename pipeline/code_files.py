@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterable
 from functools import cache
@@ -100,11 +101,20 @@ def import_name(file: Path) -> tuple[Path, str]:
     return folder, name
 
 
+def _search(folder: Path) -> None:
+    """Let Python find modules in ``folder``: after the standard library, before installed ones."""
+    if str(folder) in sys.path:
+        return
+    library = Path(sysconfig.get_path("stdlib"))
+    places = [library, library / "lib-dynload"]
+    last = max(number for number, place in enumerate(sys.path) if Path(place) in places)
+    sys.path.insert(last + 1, str(folder))
+
+
 @cache
 def _module(file: Path) -> ModuleType:
     folder, name = import_name(file)
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+    _search(folder)
     if "." in name:
         module = import_module(name)
         if Path(module.__file__ or "").resolve() != file:

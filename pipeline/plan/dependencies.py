@@ -5,6 +5,7 @@ stages whose import closure contains the file, and no others.
 """
 
 import ast
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,6 @@ from pipeline.code_files import import_name, locate, parse, path_of
 from pipeline.errors import UserError
 
 ROOT = Path(__file__).parent.parent.parent
-PACKAGES = ("pipeline", "stages")
 
 
 class Import(NamedTuple):
@@ -29,8 +29,7 @@ def closure(*sources: str, root: Path = ROOT) -> list[str]:
     """Return the local files that ``sources`` import, themselves included, sorted.
 
     Local files are those under ``root`` or beside a source that is a file, as on Python's search
-    path, which has the folders of files first; not those of installed packages and the standard
-    library. The closure has relative
+    path; not those of installed packages and the standard library. The closure has relative
     imports, imports inside functions, and ``__init__.py`` files with code; not the imports under
     ``if TYPE_CHECKING``. A process reads each file once.
 
@@ -52,7 +51,7 @@ def closure(*sources: str, root: Path = ROOT) -> list[str]:
 @cache
 def _closure(sources: tuple[str, ...], root: Path) -> tuple[str, ...]:
     files = {source: locate(source, root) for source in sources if source.endswith(".py")}
-    places = [*dict.fromkeys(import_name(file)[0] for file in files.values()), root]
+    places = [root, *dict.fromkeys(import_name(file)[0] for file in files.values())]
     waiting: list[Path] = []
     for source in sources:
         waiting += _with_packages(files[source]) if source in files else _absolute(source, places)
@@ -94,16 +93,14 @@ def _imported(file: Path, places: Sequence[Path]) -> Iterator[Path]:
 def _absolute(module: str, places: Sequence[Path]) -> list[Path]:
     """Return the files of ``module`` in the first of ``places`` that has it or its package.
 
-    A folder without ``__init__.py`` counts only where no place has a module of that name, as in
-    Python; the last place is the project, whose own packages are nowhere else.
+    The first place is the project; the standard library comes before the others. A folder without
+    ``__init__.py`` counts only where no place has a module of that name.
     """
     top = module.partition(".")[0]
-    *folders, root = places
-    if top in PACKAGES:
-        return _inside(root, module)
+    places = places[:1] if top in sys.stdlib_module_names else places
     files = (f"{top}.py", f"{top}/__init__.py")
     having = [place for place in places if any((place / file).is_file() for file in files)]
-    beside = [place for place in having if place in folders and place != root]
+    beside = having if having[:1] != places[:1] else []
     if len(beside) > 1:
         raise UserError(
             f"{beside[0]} and {beside[1]} both have a module {top}, and one process imports from "
