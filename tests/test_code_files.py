@@ -119,7 +119,7 @@ def build(classes, channels): ...
 a: [
 """
 CONTENT = dict(re.findall(r"^# (\S+)\n(.*?)(?=^# |\Z)", FILES, re.DOTALL | re.MULTILINE))
-RECIPES = {"mine.yaml": TINY, "digits.yaml": TINY, "other.yml": TINY.replace("about:", "abuot:")}
+RECIPES = {"mine.yaml": TINY, "digits.yaml": TINY, "other.yml": TINY.replace("about:", "topic:")}
 LOUD = "from pathlib import Path\nPath(__file__).with_name('executed').write_text('x')\n"
 
 
@@ -228,7 +228,7 @@ def test_far_files_have_absolute_paths_and_those_of_the_project_short_ones(tmp_p
         ("recipe", "../mine/broken.yaml", ["../mine/broken.yaml is not valid YAML"]),
         ("recipe", "../mine/binary.yaml", ["../mine/binary.yaml is not valid YAML"]),
         ("recipe", "../mine/digits.yaml", ["recipes/ has one of that name too", "rename yours"]),
-        ("recipe", "../mine/other.yml", ["../mine/other.yml: the key abuot is unknown"]),
+        ("recipe", "../mine/other.yml", ["../mine/other.yml: the key topic is unknown"]),
         ("recipe", "minst", ["recipe is 'minst'", "a path FILE.yaml"]),
     ],
 )  # fmt: skip
