@@ -14,6 +14,7 @@ import yaml
 from torch import nn
 
 from pipeline import code_files, registry, repro
+from pipeline.bundle import build as bundle
 from pipeline.config.experiment import Experiment, load
 from pipeline.data.base import Dataset, Split
 from pipeline.errors import UserError
@@ -408,3 +409,14 @@ def test_a_queued_experiment_has_links_to_files_outside_its_copy(tmp_path, monke
         assert repro._share(copy, "../mine.py")
         assert link.read_text() == "x = 1\n"
     assert not repro._share(copy, "../none.py")
+
+
+def test_a_bundle_refuses_files_that_it_would_lack(mine):
+    experiment(mine, recipe="../mine/mine.yaml")
+    with pytest.raises(UserError, match=r"names \.\./mine/mine\.yaml, which the bundle would lack"):
+        bundle._check_code(mine)
+    experiment(mine, prune__criterion="../mine/taylor.py")
+    with pytest.raises(UserError, match=r"names \.\./mine/taylor\.py, which the bundle would lack"):
+        bundle._check_code(mine)
+    experiment(mine)
+    bundle._check_code(mine)
