@@ -3,13 +3,16 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from pipeline import code_files
 from pipeline.config import experiment
 from pipeline.errors import UserError
 from pipeline.evaluate.corruptions.constants import OFFICIAL
 from pipeline.export.selection import all_formats
 from pipeline.plan import build, dvc_yaml
+from pipeline.plan.dependencies import closure
 from pipeline.plan.plan import Plan
 from pipeline.report import fingerprint
 from pipeline.report.fingerprint import Finished
@@ -105,6 +108,7 @@ def export(root: Path, name: str | None, formats: Sequence[str], out: Path) -> N
     from pipeline.run.dvc_graph import up_to_date  # noqa: PLC0415
 
     plan = write_plan(root)
+    code_files.allow(plan.params.code)
     inputs = inputs_of(plan, root, up_to_date(root), name)
     formats = formats or plan.params.export or all_formats(plan.params.task)
     try:
@@ -146,7 +150,9 @@ def _share(root: Path, file: str) -> bool:
     link, target = root / file, _home(root) / file
     if not link.exists() and target.exists():
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(target)
+        link.unlink(missing_ok=True)  # one to a place that is gone
+        with suppress(FileExistsError):  # beside another experiment of the queue
+            link.symlink_to(target)
     return link.exists()
 
 
@@ -156,6 +162,9 @@ def _share_files(plan: Plan, root: Path) -> None:
     Raises:
         UserError: one of them does not exist.
     """
+    code = {module for node in plan.nodes.values() for module in node.modules}
+    for file in closure(*sorted(module for module in code if module.endswith(".py"))):
+        _share(root, file)
     for node in plan.nodes.values():
         for file in (*node.files, *node.unwatched):
             if not _share(root, file):

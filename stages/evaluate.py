@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from pipeline import registry
+from pipeline.code_files import is_path
 from pipeline.data.base import Dataset, load
 from pipeline.evaluate.cost import cost
 from pipeline.stagekit.cli import atomic_folder, run
@@ -27,11 +29,13 @@ def measure_test_split(
     task: Task, predictions: Tensor, data: Dataset, *, groups: bool
 ) -> dict[str, Any]:
     """Return the task's summary of the test split, or its metrics if the task has no summary."""
-    module = f"pipeline.evaluate.{data.task}"
-    if find_spec(module) is not None:
-        summary: dict[str, Any] = import_module(module).summary(
-            predictions, data.test, data, groups=groups
-        )
+    if is_path(data.task):
+        module = registry.load("tasks", data.task, "task")
+    else:
+        name = f"pipeline.evaluate.{data.task}"
+        module = import_module(name) if find_spec(name) is not None else None
+    if hasattr(module, "summary"):
+        summary: dict[str, Any] = module.summary(predictions, data.test, data, groups=groups)
         return summary
     measures = task.measure(predictions, data.test, data)
     return {"test_examples": len(data.test)} | {f"test_{k}": v for k, v in measures.items()}

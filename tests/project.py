@@ -118,6 +118,16 @@ class Project:
         path.write_text(text.replace(old, new))
 
 
+def write_example(folder: Path) -> None:
+    """Write the files of the example of docs/extend.md to ``folder``."""
+    page = (ROOT / "docs" / "extend.md").read_text()
+    blocks = dict(re.findall(r"`mine/(\w+\.\w+)`[^`]*?```\w+\n(.*?)```", page, re.DOTALL))
+    assert set(blocks) == {"bars.py", "net.py", "blocks.py", "relative.py", "bars.yaml"}
+    folder.mkdir()
+    for name, text in blocks.items():
+        (folder / name).write_text(text)
+
+
 def ran(output: str) -> set[str]:
     """Return the stages that ``output`` of a run says were run, not taken from the cache."""
     return set(re.findall(r"^\[ *\d+/\d+\] +ran +(\S+)", output, re.MULTILINE))

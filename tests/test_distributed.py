@@ -19,7 +19,7 @@ from torch import Tensor
 from pipeline.sparsify.build import names
 from pipeline.train.batches import Batches
 from pipeline.train.distributed import all_reduce_sum, local_shard, rank, shard, world_size
-from tests.project import Project, ran
+from tests.project import Project, ran, write_example
 from tests.ranks import AUGMENTED, GOAL, SCENARIOS, norm
 from tests.test_loop import dataset
 
@@ -350,6 +350,8 @@ def test_the_graph_trains_by_two_processes_under_the_same_cache_keys(tmp_path: P
     project = Project.create(tmp_path / "project")
     for old, new in (("[sms, imp]", "[imp]"), ("m: 3", "m: 1"), ("phases: null", "phases: 1")):
         project.edit("params.yaml", old, new)
+    write_example(tmp_path / "mine")  # whose code the processes of a stage execute too
+    project.edit("recipes/tiny.yaml", "name: resnet8", "name: ../mine/net.py")
     output = project.run("dvc", "repro", SMS_GPUS_PER_STAGE="2")
     assert {"s0-dense", "s0-p1-c0"} <= ran(output)
     log = project.root / ".dvc" / "tmp" / "sms" / "logs" / "s0-p1-c0.log"

@@ -12,7 +12,7 @@ import yaml
 from mlflow import MlflowClient
 
 from pipeline.run.provenance import provenance
-from tests.project import Project, ran, trained
+from tests.project import Project, ran, trained, write_example
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +70,10 @@ def test_experiments_with_m_3_and_back(project):
 
 
 def test_queued_experiments_run_and_can_be_applied(project):
-    project.run("dvc", "exp", "run", "--queue", "-S", "m=2,3")
+    write_example(project.root.parent / "my own code")
+    own = "network.name=../my own code/net.py"
+    project.run("dvc", "exp", "run", "--queue", "-S", "m=2")
+    project.run("dvc", "exp", "run", "--queue", "-S", "m=3", "-S", own)
     project.run("dvc", "queue", "start", SMS_MLFLOW="1")
     _wait_for_queue(project)
     shown = json.loads(project.run("dvc", "exp", "show", "--json"))
@@ -87,7 +90,7 @@ def test_queued_experiments_run_and_can_be_applied(project):
         (line,) = [line for line in table.splitlines() if line.startswith(f" {name} ")]
         assert re.search(rf"success +{m} .*\d\*? +\d+ +\d+ *$", line), "m, scores, ran and cached"
     project.run("dvc", "exp", "apply", found[3])
-    assert "s0-p1-c2" in stages(project)
+    assert "../my own code/blocks.py" in stages(project)["s0-p1-c2"]["deps"]
     assert provenance(project.root).keys() == stages(project).keys()
     assert yaml.safe_load((project.root / "params.yaml").read_text())["m"] == 3
     assert ran(project.run("dvc", "repro")) == set(), "the queue shares the cache"

@@ -19,6 +19,7 @@ from pipeline.models.build import build
 from pipeline.storage.atomic_files import write_json
 from pipeline.storage.checkpoint import Checkpoint, save
 from pipeline.track import summary
+from pipeline.track.registration import Registration
 from pipeline.track.tracker import Tracker
 
 # MLflow and the libraries that it loads warn of their own future.
@@ -332,7 +333,9 @@ def test_a_registered_soup_loads_and_predicts_what_the_network_does(root, monkey
     tracker.open(NODES, PARAMS)
     registered = ("one.dir", "old"), ("one.dir", "new"), ("two.dir", "two"), ("one.dir", "")
     for digest, text in registered:
-        tracker.register("sms-toy", folders["soup"], folders["data"], digest, {"phase": 3}, text)
+        tracker.register(
+            Registration("sms-toy", folders["soup"], folders["data"], digest, {"phase": "3"}, text)
+        )
     tracker.close()
     assert heard == []
     versions = client(root).search_model_versions("name = 'sms-toy'")
@@ -369,7 +372,7 @@ def test_a_soup_that_cannot_be_exported_leaves_the_rest_of_the_run(root):
     heard = []
     tracker = Tracker(root, heard.append)
     tracker.open(NODES, PARAMS)
-    tracker.register("sms-toy", root / "nothing", root / "nothing", "one", {})
+    tracker.register(Registration("sms-toy", root / "nothing", root / "nothing", "one", {}))
     tracker.close()
     assert len(heard) == 1
     assert "sms-toy" in heard[0]

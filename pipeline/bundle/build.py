@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.bundle import origin, wheels
+from pipeline.config import experiment
 from pipeline.errors import UserError
 from pipeline.storage.atomic_files import write_json
 
@@ -33,10 +34,12 @@ def build(root: Path, folder: Path, options: Options) -> dict[str, float]:
     An older bundle there is replaced once the new one is complete.
 
     Raises:
-        UserError: ``folder`` is no bundle, data is missing, or wheels cannot be downloaded.
+        UserError: ``folder`` is no bundle, data is missing, params.yaml is wrong or names code that
+            a bundle lacks, or wheels cannot be downloaded.
     """
     if folder.exists() and not (folder / "bundle.json").is_file():
         raise UserError(f"{folder} exists, but is no bundle: name another folder, or remove it")
+    _check_code(root)
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     (new / "wheels").mkdir(parents=True)
@@ -58,6 +61,18 @@ def build(root: Path, folder: Path, options: Options) -> dict[str, float]:
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
     return {part: _mebibytes(folder / part) for part in ("project", "wheels", "data")}
+
+
+def _check_code(root: Path) -> None:
+    """Refuse files that params.yaml names by their paths and that lie in none of `FOLDERS`."""
+    params = experiment.load(root / "params.yaml")
+    recipe = [params.recipe] if params.recipe_name != params.recipe else []
+    for path in (*params.code, *recipe):
+        if not path.startswith(tuple(f"{folder}/" for folder in FOLDERS)):
+            raise UserError(
+                f"params.yaml names {path}, which the bundle would lack: copy it to recipes/ "
+                "(or another folder of the project that a bundle has), and name it there"
+            )
 
 
 def _code(root: Path, project: Path) -> None:

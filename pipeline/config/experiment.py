@@ -10,7 +10,8 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from pipeline import registry
+from pipeline import code_files, registry
+from pipeline.config import members
 from pipeline.config.pattern import check_pattern, with_pattern
 from pipeline.config.schema import (
     Augmentation,
@@ -40,6 +41,7 @@ from pipeline.errors import UserError
 from pipeline.export.selection import FORMATS, select
 
 RECIPES = Path(__file__).parents[2] / "recipes"
+YAML = (".yaml", ".yml")
 
 # Criterion and allocation with prune.structure = filters: the defaults, or those of filters.
 _FILTERS = [("magnitude", "global"), ("magnitude", "uniform")]
@@ -73,6 +75,11 @@ class Experiment(Section):
     study: dict[str, dict[str, Any]] = Field(default_factory=dict)  # values of grids, by study
     paper: Paper | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_form_of_paths(cls, values: Any) -> Any:
+        return members.in_one_form(values) if isinstance(values, dict) else values
+
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
         check_distinct("seeds", self.seeds)
@@ -82,21 +89,15 @@ class Experiment(Section):
         check_distinct("export", self.export)
         for method in self.methods:
             check_choice("methods", method, registry.names("plan/methods"))
-        check_choice("task", self.task, registry.names("tasks"))
+        for folder, name in self._members():
+            members.check(folder, name)
+        members.check_labels(self.merge, "soup")
         for name in self.export:
             check_choice("export", name, registry.names(FORMATS))
         select(self.export, self.task)
-        for rule in self.merge:
-            check_choice("merge", rule, registry.names("soup"))
         for key, named in (("studies", self.studies), ("study", self.study)):
             for study in named:
                 check_choice(key, study, registry.names("plan/studies"))
-        check_choice("data.name", self.data.name, registry.names("data"))
-        check_choice("prune.criterion", self.prune.criterion, registry.names("prune/criteria"))
-        check_choice("prune.allocation", self.prune.allocation, registry.names("prune/allocations"))
-        if not self.network.name.startswith("torchvision."):
-            known = [*registry.names("models"), "torchvision.NAME"]
-            check_choice("network.name", self.network.name, known)
         ranking = (self.prune.criterion, self.prune.allocation)
         if self.prune.structure == "filters" and ranking not in _FILTERS:
             raise UserError(
@@ -111,6 +112,30 @@ class Experiment(Section):
             )
         self.retrain_values()
         return self
+
+    def _members(self) -> list[tuple[str, str]]:
+        """Return the family and the name, or path, of each member that the settings name."""
+        return [
+            ("tasks", self.task),
+            *(("soup", rule) for rule in self.merge),
+            ("data", self.data.name),
+            ("prune/criteria", self.prune.criterion),
+            ("prune/allocations", self.prune.allocation),
+            ("models", self.network.name),
+        ]
+
+    @property
+    def code(self) -> list[str]:
+        """The files of code that the settings name by their paths."""
+        paths = [
+            registry.split(*each)[0] for each in self._members() if code_files.is_path(each[1])
+        ]
+        return list(dict.fromkeys(paths))
+
+    @property
+    def recipe_name(self) -> str:
+        """The recipe's name for readers: its own, or that of its file."""
+        return Path(self.recipe).stem if _is_file(self.recipe) else self.recipe
 
     def with_values(self, values: dict[str, Any], source: str = "a study") -> Self:
         """Return a copy with other ``values``, by key, as ``{"retrain.epochs": 5}``.
@@ -147,7 +172,7 @@ class Experiment(Section):
         try:
             return kind.model_validate(values)
         except ValidationError as error:
-            sources = ("params.yaml", f"recipes/{self.recipe}.yaml")
+            sources = ("params.yaml", recipe_file(self.recipe)[1])
             raise UserError(sentence(error, kind, values, sources, f"study.{study}.")) from None
 
     def retrain_values(self) -> list[float]:
@@ -201,10 +226,9 @@ def load(path: Path) -> Experiment:
         UserError: naming the key, its value and what is allowed.
     """
     values = _read(path, path.name)
-    names = [file.stem for file in _recipe_files()]
-    check_choice(f"{path.name}: recipe", values.get("recipe"), names)
-    recipe = f"recipes/{values['recipe']}.yaml"
-    defaults = _read(RECIPES / f"{values['recipe']}.yaml", recipe)
+    _check_recipe(f"{path.name}: recipe", values.get("recipe"))
+    file, recipe = recipe_file(values["recipe"])
+    defaults = _read(file, recipe)
     merged = with_pattern(_merge(defaults, values), defaults, values)
     try:
         return _with_official_corruptions(Experiment.model_validate(merged), path.parent)
@@ -224,6 +248,31 @@ def _read(path: Path, name: str) -> dict[str, Any]:
     if values.get("seeds") is None and seed is not None:
         values["seeds"] = [seed]
     return values
+
+
+def recipe_file(recipe: str) -> tuple[Path, str]:
+    """Return the file of a recipe, and its name in messages; the recipe is a name or a path."""
+    if _is_file(recipe):
+        return code_files.locate(recipe), recipe
+    return RECIPES / f"{recipe}.yaml", f"recipes/{recipe}.yaml"
+
+
+def _is_file(recipe: str) -> bool:
+    return "/" in recipe or recipe.endswith(YAML)
+
+
+def _check_recipe(key: str, recipe: Any) -> None:
+    """Refuse a recipe that does not exist, or a file with the name of one of ours."""
+    names = [file.stem for file in _recipe_files()]
+    if not (isinstance(recipe, str) and _is_file(recipe)):
+        check_choice(key, recipe, names, [*names, "a path FILE.yaml"])
+    elif (problem := members.path_problem(recipe, YAML)) is not None:
+        raise UserError(f"{key} is {recipe!r}, but {problem}")
+    elif Path(recipe).stem in names and recipe_file(recipe)[0].parent != RECIPES:
+        raise UserError(
+            f"{key} is {recipe!r}, but recipes/ has one of that name too, so that results of the "
+            "two could not be told apart: rename yours"
+        )
 
 
 def recipes() -> dict[str, str]:

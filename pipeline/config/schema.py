@@ -26,9 +26,9 @@ class Section(BaseModel):
 class Data(Section):
     """The data set.
 
-    ``name``: a file of ``pipeline/data``. ``path``: the folder of its raw files. ``size``: pixels a
-    side of images; of sentences, the largest number of tokens. ``corrupted``: the folder in
-    ``path`` of the official corrupted test set.
+    ``name``: a file of ``pipeline/data``, or a path. ``path``: the folder of its raw files.
+    ``size``: pixels a side of images; of sentences, the largest number of tokens. ``corrupted``:
+    the folder in ``path`` of the official corrupted test set.
     """
 
     name: str
@@ -40,8 +40,8 @@ class Data(Section):
 class Network(Section):
     """The network.
 
-    ``name``: a file of ``pipeline/models`` or ``torchvision.NAME``. ``weights``: a file of weights
-    to start from.
+    ``name``: a file of ``pipeline/models``, ``torchvision.NAME``, ``timm.NAME`` or a path.
+    ``weights``: a file of weights to start from.
     """
 
     name: str

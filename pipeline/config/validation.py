@@ -84,11 +84,14 @@ def dotted(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from dotted(value, f"{prefix}{key}.")
 
 
-def check_choice(key: str, value: object, known: list[str]) -> None:
-    """Refuse a ``value`` of ``key`` that is none of ``known``."""
+def check_choice(
+    key: str, value: object, known: list[str], listed: list[str] | None = None
+) -> None:
+    """Refuse a ``value`` of ``key`` that is none of ``known``; ``listed`` is known in words."""
     if value not in known:
         hint = _did_you_mean(get_close_matches(str(value), known, 1))
-        raise UserError(f"{key} is {value!r}, but must be one of {', '.join(known)}{hint}")
+        words = ", ".join(listed or known)
+        raise UserError(f"{key} is {value!r}, but must be one of {words}{hint}")
 
 
 def check_distinct(key: str, values: list[Any]) -> None:

@@ -1,16 +1,18 @@
 """Networks by name.
 
-A network is a file of this folder with one function ``build(classes, channels) -> nn.Module``;
-``torchvision.NAME`` is any image classifier of torchvision.
+A network is a file of this folder with one function ``build(classes, channels) -> nn.Module``, or
+a path to such a function; ``torchvision.NAME`` is any image classifier of torchvision, and
+``timm.NAME`` one of timm, with random weights.
 """
 
 import difflib
-import importlib
 
 from torch import nn
 
 from pipeline import registry
+from pipeline.code_files import is_path
 from pipeline.errors import UserError
+from pipeline.optional_imports import extra
 
 # These two return a second, auxiliary output unless told otherwise.
 TORCHVISION_OPTIONS = {
@@ -28,7 +30,7 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
     """Return the network ``name`` with random weights, drawn from torch's generator.
 
     Args:
-        name: a file of this folder, or "torchvision.NAME".
+        name: a file of this folder, "torchvision.NAME", "timm.NAME", or the path of a function.
         classes: number of logits K; the network maps images [B, channels, H, W] to [B, K].
         channels: of the image; torchvision's networks take 3.
 
@@ -37,10 +39,16 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
     """
     if name.startswith("torchvision."):
         return _from_torchvision(name, classes, channels)
-    if name not in names():
-        raise _unknown(name, [*names(), "torchvision.NAME"])
-    module = importlib.import_module(f"pipeline.models.{name}")
-    model: nn.Module = module.build(classes, channels)
+    if name.startswith("timm."):
+        return _from_timm(name, classes, channels)
+    if name not in names() and not is_path(name):
+        raise _unknown(name, registry.choices("models"))
+    model = registry.load("models", name, "network.name").build(classes, channels)
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            f"network.name is {name!r}, which returns {type(model).__name__}: it must return a "
+            "torch.nn.Module"
+        )
     return model
 
 
@@ -64,6 +72,30 @@ def _from_torchvision(name: str, classes: int, channels: int) -> nn.Module:
     ):  # otherwise loads only state dicts that name their version
         load = {"_load_from_state_dict": nn.Module._load_from_state_dict}
         model.__class__ = type("MNASNet", (models.MNASNet,), load)
+    return model
+
+
+def _from_timm(name: str, classes: int, channels: int) -> nn.Module:
+    timm = extra("timm", of="timm")
+    architecture, known = name.removeprefix("timm."), timm.list_models()
+    if architecture not in known:
+        raise _unknown(name, [f"timm.{other}" for other in known])
+    try:
+        model: nn.Module = timm.create_model(
+            architecture, pretrained=False, num_classes=classes, in_chans=channels
+        )
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"network.name is {name}, which timm cannot build for {channels} channels and "
+            f"{classes} classes ({error}): choose another"
+        ) from error
+    layers = extra("timm.layers", of="timm")
+    kinds = (layers.StdConv2d, layers.ScaledStdConv2d)
+    if any(isinstance(module, kinds) for module in model.modules()):
+        raise UserError(
+            f"network.name is {name}, which standardises its weights before it uses them, so that "
+            "pruned ones would not be zero: choose another"
+        )
     return model
 
 

@@ -5,11 +5,13 @@ stages whose import closure contains the file, and no others.
 """
 
 import ast
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.code_files import import_name, locate, parse, path_of
 from pipeline.errors import UserError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -32,14 +34,15 @@ def closure(*sources: str, root: Path = ROOT) -> list[str]:
     ``if TYPE_CHECKING``. A process reads each file once.
 
     Args:
-        sources: modules ("stages.prune") or files ("mine/net.py", relative to ``root``).
+        sources: modules ("stages.prune") or files ("mine/net.py", as `code_files` finds them).
         root: the folder that Python searches first.
 
     Returns:
-        Paths relative to ``root``; absolute ones for files elsewhere.
+        Paths relative to ``root``; for files elsewhere those of `code_files.path_of`.
 
     Raises:
-        UserError: a file is not valid Python.
+        UserError: a file is not valid Python, or the folders of two sources both have a module that
+            one of them imports.
 
     """
     return list(_closure(sources, root))
@@ -47,8 +50,8 @@ def closure(*sources: str, root: Path = ROOT) -> list[str]:
 
 @cache
 def _closure(sources: tuple[str, ...], root: Path) -> tuple[str, ...]:
-    files = {source: root / source for source in sources if source.endswith(".py")}
-    places = [root, *dict.fromkeys(file.parent for file in files.values())]
+    files = {source: locate(source, root) for source in sources if source.endswith(".py")}
+    places = [root, *dict.fromkeys(import_name(file)[0] for file in files.values())]
     waiting: list[Path] = []
     for source in sources:
         waiting += _with_packages(files[source]) if source in files else _absolute(source, places)
@@ -58,11 +61,11 @@ def _closure(sources: tuple[str, ...], root: Path) -> tuple[str, ...]:
         if file not in seen and file.is_file():
             seen.add(file)
             waiting.extend(_imported(file, places))
-    return tuple(sorted(_relative(file, root) for file in seen if file.stat().st_size))
+    return tuple(sorted({_path(file, root) for file in seen if file.stat().st_size}))
 
 
-def _relative(file: Path, root: Path) -> str:
-    return str(file.relative_to(root) if file.is_relative_to(root) else file.absolute())
+def _path(file: Path, root: Path) -> str:
+    return str(file.relative_to(root)) if file.is_relative_to(root) else path_of(file, root)
 
 
 def _with_packages(file: Path) -> list[Path]:
@@ -88,12 +91,23 @@ def _imported(file: Path, places: Sequence[Path]) -> Iterator[Path]:
 
 
 def _absolute(module: str, places: Sequence[Path]) -> list[Path]:
-    """Return the files of ``module`` in the first of ``places`` that has its package."""
+    """Return the files of ``module`` in the first of ``places`` that has it or its package.
+
+    The first place is the project; the standard library comes before the others. A folder without
+    ``__init__.py`` counts only where no place has a module of that name.
+    """
     top = module.partition(".")[0]
-    for place in places:
-        if (place / f"{top}.py").is_file() or (place / top).is_dir():
-            return _inside(place, module)
-    return []
+    places = places[:1] if top in sys.stdlib_module_names else places
+    files = (f"{top}.py", f"{top}/__init__.py")
+    having = [place for place in places if any((place / file).is_file() for file in files)]
+    beside = having if having[:1] != places[:1] else []
+    if len(beside) > 1:
+        raise UserError(
+            f"{beside[0]} and {beside[1]} both have a module {top}, and one process imports from "
+            "both: rename one of the modules, or put the files into one folder"
+        )
+    having += [place for place in places if (place / top).is_dir()]
+    return _inside(having[0], module) if having else []
 
 
 def _inside(folder: Path, module: str) -> list[Path]:
@@ -109,12 +123,8 @@ def _inside(folder: Path, module: str) -> list[Path]:
 
 @cache
 def _imports(file: Path) -> tuple[Import, ...]:
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError) as error:
-        raise UserError(f"{file} is not valid Python ({error}): correct it") from error
     imports: list[Import] = []
-    for node in _runtime_nodes(tree):
+    for node in _runtime_nodes(parse(file)):
         if isinstance(node, ast.Import):
             imports += [Import(0, alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

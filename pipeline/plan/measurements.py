@@ -6,6 +6,7 @@ Each takes the planner and names of stages, and returns the name of the stage it
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.code_files import is_path
 from pipeline.errors import UserError
 from pipeline.evaluate.corruptions.constants import ARCHIVES, NAMES_19
 from pipeline.export.selection import check_installed, module_names, select
@@ -22,7 +23,9 @@ def evaluate(work: StageAdder, model: str, phase: int) -> str:
         "model": artifact(model),
         "groups": work.settings.evaluate.groups,
     }
-    modules = (*work.learning_modules(), f"pipeline.evaluate.{work.settings.task}")
+    modules = work.learning_modules()
+    if not is_path(work.settings.task):
+        modules = (*modules, f"pipeline.evaluate.{work.settings.task}")
     name = f"{work.short_name(model)}-eval"
     return work.add(name, "evaluate", flags, modules=modules, phase=phase)
 

@@ -13,7 +13,7 @@ from pipeline.plan.measurements import compare, evaluate, export, robustness, sh
 from pipeline.plan.plan import Result, artifact
 from pipeline.plan.stage_adder import StageAdder, join_name
 from pipeline.prune.pattern import Pattern, parse
-from pipeline.prune.rules import SEEDED, module_name
+from pipeline.prune.rules import is_random, module_name
 from pipeline.schedules.sparsity import sparsities
 from pipeline.seeds import derive
 from pipeline.soup import build as rules
@@ -241,7 +241,7 @@ class Planner(StageAdder):
 
     def _pruning_seed(self, phase: int, run: int | None = None) -> int | None:
         """Return the seed of an allocation that draws at random, another one for a later run."""
-        if self.settings.prune.allocation not in SEEDED:
+        if not is_random(self.settings.prune.allocation):
             return None
         return derive(self.seed, "prune", phase, *([run] if run else []))
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import registry
+from pipeline import code_files, registry
 from pipeline.errors import UserError
 from pipeline.plan.dependencies import ROOT
 from pipeline.storage.atomic_files import atomic_file
@@ -38,7 +38,7 @@ class Folder(NamedTuple):
 
 def checkouts() -> tuple[Path, ...]:
     """Return the folders of relative paths: this one, and the main one of a queued experiment."""
-    return ROOT, Path(os.environ.get("DVC_ROOT") or ROOT)
+    return code_files.checkouts(ROOT)
 
 
 def listing(name: str, path: str | None) -> str | None:
@@ -70,12 +70,8 @@ def fingerprint(path: str, reads: tuple[str, ...] | None = None) -> str | None:
 
 def _reads(name: str) -> tuple[str, ...] | None:
     """Return the literal ``READS`` of a data set's module, without importing it: torch is slow."""
-    module = registry.module_name("data", name, "data.name")
-    file = registry.ROOT.parent.joinpath(*module.split(".")).with_suffix(".py")
-    for node in ast.parse(file.read_bytes()).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "READS":
-            return tuple(ast.literal_eval(node.value))
-    return None
+    node = code_files.definitions(registry.parsed("data", name, "data.name")).get("READS")
+    return tuple(ast.literal_eval(node.value)) if isinstance(node, ast.Assign) else None
 
 
 def _of_folder(root: Path) -> str:

@@ -12,6 +12,7 @@ m or the list of methods changes:
 
 from typing import Any
 
+from pipeline import registry
 from pipeline.plan import raw_data
 from pipeline.plan.plan import Plan, Stage
 
@@ -67,10 +68,13 @@ class StageAdder:
             flags: its command line; None, False and [] are left out. The stage reads the
                 artifacts that are named here.
             files: data outside the graph that it reads.
-            modules: modules that it imports by a name in ``flags``.
+            modules: modules that it imports by a name in ``flags``; those that are files outside
+                this package are in its command too, under ``--code``.
             shared: whether all seeds share it.
             labels: its phase and its candidate, where it has them.
         """
+        code = list(dict.fromkeys(module for module in modules if module.endswith(".py")))
+        flags = {**flags, "code": code}
         arguments = {flag: value for flag, value in flags.items() if _is_given(value)}
         stage = self.plan.find(script, arguments)
         if stage is None:
@@ -103,17 +107,19 @@ class StageAdder:
         files = (data.path,) if data.name == "image_folder" and data.path else ()
         if not files:
             flags["listing"] = self.plan.once(raw_data.listing, data.name, data.path)
-        modules = (f"pipeline.data.{data.name}",)
+        modules = (registry.module_name("data", data.name, "data.name"),)
         return self.add("data", "prepare", flags, files=files, modules=modules, shared=True)
 
     def network_modules(self) -> tuple[str, ...]:
-        """Return the module of the network, if it is one of ours."""
+        """Return the module of the network, unless it is a library's."""
         name = self.settings.network.name
-        return () if name.startswith("torchvision.") else (f"pipeline.models.{name}",)
+        if name.startswith(registry.LIBRARIES):
+            return ()
+        return (registry.module_name("models", name, "network.name"),)
 
     def learning_modules(self) -> tuple[str, ...]:
         """Return the modules of the network and of the task that it learns."""
-        return (*self.network_modules(), f"pipeline.tasks.{self.settings.task}")
+        return (*self.network_modules(), registry.module_name("tasks", self.settings.task, "task"))
 
     def _lineage_of(self, short: str) -> str:
         """Return the section of the graph for a stage: that of its method, or the common one."""

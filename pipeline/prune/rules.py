@@ -9,11 +9,10 @@ An allocation that draws at random also takes a ``seed`` and is listed in `SEEDE
 """
 
 from functools import partial
-from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline import registry
+from pipeline.code_files import is_path
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:  # the planner reads this file too, and has no other use for torch
@@ -42,9 +41,19 @@ def module_name(folder: str, name: str) -> str:
     return registry.module_name(f"prune/{folder}", name, f"prune.{SINGULAR[folder]}")
 
 
-def load(folder: str, name: str) -> ModuleType:
-    """Import the module of the rule ``name``."""
-    return import_module(module_name(folder, name))
+def load(folder: str, name: str) -> Any:
+    """Return the module of the rule ``name``, imported."""
+    return registry.load(f"prune/{folder}", name, f"prune.{SINGULAR[folder]}")
+
+
+def is_random(name: str) -> bool:
+    """Return whether the allocation ``name`` draws at random; in a file, if it takes a seed."""
+    if not is_path(name):
+        return name in SEEDED
+    arguments = registry.arguments("prune/allocations", name, "prune.allocation")
+    if arguments is None:
+        return False
+    return "seed" in {argument.arg for argument in (*arguments.args, *arguments.kwonlyargs)}
 
 
 def allocation(name: str, seed: int | None = None) -> "Allocation":
@@ -54,7 +63,7 @@ def allocation(name: str, seed: int | None = None) -> "Allocation":
         UserError: the allocation does not exist, or draws at random and ``seed`` is missing.
     """
     module = load("allocations", name)
-    if name in SEEDED:
+    if is_random(name):
         if seed is None:
             raise UserError(f"the allocation {name} draws at random: give it a seed (--seed).")
         return partial(module.masks, seed=seed)

@@ -6,6 +6,8 @@ A method's label and look are declared in its own file, pipeline/plan/methods/NA
 from dataclasses import dataclass
 from itertools import product
 
+from pipeline import registry
+from pipeline.config.schema import Prune
 from pipeline.plan.declared import declared
 
 # Okabe & Ito (2008): colours that colour-blind readers can tell apart. Their yellow is left out:
@@ -70,6 +72,14 @@ def label(method: str, m: int) -> str:
     """Return the name of a method for readers; ``m`` is the number of candidates."""
     text = declared(method).label
     return method.replace("_", " ") if text is None else text.replace("{m}", str(m))
+
+
+def pruning_rules(prune: Prune) -> tuple[str, str]:
+    """Return the names of criterion and allocation for readers."""
+    return (
+        registry.label("prune/criteria", prune.criterion),
+        registry.label("prune/allocations", prune.allocation),
+    )
 
 
 def percent(fraction: float, digits: int = 2) -> str:

@@ -1,9 +1,10 @@
 """results.md: the page of results."""
 
+from pipeline import registry
 from pipeline.plan.build import studies
 from pipeline.prune.pattern import parse
 from pipeline.report import soup_comparison
-from pipeline.report.labels import epochs, sparsity
+from pipeline.report.labels import epochs, pruning_rules, sparsity
 from pipeline.report.metric import Metric, capital
 from pipeline.report.paper import comparison
 from pipeline.report.results import Results
@@ -62,14 +63,15 @@ def _head(results: Results) -> str:
     p = results.params
     n = len(p.seeds)
     spread_note = "one seed, so no deviation" if n == 1 else f"n = {n}; mean ± standard deviation"
+    network = registry.label("models", p.network.name)
     varied = p.retrain.vary.replace("_", " ")
     return (
-        f"# Results: {p.recipe}\n\n"
+        f"# Results: {p.recipe_name}\n\n"
         f"{p.about}.\n\n"
         f"m = {p.m} candidates that differ by {varied}; {p.phases} "
         f"{'phase' if p.phases == 1 else 'phases'} to {sparsity(p.target_sparsity)} sparsity; "
         f"{_pruning(results)}; retraining by {p.retrain.schedule} "
-        f"with {epochs(p.retrain.epochs)} a phase; network {p.network.name}, pretrained for "
+        f"with {epochs(p.retrain.epochs)} a phase; network {network}, pretrained for "
         f"{epochs(p.pretrain.epochs)}. Seeds {', '.join(map(str, p.seeds))} ({spread_note}).\n"
     )
 
@@ -85,9 +87,10 @@ def _pruning(results: Results) -> str:
     prune = results.params.prune
     if prune.structure == "filters":
         return "filters pruned by L2 norm, an equal share of each layer"
+    criterion, allocation = pruning_rules(prune)
     if pattern := parse(prune.structure):
-        return f"{prune.criterion} pruning, {pattern} along input channels{_dense_layers(results)}"
-    return f"{prune.criterion} pruning, {prune.allocation}"
+        return f"{criterion} pruning, {pattern} along input channels{_dense_layers(results)}"
+    return f"{criterion} pruning, {allocation}"
 
 
 def _dense_layers(results: Results) -> str:

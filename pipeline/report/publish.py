@@ -14,6 +14,7 @@ from pipeline.plan.plan import Plan, Result, artifact
 from pipeline.report.load import metric_of
 from pipeline.report.write import write
 from pipeline.storage.atomic_files import read_json
+from pipeline.track.registration import Registration
 from pipeline.track.tracker import Tracker
 
 ARTIFACTS, REPORTS = "artifacts", "reports"
@@ -41,9 +42,17 @@ def log_report(plan: Plan, root: Path, current: Mapping[str, str], tracker: Trac
         row, tags = soup
         # Without its pruned filters the network computes the same function and is smaller.
         name = row.shrink if row.shrink and row.shrink in current else row.model
-        model, data = root / artifact(name), root / artifact("data")
-        card = model_card(plan, root, row, current)
-        tracker.register(f"sms-{plan.params.recipe}", model, data, current[name], tags, card)
+        tracker.register(
+            Registration(
+                name=f"sms-{plan.params.recipe_name}",
+                model=root / artifact(name),
+                data=root / artifact("data"),
+                digest=current[name],
+                tags={key: str(value) for key, value in tags.items()},
+                description=model_card(plan, root, row, current),
+                code=plan.params.code,
+            )
+        )
 
 
 def best_soup(

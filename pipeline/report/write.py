@@ -9,9 +9,11 @@ from typing import Any, Protocol, cast
 import pandas as pd
 from matplotlib.figure import Figure
 
+from pipeline import registry
 from pipeline.plan.build import studies
 from pipeline.plan.plan import Plan
 from pipeline.report.figures import accuracy, candidates, corruptions, groups, layers, style
+from pipeline.report.labels import pruning_rules
 from pipeline.report.load import read
 from pipeline.report.metric import capital
 from pipeline.report.metrics_json import headline
@@ -109,11 +111,13 @@ def write_studies(plan: Plan, artifacts: Path, folder: Path, without: Collection
 
 def _study_page(study: Study, text: str) -> str:
     p = study.params
+    network = registry.label("models", p.network.name)
+    criterion, allocation = pruning_rules(p.prune)
     seeds = ", ".join(map(str, p.seeds))
     return (
         f"# Study: {study.name}\n\n{study.about}\n\n"
-        f"Recipe {p.recipe}, network {p.network.name}, m = {p.m}, {p.prune.criterion} pruning, "
-        f"{p.prune.allocation}; seeds {seeds} "
+        f"Recipe {p.recipe_name}, network {network}, m = {p.m}, {criterion} pruning, "
+        f"{allocation}; seeds {seeds} "
         f"({'one seed, so no deviation' if study.seeds == 1 else 'mean ± standard deviation'}). "
         f"{capital(study.metric.plural)} in [{study.name}.csv]({study.name}.csv) are fractions.\n\n"
         f"![{study.about}](figures/{study.name}.png)\n\n{text}{_missing(study)}"

@@ -9,10 +9,13 @@ that exist; an input is read or computed only if the rule names it.
 """
 
 import ast
-import importlib
-from types import ModuleType
+from typing import Any
 
 from pipeline import registry
+from pipeline.errors import UserError
+
+# The further inputs that a rule may name: attributes of `MergeInputs`.
+INPUTS = ("distillation", "loss", "parameters", "parent", "score", "scores")
 
 
 def names() -> list[str]:
@@ -30,23 +33,27 @@ def module_name(name: str) -> str:
 
 
 def required_inputs(name: str) -> list[str]:
-    """Return the keyword arguments of a rule's ``merge``, read without importing torch."""
-    for node in _parsed(name).body:
-        if isinstance(node, ast.FunctionDef) and node.name == "merge":
-            return [argument.arg for argument in node.args.kwonlyargs]
-    raise AssertionError(f"{module_name(name)} has no function merge")
+    """Return the inputs that a rule's function names, read without importing torch."""
+    arguments = registry.arguments("soup", name, "merge")
+    if arguments is None:
+        raise UserError(f"merge is {name!r}, which must be a plain `def` in its file: write one")
+    further = [argument.arg for argument in (*arguments.args[1:], *arguments.kwonlyargs)]
+    return [argument for argument in further if argument in INPUTS]
 
 
 def descriptions() -> dict[str, str]:
     """Return the first docstring line of every rule, by name."""
-    return {name: (ast.get_docstring(_parsed(name)) or "").partition("\n")[0] for name in names()}
+    trees = {name: registry.parsed("soup", name, "merge") for name in names()}
+    return {
+        name: (ast.get_docstring(tree) or "").partition("\n")[0] for name, tree in trees.items()
+    }
 
 
-def load(name: str) -> ModuleType:
-    """Import the module of the rule ``name``."""
-    return importlib.import_module(module_name(name))
+def label(name: str) -> str:
+    """Return the rule's name in those of stages and methods."""
+    return registry.label("soup", name)
 
 
-def _parsed(name: str) -> ast.Module:
-    file = registry.ROOT / "soup" / f"{module_name(name).rpartition('.')[2]}.py"
-    return ast.parse(file.read_text(encoding="utf-8"))
+def load(name: str) -> Any:
+    """Return the module of the rule ``name``, imported."""
+    return registry.load("soup", name, "merge")

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import torch
 
+from pipeline import code_files
 from pipeline.errors import UserError
 from pipeline.events import note
 from pipeline.process import cpu_name, threads
@@ -22,10 +23,13 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
 
     The number of threads (``SMS_THREADS``, or 1) changes the order of sums and so their last bits.
     A `UserError` ends the process with one sentence on standard error and exit status 2, a full
-    disk with the status of `pipeline.storage.disk_space`.
+    disk with the status of `pipeline.storage.disk_space`. Of code outside this package the process
+    executes only the files under ``--code``.
     """
+    parser.add_argument("--code", nargs="+", default=[], help="files that it may execute")
     arguments = parser.parse_args()
     try:
+        code_files.allow(arguments.code)
         torch.set_num_threads(threads())
         if torch.cuda.is_available():  # takes seconds, and CPUs do not need it
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -13,7 +13,9 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
+from pipeline import code_files
 from pipeline.track import ui_views
+from pipeline.track.registration import Registration
 from pipeline.track.summary import Point, averages, curves, points
 
 EXPERIMENT = "sparse-model-soups"
@@ -59,7 +61,8 @@ class Log:
             "git.dirty": _bool(bool(_git(self.root, "status", "--porcelain"))) if commit else "",
         }
         tags |= {key: _text(params[key]) for key in TAGGED if key in params}
-        name = f"{experiment or 'repro'} {self.common.get('recipe', '')} m={self.common.get('m')}"
+        recipe = Path(self.common.get("recipe", "")).stem  # it may be the path of a file
+        name = f"{experiment or 'repro'} {recipe} m={self.common.get('m')}"
         self.parent = self._create(name, {key: value for key, value in tags.items() if value})
         self._write(self.parent, [], params=params)
 
@@ -136,32 +139,24 @@ class Log:
         for key, value in ui_views.tags(methods).items():  # with columns for these methods
             self.client.set_experiment_tag(self.experiment, key, value)
 
-    def register(
-        self,
-        name: str,
-        model: str,
-        data: str,
-        digest: str,
-        tags: Mapping[str, str],
-        description: str = "",
-    ) -> None:
-        """Register a soup unless a version with the hash of its artifact, ``digest``, exists.
-
-        The ``description`` is shown on the pages of the version and of the registered model.
-        """
+    def register(self, **fields: Any) -> None:
+        """Register a `Registration` of these ``fields``, unless a version with its hash exists."""
+        soup = Registration(**fields)
+        code_files.allow(soup.code)
         with file_lock("mlflow.db.lock"):
-            version = self._version(name, digest)
+            version = self._version(soup.name, soup.digest)
             if version is None:
                 # Imported here: PyTorch is needed only for a new version.
                 from pipeline.track.export import log_model  # noqa: PLC0415
 
-                version = log_model(self.parent, name, Path(model), Path(data))
-                for key, value in {"model_hash": digest, **self.common, **tags}.items():
-                    self.client.set_model_version_tag(name, version, key, value)
-            if description:
-                self.client.update_model_version(name, version, description)
-                self.client.update_registered_model(name, description)
-        self.client.set_tag(self.parent, "soup", f"models:/{name}/{version}")
+                version = log_model(self.parent, soup.name, Path(soup.model), Path(soup.data))
+                tags = {"model_hash": soup.digest, **self.common, **soup.tags}
+                for key, value in tags.items():
+                    self.client.set_model_version_tag(soup.name, version, key, value)
+            if soup.description:
+                self.client.update_model_version(soup.name, version, soup.description)
+                self.client.update_registered_model(soup.name, soup.description)
+        self.client.set_tag(self.parent, "soup", f"models:/{soup.name}/{version}")
 
     def close(self, status: str) -> None:
         """End every run that is still open, and the parent."""

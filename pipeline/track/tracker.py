@@ -10,9 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from pipeline.track.registration import Registration
 from pipeline.track.summary import flatten, results_note
 
 Outcome = Literal["ran", "cached", "failed", "skipped"]
@@ -152,29 +154,10 @@ class Tracker:
         note = results_note(plain)
         self._send("report", folder=str(folder.resolve()), rows=plain, note=note)
 
-    def register(
-        self,
-        name: str,
-        model: Path,
-        data: Path,
-        digest: str,
-        tags: Mapping[str, Any],
-        description: str = "",
-    ) -> None:
-        """Register the soup in the folder ``model`` as the next version of ``name``.
-
-        A version with the same DVC hash ``digest`` is kept and only described anew. The Markdown
-        ``description`` is that of the version, and of the registered model.
-        """
-        self._send(
-            "register",
-            name=name,
-            model=str(model.resolve()),
-            data=str(data.resolve()),
-            digest=digest,
-            tags={key: str(value) for key, value in tags.items()},
-            description=description,
-        )
+    def register(self, soup: Registration) -> None:
+        """Register ``soup``; a version with its hash is only described anew."""
+        paths = {"model": str(soup.model.resolve()), "data": str(soup.data.resolve())}
+        self._send("register", **asdict(soup) | paths)
 
     def close(self, status: Status = "FINISHED") -> None:
         """End the runs with ``status`` and wait until all events are written."""

@@ -5,8 +5,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from pipeline.errors import UserError
 from pipeline.train.distributed import world_size
+
+CONVERTED = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def synchronise(model: nn.Module, device: torch.device) -> None:
@@ -14,7 +18,16 @@ def synchronise(model: nn.Module, device: torch.device) -> None:
 
     Parameters and statistics keep their names. On GPUs these are `torch.nn.SyncBatchNorm`, which
     does not support CPUs.
+
+    Raises:
+        UserError: a layer is a BatchNorm of another class, whose further operations would be lost.
     """
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and type(module) not in CONVERTED:
+            raise UserError(
+                f"the network's layer {name} is a {type(module).__name__}, which several "
+                "processes cannot share: set SMS_GPUS_PER_STAGE to 1, or use another network"
+            )
     nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     if device.type == "cpu":
         for module in model.modules():

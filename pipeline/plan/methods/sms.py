@@ -1,6 +1,7 @@
 """Sparse Model Soups: average m retrained copies, and prune the average next (Figure 2)."""
 
 from pipeline.plan.planner import Planner
+from pipeline.soup.build import label
 
 LABEL = "SMS {variant}"
 NAMES = {"model_stock": "Model Stock", "wise": "WiSE"}  # as their papers write them
@@ -22,7 +23,7 @@ BASELINES = ("imp_mx", "imp", "imp_reprune")
 def plan(work: Planner) -> None:
     """Retrain m copies under one mask, merge them, and start the next phase from the soup."""
     for rule in work.settings.merge:
-        work.set_method(f"sms_{rule}")
+        work.set_method(f"sms_{label(rule)}")
         soup = work.pretrain()
         for phase in work.phases:
             pruned = work.prune(soup, phase)

@@ -1,12 +1,13 @@
 """Every merge rule on the same candidates, with nothing retrained in between."""
 
 from pipeline import registry
+from pipeline.config.members import check
 from pipeline.config.schema import Count, Section
-from pipeline.config.validation import check_choice
 from pipeline.errors import UserError
 from pipeline.plan.measurements import compare
 from pipeline.plan.methods import sms
 from pipeline.plan.studies.base import Study
+from pipeline.soup.build import label
 
 
 class Grid(Section):
@@ -29,10 +30,10 @@ def plan(work: Study) -> None:
     candidates = soups[phase - 1].candidates
     rules = registry.names("soup")
     for rule in grid.rules or ():
-        check_choice("params.yaml: study.merging.rules", rule, rules)
+        check("soup", rule, "params.yaml: study.merging.rules")
     possible = [rule for rule in rules if work.can_merge(rule)]
     for rule in dict.fromkeys(["uniform", *(grid.rules or possible)]):
-        work.set_method(f"merged_{rule}")
+        work.set_method(f"merged_{label(rule)}")
         soup = work.merge(candidates, phase, rule)
-        work.set_method(f"sms_{rule}")
+        work.set_method(f"sms_{label(rule)}")
         work.point(phase, soup, candidates, compare=compare(work, soup, candidates, phase))

@@ -23,7 +23,7 @@ def section(results: Results) -> str:
     """Return the table of common rows, or the reason why there is none."""
     params = results.params
     if params.paper is None:
-        return f"The paper has no results on `{params.recipe}`.\n"
+        return f"The paper has no results on `{params.recipe_name}`.\n"
     experiment = f"{params.paper.dataset} / {params.paper.arch}"
     reasons = lookup.departures(params)
     if reasons:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
-from pipeline.config.experiment import RECIPES, Experiment
+from pipeline.config.experiment import Experiment, recipe_file
 from pipeline.plan.declared import declared
 from pipeline.plan.plan import Plan
 from pipeline.prune.pattern import STRUCTURES
@@ -60,7 +60,7 @@ def departures(params: Experiment) -> list[str]:
 
     The number of phases, sparsity, m and retraining are columns of the tables and not listed here.
     """
-    recipe: dict[str, Any] = yaml.safe_load((RECIPES / f"{params.recipe}.yaml").read_text())
+    recipe: dict[str, Any] = yaml.safe_load(recipe_file(params.recipe)[0].read_text())
     reasons = []
     for section in ("data", "network", "augmentation", "pretrain"):
         values: BaseModel = getattr(params, section)
