@@ -43,10 +43,10 @@ def _about(facts: Facts) -> str:
     if facts.small_macs is not None:
         text += " Whole filters were pruned, and the files hold the smaller network without them."
     if facts.merge:
-        included, rule = len(facts.merge["included"]), facts.merge["rule"]
+        included, all_of_them = len(facts.merge["included"]), len(facts.merge["weights"])
         text += (
-            f" It is a [sparse model soup]({PAPER}): the average of {included} retrained networks "
-            f"with one mask (merge rule `{rule}`)."
+            f" It is a [sparse model soup]({PAPER}) of {included} of {all_of_them} retrained "
+            f"networks with one mask (merge rule `{facts.merge['rule']}`)."
         )
     return text
 

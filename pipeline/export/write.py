@@ -172,14 +172,22 @@ def _scores(members: Sequence[Format], folder: Path, data: Dataset) -> dict[str,
 def _latency(
     members: Sequence[Format], folders: tuple[Path, Path], source: Source, seconds: float
 ) -> dict[int, dict[str, tuple[float, float]]]:
-    """Return the milliseconds by batch size and label, of the model and the dense network."""
+    """Return the milliseconds by batch size and label, of the model and the dense network.
+
+    They are rounded to four digits, more than they are exact to.
+    """
     runners = {
         (member.LABEL, number): member.load(folder, threads=1)
         for member in members
         for number, folder in enumerate(folders)
     }
     medians = latencies(runners, source.examples, seconds)
+    labels = [member.LABEL for member in members]
     return {
-        size: {each.LABEL: (times[each.LABEL, 0], times[each.LABEL, 1]) for each in members}
+        size: {label: (_rounded(times[label, 0]), _rounded(times[label, 1])) for label in labels}
         for size, times in medians.items()
     }
+
+
+def _rounded(milliseconds: float) -> float:
+    return float(f"{milliseconds:.4g}")
