@@ -82,7 +82,10 @@ def artifacts(root: Path, kind: str) -> Inputs:
         save(root / name / "model.safetensors", checkpoint)
         numbers = {f"val_{score}": 0.75, f"test_{score}": 0.5}
         write_json(root / name / "metrics.json", numbers)
-    write_json(root / "soup" / "merge.json", {"included": [0, 2], "rule": "greedy"})
+    write_json(
+        root / "soup" / "merge.json",
+        {"included": [0, 2], "weights": [0.5, 0.0, 0.5], "rule": "greedy"},
+    )
     worst = {"worst_group": "k1", "worst_recall": 0.25, "worst_iou": 0.25}
     measured = {"groups": {"class": worst}, "macs": 1000, "sparse_macs": 125.5}
     write_json(root / "eval" / "metrics.json", measured)
@@ -332,7 +335,7 @@ def test_the_card_has_what_was_measured(tmp_path):
     text = body(facts(tmp_path))
     for line in (
         "90.00 % of its prunable weights are zero",
-        "the average of 2 retrained networks with one mask (merge rule `greedy`)",
+        "of 2 of 3 retrained networks with one mask (merge rule `greedy`)",
         "| accuracy, validation (%) | 75.00 | 75.00 |",
         "| accuracy, test (%) | 50.00 | 50.00 |",
         "| accuracy on corrupted images, 15 kinds (%) | 37.50 |  |",
