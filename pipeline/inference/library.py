@@ -38,7 +38,7 @@ class Step(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("kind", "channels", "out_channels", "chunks")),
         *((name, ctypes.c_int32) for name in ("tiles", "stride", "height", "width", "block")),
         *((name, ctypes.c_int32) for name in ("in_pitch", "out_pitch", "io", "maximum")),
-        ("stride_y", ctypes.c_int32),
+        *((name, ctypes.c_int32) for name in ("stride_y", "ahead")),
         *((name, ctypes.c_float) for name in ("low", "high")),
         *((name, ctypes.c_int64) for name in ("source", "target", "residual")),
         *((name, ctypes.c_int64) for name in ("in_plane", "out_plane")),

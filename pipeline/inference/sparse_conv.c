@@ -41,7 +41,7 @@ enum { CONV, DENSE, AFFINE, POOL, GATHER, LOAD, STORE };
 
 typedef struct {                  /* one step; pipeline/inference/library.py has the same fields */
   int32_t kind, channels, out_channels, chunks, tiles, stride, height, width;
-  int32_t block, in_pitch, out_pitch, io, maximum, stride_y;
+  int32_t block, in_pitch, out_pitch, io, maximum, stride_y, ahead;
   float low, high;
   int64_t in, out, residual;      /* floats from the start of the workspace; residual -1: none */
   int64_t in_plane, out_plane;    /* floats of a channel */
@@ -76,20 +76,32 @@ INLINE void finish(float *out, vec *sum, int vectors, const epilogue *e) {
   UNROLL for (int i = 0; i < vectors; i++) *(vec *)(out + VL * i) = sum[i];
 }
 
-/* P vectors of one output; S is the stride, which only full blocks have. */
+/* P vectors of one output; S is the stride, which only full blocks have. A sum of one vector waits
+ * for the one before, so small tiles have WAYS sums, of every WAYS-th weight. */
 #define AT(i, S) ((i) / PER * (S) * BLOCK + (i) % PER * VL)
+#define WAYS(P) ((P) < 3 ? 4 : (P) < 6 ? 2 : 1)
+#define TERM(P, S, J)                                                                             \
+  do {                                                                                            \
+    const float *s = (const float *)((const char *)in + k[J].offset);                             \
+    float w = k[J].weight;                                                                        \
+    UNROLL for (int i = 0; i < P; i++) sum[J][i] += w * *(const vec *)(s + AT(i, S));             \
+  } while (0)
 #define SPARSE(P, S)                                                                              \
   static void sparse_##S##_##P(const float *restrict in, const entry *k, const entry *end,        \
                                float *restrict out, int first, const epilogue *e) {               \
-    vec sum[P];                                                                                   \
-    UNROLL for (int i = 0; i < P; i++) sum[i] = first ? (vec){0} : *(const vec *)(out + VL * i);  \
-    for (; k < end; k++) {                                                                        \
-      const float *s = (const float *)((const char *)in + k->offset);                             \
-      float w = k->weight;                                                                        \
-      UNROLL for (int i = 0; i < P; i++) sum[i] += w * *(const vec *)(s + AT(i, S));              \
+    vec sum[WAYS(P)][P];                                                                          \
+    UNROLL for (int i = 0; i < P; i++) sum[0][i] = first ? (vec){0} : *(const vec *)(out + VL * i); \
+    if (WAYS(P) > 1) {                                                                            \
+      UNROLL for (int j = 1; j < WAYS(P); j++)                                                    \
+        UNROLL for (int i = 0; i < P; i++) sum[j][i] = (vec){0};                                  \
+      for (; k + WAYS(P) <= end; k += WAYS(P))                                                    \
+        UNROLL for (int j = 0; j < WAYS(P); j++) TERM(P, S, j);                                   \
+      UNROLL for (int j = 1; j < WAYS(P); j++)                                                    \
+        UNROLL for (int i = 0; i < P; i++) sum[0][i] += sum[j][i];                                \
     }                                                                                             \
-    if (e) finish(out, sum, P, e);                                                                \
-    else { UNROLL for (int i = 0; i < P; i++) *(vec *)(out + VL * i) = sum[i]; }                  \
+    for (; k < end; k++) TERM(P, S, 0);                                                           \
+    if (e) finish(out, sum[0], P, e);                                                             \
+    else { UNROLL for (int i = 0; i < P; i++) *(vec *)(out + VL * i) = sum[0][i]; }               \
   }
 
 /* GROUP outputs of P vectors: every loaded vector is used GROUP times. */
@@ -142,6 +154,16 @@ static epilogue ending(const step *p, const float *ws, int o, const tile *t) {
                     p->mask ? p->mask + t->out - p->tile->out : 0, p->shift[o], p->low, p->high};
 }
 
+/* While output o of a tile is computed, lines that the tile below will read and write first. */
+INLINE void prefetch(const step *p, const float *ws, const tile *t, int o) {
+  int lines = t->vectors * VL / BLOCK * p->stride;
+  int c = (int64_t)o * p->channels / p->out_channels, end = (int64_t)(o + 1) * p->channels / p->out_channels;
+  for (; c < end; c++) {
+    const float *in = ws + p->in + c * p->in_plane + t->in + p->ahead;
+    for (int i = 0; i < lines; i++) __builtin_prefetch(in + i * BLOCK, 0, 2);
+  }
+}
+
 static void convolve(const step *p, float *ws) {
   const entry *entries = p->entries;
   for (int i = 0; i < p->tiles; i++) {
@@ -151,9 +173,10 @@ static void convolve(const step *p, float *ws) {
       const int32_t *rows = p->rows + (int64_t)c * p->out_channels;
       int first = c == 0, last = c == p->chunks - 1;
       for (int o = 0; o < p->out_channels; o++) {
-        if (!last && rows[o] == rows[o + 1] && !first) continue;
         epilogue e;
+        if (first && p->ahead) prefetch(p, ws, t, o);
         if (last) e = ending(p, ws, o, t);
+        else if (!first && rows[o] == rows[o + 1]) continue;
         kernel(ws + p->in + t->in, entries + rows[o], entries + rows[o + 1],
                ws + p->out + o * p->out_plane + t->out, first, last ? &e : 0);
       }
@@ -222,20 +245,28 @@ static void pool(const step *p, float *ws) {
 /* Phase (a, b) of an image has its pixels (stride * y + a, stride * x + b), 0 outside of it:
  * window = input height, input width, then a, b by phase; out is [channel][phase][height][pitch]. */
 static void gather(const step *p, float *ws) {
-  const int32_t *phases = p->window + 2;
-  size_t bytes = p->block * sizeof(float);
+  const int32_t *phase = p->window + 2;
+  int64_t block = p->block;
   for (int c = 0; c < p->channels; c++)
     for (int k = 0; k < p->out_channels; k++) {
       float *out = ws + p->out + ((int64_t)c * p->out_channels + k) * p->out_plane;
-      for (int y = 0; y < p->height; y++)
-        for (int x = 0; x < p->out_pitch; x++, out += p->block) {
-          int iy = y * p->stride_y + phases[2 * k], ix = x * p->stride + phases[2 * k + 1];
-          int outside = iy < 0 || iy >= p->window[0] || ix < 0 || ix >= p->window[1];
-          const float *in = ws + p->in + c * p->in_plane + ((int64_t)iy * p->in_pitch + ix) * p->block;
-          if (outside) memset(out, 0, bytes);
-          else if (p->block == 1) *out = *in;
-          else memcpy(out, in, bytes);
+      int a = phase[2 * k], b = phase[2 * k + 1], s = p->stride;
+      int x0 = b < 0 ? (s - 1 - b) / s : 0, x1 = (p->window[1] - b + s - 1) / s;
+      if (x1 > p->out_pitch) x1 = p->out_pitch;
+      if (x1 < x0) x1 = x0 = 0;
+      for (int y = 0; y < p->height; y++, out += p->out_pitch * block) {
+        int iy = y * p->stride_y + a;
+        if (iy < 0 || iy >= p->window[0]) {
+          memset(out, 0, p->out_pitch * block * sizeof(float));
+          continue;
         }
+        const float *in = ws + p->in + c * p->in_plane + ((int64_t)iy * p->in_pitch + b) * block;
+        for (int64_t i = 0; i < x0 * block; i++) out[i] = 0;
+        for (int64_t i = x1 * block; i < p->out_pitch * block; i++) out[i] = 0;
+        if (block == 1 && s == 2) for (int x = x0; x < x1; x++) out[x] = in[2 * x];
+        else for (int x = x0; x < x1; x++)
+          for (int64_t i = 0; i < block; i++) out[x * block + i] = in[x * s * block + i];
+      }
     }
 }
 

@@ -48,7 +48,11 @@ def _kernel(plan: "Plan", operation: Operation, read: Reading, place: int) -> St
     else:
         entries, rows, chunks = sparse_rows(weight, groups, read, chunk)
     tile, mask = tiles(read, target, plan.vector, tuned.most)
+    source = plan.layout(operation.inputs[0])
+    full = plan.block == LINE and not read.flat and target.height > 1
     return Step(
+        **{"channels": source.channels, "in_plane": read.plane},
+        **{"ahead": kernel_rows(operation) * source.pitch * plan.block if full else 0},
         **{"kind": DENSE if dense else CONV, "stride": read.step, "tiles": len(tile)},
         **{"out_channels": len(weight), "chunks": chunks, "block": plan.block},
         **{"source": place, "target": plan.places[operation.output]},
@@ -58,6 +62,10 @@ def _kernel(plan: "Plan", operation: Operation, read: Reading, place: int) -> St
         **{"shift": plan.address(operation.arrays["bias"])},
         **_bounds(operation),
     )
+
+
+def kernel_rows(operation: Operation) -> int:
+    return operation.arrays["weight"].shape[2]
 
 
 def _gather(
