@@ -26,28 +26,25 @@ class Tuning:
     most: int
 
 
-def tuning(weight: Floats, block: int, width: int, vector: int, dense: bool) -> Tuning:
+def tuning(weight: Floats, read: Reading, width: int, vector: int, dense: bool) -> Tuning:
     """Return the tuning of a layer.
 
-    In a full block each tile reads its input once for every output, so a chunk of channels is
-    chosen whose input stays in the cache, but of no fewer than 12 kept weights an output, because
-    the sums of a chunk are stored and loaded. Smaller blocks fit as a whole.
+    Each tile reads its input once for every output, so chunks of channels are chosen whose input
+    stays in the cache, but of no fewer than 12 kept weights an output, because the sums of each
+    chunk are stored and loaded. Where tiles are parts of rows, they are at least 8 pixels long.
     """
-    outputs, channels, kh, kw = weight.shape
+    _, channels, kh, kw = weight.shape
     most = (MOST_DENSE if dense else MOST)[vector]
-    if block < LINE:
-        return Tuning(channels, min(most, 16))
-    density = max(np.count_nonzero(weight) / weight.size, 1e-6)
-    least = channels if density * kh * kw * channels <= RUN else RUN / (density * kh * kw)
-    per = LINE // vector
-    wide = min(width, most // per)
-    line = 4 * LINE * kh
-    if dense:
-        return Tuning(_even(channels, max(4, CACHE // (line * (wide + kw - 1)))), most)
-    chunk = max(least, 8)
-    fits = int(CACHE / (line * chunk)) - kw + 1
-    positions = min(wide, max(fits, 8, 1))
-    return Tuning(_even(channels, max(chunk, CACHE / (line * (positions + kw - 1)) )), positions * per)
+    density = 1.0 if dense else max(np.count_nonzero(weight) / weight.size, 1e-6)
+    least = 4.0 if dense else max(8.0, RUN / (density * kh * kw))
+    if read.flat:
+        bytes_ = 4 * min(read.plane, most * vector + int(read.taps.max()))
+        return Tuning(_even(channels, max(least, CACHE / bytes_)), most)
+    line, per, reach = 4 * LINE * kh, LINE // vector, kw - 1
+    fits = int((CACHE / (line * min(least, channels)) - reach) / read.step)
+    pixels = min(width, most // per, max(fits, 8))
+    bytes_ = line * (pixels * read.step + reach)
+    return Tuning(_even(channels, max(least, CACHE / bytes_)), max(pixels, 1) * per)
 
 
 def _even(channels: int, chunk: float) -> int:

@@ -40,8 +40,7 @@ def conv(plan: "Plan", operation: Operation) -> Iterator[Step]:
 def _kernel(plan: "Plan", operation: Operation, read: Reading, place: int) -> Step:
     target, weight = plan.layout(operation.output), operation.arrays["weight"]
     dense, groups = operation.settings.get("dense", False), operation.settings["groups"]
-    run = target.height * target.pitch if read.flat else target.width
-    tuned = tuning(weight, plan.block, run, plan.vector, dense)
+    tuned = tuning(weight, read, target.width, plan.vector, dense)
     chunk = tuned.channels if groups == 1 else weight.shape[1] * groups
     if dense:
         entries, rows, chunks = dense_rows(weight, read, chunk)
