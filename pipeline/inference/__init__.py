@@ -1,27 +1,20 @@
-"""Compiled inference of convolutional classifiers on the CPU, fast for unstructured sparsity."""
+"""Compiled inference of convolutional classifiers on the CPU, fast for unstructured sparsity.
 
-from collections.abc import Sequence
+The functions are imported when they are used, so that a stage which reads only the table of costs
+does not depend on them.
+"""
 
-from torch import nn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from pipeline.inference.fuse import fuse
-from pipeline.inference.lower import lower
-from pipeline.inference.network import SparseNetwork
+if TYPE_CHECKING:
+    from pipeline.inference.compiled import compile, load, save  # noqa: A004
+    from pipeline.inference.network import SparseNetwork
 
-__all__ = ["SparseNetwork", "compile"]
+__all__ = ["SparseNetwork", "compile", "load", "save"]
 
 
-def compile(model: nn.Module, shape: Sequence[int], threads: int = 1) -> SparseNetwork:  # noqa: A001
-    """Return ``model`` in evaluation mode as a compiled network.
-
-    Args:
-        model: an image classifier with zeros where its weights are pruned; left unchanged.
-        shape: [C, H, W] of an image.
-        threads: that compute at once.
-
-    Raises:
-        UserError: torch.fx cannot trace the network.
-    """
-    network = lower(model, shape)
-    fuse(network)
-    return SparseNetwork(network, threads)
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("pipeline.inference.compiled"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

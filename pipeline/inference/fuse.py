@@ -28,33 +28,29 @@ def fuse(network: Network) -> None:
 
 
 def _into_producer(network: Network, affine: Operation) -> bool:
-    """Fuse ``affine`` into one of the operations that compute its inputs; say whether it was."""
-    made = {operation.output: operation for operation in network.operations}
-    order = {id(operation): i for i, operation in enumerate(network.operations)}
-    producers = [made[name] for name in affine.inputs if name in made]
-    # Of two inputs the later one takes the other as its residual, which exists by then.
-    for producer in sorted(producers, key=lambda operation: -order[id(operation)]):
-        if producer.kind not in SUMS or network.users(producer.output) != 1:
-            continue
-        if _fits(producer, affine):
-            _merge(producer, affine)
-            network.operations.remove(affine)
-            network.shapes.pop(producer.output, None)
-            producer.output = affine.output
-            return True
-        break
-    return False
+    """Fuse ``affine`` into the operation that computes its input; say whether it was.
+
+    Of two inputs the one that is computed later takes the other as its residual.
+    """
+    producer = next((o for o in reversed(network.operations) if o.output in affine.inputs), None)
+    if producer is None or producer.kind not in SUMS or network.users(producer.output) != 1:
+        return False
+    if not _fits(producer, affine):
+        return False
+    _merge(producer, affine)
+    network.operations.remove(affine)
+    del network.shapes[producer.output]
+    producer.output = affine.output
+    return True
 
 
 def _fits(producer: Operation, affine: Operation) -> bool:
-    bounded = any(producer.settings[end] is not None for end in ("low", "high"))
-    residual = len(producer.inputs) > 1
+    """Say whether ``producer`` can compute ``affine`` too: it scales, then adds, then bounds."""
+    if any(producer.settings[end] is not None for end in ("low", "high")):
+        return False
     if len(affine.inputs) > 1:
-        # A sum with a scale of its own arises only from fusing; its scale is of the first input.
-        return not affine.arrays and not bounded and not residual
-    if affine.arrays:
-        return not bounded and not residual
-    return not bounded
+        return len(producer.inputs) == 1 and not affine.arrays
+    return not affine.arrays or len(producer.inputs) == 1
 
 
 def _merge(producer: Operation, affine: Operation) -> None:

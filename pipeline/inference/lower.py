@@ -119,7 +119,11 @@ class _Lowering:
         )
         if start != 1 or end != -1:
             return False
-        self.flattened[node] = self.names[source]
+        name = self.names[source]
+        if self.network.shapes[name][1:3] == (1, 1):
+            self.add(node, Operation("concat", [name], node.name))
+        else:
+            self.flattened[node] = name
         return True
 
     def after_flatten(self, node: fx.Node, layer: nn.Module | None, source: fx.Node) -> bool:
