@@ -62,7 +62,7 @@ def _dense(table: costs.Table, isa: str, network: Network, operation: Operation)
         height=shape.height,
         width=shape.width,
     )
-    kept = np.count_nonzero(weight) / weight.size
+    kept = int(np.count_nonzero(weight)) / weight.size
     return table.microseconds(layer, kept, isa) >= table.dense_microseconds(layer, isa)
 
 

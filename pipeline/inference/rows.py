@@ -15,7 +15,7 @@ GROUP_ENTRY = np.dtype([("offset", np.int32), ("weight", np.float32, GROUP)])
 CACHE = 32 * 1024  # bytes of a tile's input that stay in the first level of the cache
 RUN = 12  # kept weights of an output that one chunk of channels should have
 MOST = {16: 28, 8: 12, 4: 12}  # vectors of a tile, by the floats of a vector
-MOST_DENSE = {16: 6, 8: 3, 4: 3}
+MOST_DENSE = {16: 6, 8: 2, 4: 4}
 
 
 @dataclass(frozen=True)

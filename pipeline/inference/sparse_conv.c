@@ -15,11 +15,6 @@
 #ifndef VL
 #define VL 4
 #endif
-#if VL == 16 /* 32 registers */
-#define DENSE_TILE 6
-#else /* 16 registers */
-#define DENSE_TILE 3
-#endif
 #define BLOCK 16            /* images of a full block; strides are supported inside of one */
 #define PER (BLOCK / VL)    /* vectors of a position of a full block */
 #define GROUP 4             /* outputs that the dense kernel computes at once */
@@ -138,7 +133,7 @@ INLINE void finish(float *out, vec *sum, int vectors, const epilogue *e) {
 #define DENSE_TILES(M, S) M(1, S) M(2, S) M(3, S) M(4, S) M(5, S) M(6, S)
 #else
 #define TILES(M, S) LOW_TILES(M, S)
-#define DENSE_TILES(M, S) M(1, S) M(2, S) M(3, S)
+#define DENSE_TILES(M, S) M(1, S) M(2, S) M(3, S) M(4, S)
 #endif
 TILES(SPARSE, 1) TILES(SPARSE, 2) DENSE_TILES(DENSELY, 1) DENSE_TILES(DENSELY, 2)
 typedef void (*sparse_kernel)(const float *, const entry *, const entry *, float *, int, const epilogue *);

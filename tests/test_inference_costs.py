@@ -1,0 +1,98 @@
+"""The table of costs: interpolation, nearest shapes, and the cost of one kept weight."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.inference import costs, measure
+from pipeline.inference.costs import Layer
+
+LAYER = Layer(kernel=3, stride=1, in_channels=16, out_channels=32, height=8, width=8)
+WEIGHTS = 9 * 16 * 32
+
+
+def row(layer, sparsity, microseconds, isa="avx512"):
+    numbers = {name: str(getattr(layer, name)) for name in costs.NUMBERS}
+    return {"isa": isa, **numbers, "sparsity": str(sparsity), "microseconds": str(microseconds)}
+
+
+def line(layer, sparsities=(0.5, 0.8, 0.9, 0.98)):
+    """Rows of a layer that costs 2 us and 3 ns a kept weight; densely 20 us."""
+    known = [row(layer, s, 2 + 0.003 * layer.weights * (1 - s)) for s in sparsities]
+    return [*known, row(layer, "dense", 20)]
+
+
+def test_cost_is_interpolated_and_extrapolated_in_kept_weights():
+    table = costs.table(line(LAYER))
+    for kept in (0.03, 0.1, 0.15, 0.2, 0.5, 0.7, 1.0):
+        assert table.microseconds(LAYER, kept) == pytest.approx(2 + 0.003 * WEIGHTS * kept)
+    assert table.dense_microseconds(LAYER) == 20
+    assert table.nanoseconds_per_weight(LAYER) == pytest.approx(3)
+
+
+def test_cost_of_few_weights_is_never_negative():
+    steep = costs.table([row(LAYER, 0.5, 10), row(LAYER, 0.9, 1), row(LAYER, "dense", 20)])
+    assert steep.microseconds(LAYER, 0.0) == 0
+    assert steep.microseconds(LAYER, 0.05) == pytest.approx(0.5)
+
+
+def test_slope_is_that_of_least_squares():
+    kept, times = np.array([0.5, 0.2, 0.1, 0.02]), np.array([9.0, 5.0, 2.0, 1.5])
+    rows = [row(LAYER, 1 - k, t) for k, t in zip(kept, times, strict=True)]
+    slope = np.polyfit(kept * WEIGHTS, 1000 * times, 1)[0]
+    table = costs.table([*rows, row(LAYER, "dense", 20)])
+    assert table.nanoseconds_per_weight(LAYER) == pytest.approx(slope)
+
+
+def test_unknown_shape_takes_the_rate_of_the_nearest():
+    """A pixel of a quarter of the channels: a sixteenth of the products, at the same rate."""
+    far = Layer(3, 1, 512, 512, 4, 4)
+    table = costs.table([*line(LAYER), *line(far)])
+    quarter = Layer(3, 1, 8, 16, 8, 8)
+    assert table.microseconds(quarter, 0.1) == pytest.approx(table.microseconds(LAYER, 0.1) / 4)
+    assert table.nanoseconds_per_weight(quarter) == pytest.approx(3)  # as many pixels a weight
+    larger = Layer(3, 1, 16, 32, 16, 16)
+    assert table.nanoseconds_per_weight(larger) == pytest.approx(12)
+
+
+def test_kernel_and_stride_count_more_than_size():
+    strided = Layer(3, 2, 512, 512, 64, 64)
+    table = costs.table([*line(LAYER), row(strided, 0.5, 100), row(strided, 0.9, 50)])
+    near = Layer(3, 2, 16, 32, 8, 8)
+    assert table.microseconds(near, 0.5) == pytest.approx(100 * near.macs / strided.macs)
+
+
+def test_missing_instruction_set_has_the_costs_of_another():
+    table = costs.table([*line(LAYER), row(LAYER, 0.5, 1, "avx2"), row(LAYER, 0.9, 1, "avx2")])
+    assert table.microseconds(LAYER, 0.5, "scalar") == table.microseconds(LAYER, 0.5, "avx512")
+    assert table.microseconds(LAYER, 0.5, "avx2") == 1
+
+
+def test_committed_table_is_whole():
+    """Every shape has all sparsities; fewer weights never cost much more."""
+    table = costs.load()
+    assert set(table.costs) >= {"avx512", "avx2"}
+    for isa, layers in table.costs.items():
+        for layer, points in layers.items():
+            assert set(points) == {None, *(round(1 - s, 6) for s in measure.SPARSITIES)}
+            ordered = [points[k] for k in sorted(k for k in points if k is not None)]
+            assert all(a < 1.25 * b for a, b in zip(ordered, ordered[1:], strict=False))
+            assert table.nanoseconds_per_weight(layer, isa) > 0
+
+
+def test_command_measures_each_shape_once(tmp_path, capsys):
+    out = tmp_path / "costs.csv"
+    arguments = ["--networks", "resnet8:8", "resnet8:8", "--isa", "scalar", "--seconds", "0"]
+    measure.main([*arguments, "--out", str(out)])
+    with out.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == (1 + len(measure.SPARSITIES)) * len(measure.layers(["resnet8:8"]))
+    assert all(float(row["microseconds"]) > 0 for row in rows)
+    assert str(out) in capsys.readouterr().out
+
+
+def test_wrong_network_is_refused():
+    with pytest.raises(UserError, match="must be NAME:SIZE"):
+        measure.layers(["resnet18"])
