@@ -1,12 +1,13 @@
 """Sparse soups of ResNet-18 for benchmarks/inference.py, trained once and kept in artifacts/.
 
-A dense network is trained for two epochs on 5,000 images of CIFAR-10, pruned by magnitude to each
-sparsity, and two copies are retrained for a quarter of an epoch under that mask and averaged; BatchNorm
-statistics are re-estimated. Accuracy is low after so little training; the masks are those of
-trained weights.
+A dense network is trained for two epochs on 5,000 images of CIFAR-10 and pruned by magnitude to
+each sparsity. Two copies are retrained for a quarter of an epoch under that mask and averaged, and
+BatchNorm statistics are re-estimated. Accuracy is low after so little training; the masks are those
+of trained weights.
 """
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -85,7 +86,7 @@ def _train(
     images: Tensor,
     labels: Tensor,
     steps: int,
-    masks: "dict[str, Tensor] | object",
+    masks: Mapping[str, Tensor],
     seed: int,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -102,7 +103,7 @@ def _train(
         optimiser.step()
         schedule.step()
         with torch.no_grad():
-            for key, mask in dict(masks).items():
+            for key, mask in masks.items():
                 weights[key].mul_(mask)
         if step % 20 == 0:
             print(f"  step {step} of {steps}: loss {loss.item():.3f}", flush=True)

@@ -3,7 +3,6 @@
 import json
 import threading
 import warnings
-from itertools import product
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from pipeline.inference.network import split
 from pipeline.models.build import build
 from pipeline.storage.tensors import read, save_tensors
 
-ISAS = [isa for isa in ("avx512", "avx2", "scalar")]
+ISAS = ["avx512", "avx2", "scalar"]
 TOLERANCE = 1e-4
 
 
@@ -106,7 +105,9 @@ def test_any_convolution_equals_pytorch(data):
     layer, size, batch, relu = data.draw(convolutions())
     isa = data.draw(st.sampled_from([isa for isa in ISAS if usable(isa)]))
     model = nn.Sequential(layer, nn.ReLU() if relu else nn.Identity())
-    images = torch.randn(batch, layer.in_channels, *size, generator=torch.Generator().manual_seed(1))
+    images = torch.randn(
+        batch, layer.in_channels, *size, generator=torch.Generator().manual_seed(1)
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(kernels.VARIABLE, isa)
         compiled = inference.compile(model, images.shape[1:])
@@ -227,7 +228,9 @@ def test_threads_change_no_bit_of_equal_blocks():
 @given(st.integers(1, 200), st.integers(1, 5))
 def test_blocks_cover_the_batch_once(images, threads):
     blocks = list(split(images, threads))
-    assert [start for start, _, _ in blocks] == list(np.cumsum([0, *(n for _, n, _ in blocks)]))[:-1]
+    assert [start for start, _, _ in blocks] == list(np.cumsum([0, *(n for _, n, _ in blocks)]))[
+        :-1
+    ]
     assert sum(count for _, count, _ in blocks) == images
     assert all(count <= size <= 16 and size & (size - 1) == 0 for _, count, size in blocks)
     assert len(blocks) >= min(threads, images // 2)
@@ -274,7 +277,7 @@ def test_file_whose_shapes_do_not_fit_is_refused(tmp_path, path):
     compiled = inference.compile(build("resnet8", 10).eval(), (3, 16, 16))
     inference.save(compiled, tmp_path / "good.safetensors")
     tensors, metadata = read(tmp_path / "good.safetensors")
-    (key, text), = metadata.items()
+    ((key, text),) = metadata.items()
     header = json.loads(text)
     edit(header, path)
     save_tensors(tmp_path / "bad.safetensors", tensors, {key: json.dumps(header)})
@@ -326,7 +329,7 @@ def test_unknown_instruction_set_is_refused(monkeypatch):
 
 @pytest.fixture
 def source(tmp_path, monkeypatch):
-    """A short source file instead of the kernels, which takes no second to compile."""
+    """Use a short source file instead of the kernels: it takes no second to compile."""
     path = tmp_path / "short.c"
     path.write_text("void run(void) {}\n")
     monkeypatch.setattr(kernels, "SOURCE", path)

@@ -1,6 +1,7 @@
 """The table of costs: interpolation, nearest shapes, and the cost of one kept weight."""
 
 import csv
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_committed_table_is_whole():
         for layer, points in layers.items():
             assert set(points) == {None, *(round(1 - s, 6) for s in measure.SPARSITIES)}
             ordered = [points[k] for k in sorted(k for k in points if k is not None)]
-            assert all(a < 1.25 * b for a, b in zip(ordered, ordered[1:], strict=False))
+            assert all(a < 1.25 * b for a, b in pairwise(ordered))
             assert table.nanoseconds_per_weight(layer, isa) > 0
 
 

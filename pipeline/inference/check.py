@@ -1,7 +1,7 @@
 """Check of operations from a file: shapes fit, so that no kernel reads or writes outside."""
 
+from pipeline.inference.geometry import kernel_of
 from pipeline.inference.operations import Network, Operation, Shape
-from pipeline.inference.plan import kernel_of
 
 
 def check(network: Network) -> None:
@@ -70,7 +70,7 @@ def _pool(operation: Operation, inputs: list[Shape], out: Shape) -> None:
         (x0, x1, out.width, source.width),
     ):
         _require(len(starts) == len(ends) == count)
-        _require(all(0 <= start and end <= size for start, end in zip(starts, ends, strict=True)))
+        _require(all(start >= 0 and end <= size for start, end in zip(starts, ends, strict=True)))
     weights = operation.arrays.get("weights")
     _require(weights is None or weights.shape == out[1:3])
 

@@ -16,7 +16,7 @@ from pipeline.inference.library import best_isa
 from pipeline.inference.lower import lower
 from pipeline.inference.network import SparseNetwork
 from pipeline.inference.operations import Floats, Network, Operation, Shape
-from pipeline.storage.sparse_codec import pack, unpack
+from pipeline.storage.sparse_codec import Kind, pack, unpack
 from pipeline.storage.tensors import damaged, read, save_tensors
 
 __all__ = ["SparseNetwork", "compile", "load", "save"]
@@ -72,7 +72,8 @@ def save(network: SparseNetwork, path: Path) -> None:
     Raises:
         UserError: the network has operations without a kernel, which only PyTorch can run.
     """
-    tensors, operations = {}, []
+    tensors: dict[str, torch.Tensor] = {}
+    operations = []
     for i, operation in enumerate(network.network.operations):
         if operation.kind == "torch":
             raise UserError(
@@ -130,7 +131,7 @@ def load(path: Path, threads: int = 1) -> SparseNetwork:
     return SparseNetwork(network, threads)
 
 
-def _unpacked(tensors: dict[str, torch.Tensor], name: str, kind: str, shape: list[int]) -> Floats:
+def _unpacked(tensors: dict[str, torch.Tensor], name: str, kind: Kind, shape: list[int]) -> Floats:
     tensor, _ = unpack(kind, tensors[f"{name}:{kind}"], tensors[f"{name}:values"], shape)
     array: Floats = tensor.to(torch.float32).numpy()
     return array

@@ -72,7 +72,8 @@ def _scale(producer: Operation, scale: Any, shift: Any) -> None:
         arrays |= {"bias": (arrays["bias"] * scale + shift).astype(np.float32)}
         return
     channels = len(scale)
-    before = arrays or {"scale": np.ones(channels), "shift": np.zeros(channels)}
+    ones, zeros = np.ones(channels, np.float32), np.zeros(channels, np.float32)
+    before = arrays or {"scale": ones, "shift": zeros}
     producer.arrays = {
         "scale": (before["scale"] * scale).astype(np.float32),
         "shift": (before["shift"] * scale + shift).astype(np.float32),

@@ -9,11 +9,13 @@ Ways to read the input:
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.inference.layout import LINE, Layout, odd_lines
+from pipeline.inference.operations import Operation
 
 Ints = npt.NDArray[np.int32]
 NARROW = 5  # full blocks of images up to this wide are computed flat
@@ -45,13 +47,21 @@ class Kernel:
         return self.reach[1] // self.stride[1]
 
 
+def kernel_of(operation: Operation) -> Kernel:
+    """Return the geometry of a convolution."""
+    kh, kw = operation.arrays["weight"].shape[2:]
+    settings = operation.settings
+    stride, padding, dilation = (tuple(settings[k]) for k in ("stride", "padding", "dilation"))
+    return Kernel((kh, kw), stride, padding, dilation)
+
+
 @dataclass(frozen=True)
 class Reading:
     """How a convolution reads its input.
 
     Args:
         gathered: whether phases are made first.
-        start: place that the weight (channel 0, row 0, column 0) reads for output (0, 0), in floats.
+        start: place, in floats, that weight (0, 0, 0) reads for output (0, 0).
         taps: [kh, kw], places of the weights of one channel from there, in floats.
         plane: floats from one input channel to the next.
         row, column: floats from one output row or column to the next, in the input.
@@ -95,7 +105,7 @@ def _gathered(kernel: Kernel, source: Layout, target: Layout, full: bool) -> Rea
     rows = target.height + down
     plane = odd_lines(rows * pitch * block + (0 if full else LINE))
     ys, xs = (np.arange(k) * d for k, d in zip(kernel.size, kernel.dilation, strict=True))
-    phase = np.array([[phases.index((y % sy, x % sx)) for x in xs] for y in ys])
+    phase = np.array([[phases.index((int(y % sy), int(x % sx))) for x in xs] for y in ys])
     places = phase * plane + ((ys[:, None] // sy) * pitch + xs // sx) * block
     return Reading(
         *(True, 0, places, plane * len(phases), pitch * block, block, 1, not full),
@@ -129,7 +139,7 @@ def tiles(read: Reading, target: Layout, vector: int, most: int) -> tuple[Ints, 
     edges = _split(-(-floats // vector), most)
     rows = [(read.start + a * vector, out + a * vector, b - a) for a, b in edges]
     pixels = np.zeros(-(-floats // vector) * vector, np.int32)
-    position, image = np.divmod(np.arange(floats), block)
+    position = np.arange(floats) // block
     pixels[:floats] = np.where(position % target.pitch < width, -1, 0)
     return np.array(rows, np.int32), None if pixels.all() else pixels
 
@@ -138,4 +148,4 @@ def _split(total: int, most: int) -> list[tuple[int, int]]:
     """Return the fewest parts of ``total`` of at most ``most``, of nearly equal size."""
     parts = -(-total // most)
     edges = [i * total // parts for i in range(parts + 1)]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))

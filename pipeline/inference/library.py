@@ -1,4 +1,4 @@
-"""Library of the kernels: sparse_conv.c, compiled once for this CPU, cached and loaded by ctypes."""
+"""Library of the kernels: sparse_conv.c, compiled for this CPU, cached and loaded by ctypes."""
 
 import ctypes
 import functools

@@ -103,7 +103,7 @@ class _Lowering:
             return True
         if isinstance(layer, nn.Flatten) or node.target in FLATTEN:
             return self.flatten(node, layer, source)
-        operation = self.by_kind(node, layer, source)
+        operation = self.by_kind(node, layer)
         if operation is not None:
             operation.inputs = [self.names[n] for n in _tensors(node)]
             operation.output = node.name
@@ -127,7 +127,7 @@ class _Lowering:
         return True
 
     def after_flatten(self, node: fx.Node, layer: nn.Module | None, source: fx.Node) -> bool:
-        """A Linear layer after `flatten` is a convolution as large as the image."""
+        """Add a Linear layer after `flatten`: a convolution as large as the image."""
         name = self.flattened[source]
         if isinstance(layer, SAME) or node.target in SAME_FUNCTIONS:
             self.flattened[node] = name
@@ -140,40 +140,28 @@ class _Lowering:
         self.add(node, operation)
         return True
 
-    def by_kind(
-        self, node: fx.Node, layer: nn.Module | None, source: fx.Node
-    ) -> Operation | None:
+    def by_kind(self, node: fx.Node, layer: nn.Module | None) -> Operation | None:
         """Return the operation of ``node`` without its names, or None."""
-        shapes = [_shape(n) for n in _tensors(node)]
-        if node.target in CONCAT:
-            axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
-            fits = axis == 1 and all(s and s.rank == 4 for s in shapes)
-            return Operation("concat", [], "") if fits else None
-        if node.target in ADD:
-            fits = len(node.args) == 2 == len(_tensors(node)) and shapes[0] == shapes[1]
-            return _affine() if fits and not node.kwargs else None
-        if isinstance(layer, nn.Linear):
-            return _linear(layer, (layer.in_features, 1, 1)) if shapes[0].rank == 2 else None
-        if isinstance(layer, nn.Conv2d):
-            return _convolution(layer)
-        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
-            return _affine(*_scale_and_shift(layer))
+        shapes = [shape for n in _tensors(node) if (shape := _shape(n)) is not None]
+        if len(shapes) != len(_tensors(node)):
+            return None
+        if len(shapes) > 1 or node.target in CONCAT:
+            return _joined(node, shapes)
+        return _layer(layer, shapes[0]) or self.simple(node, layer, shapes[0])
+
+    def simple(self, node: fx.Node, layer: nn.Module | None, shape: Shape) -> Operation | None:
+        """Return an operation without weights, or None."""
         bounds = _bounds(node, layer)
         if bounds is not None:
             return _affine(low=bounds[0], high=bounds[1])
-        return self.pool(node, layer, shapes[0])
-
-    def pool(self, node: fx.Node, layer: nn.Module | None, shape: Shape) -> Operation | None:
-        """Return the pooling of ``node``, or None."""
-        if shape.rank != 4:
+        size, out = (shape.height, shape.width), _shape(node)
+        if shape.rank != 4 or out is None:
             return None
-        size = shape.height, shape.width
         if node.target in (torch.mean, "mean"):
             axes = {int(a) % 4 for a in mean_axes(node) if isinstance(a, int)}
             return adaptive(size, (1, 1)) if axes == {2, 3} else None
-        out = _shape(node)
         if isinstance(layer, nn.AdaptiveAvgPool2d) or node.target is functional.adaptive_avg_pool2d:
-            return adaptive(size, (out.height, out.width)) if out else None
+            return adaptive(size, (out.height, out.width))
         return pooled(node, layer, size)
 
 
@@ -197,9 +185,30 @@ def _tensors(node: fx.Node) -> list[fx.Node]:
     return flat
 
 
+def _joined(node: fx.Node, shapes: list[Shape]) -> Operation | None:
+    """Return the operation of several values: their sum or their concatenation; or None."""
+    if node.target in CONCAT:
+        axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
+        fits = axis == 1 and all(shape.rank == 4 for shape in shapes)
+        return Operation("concat", [], "") if fits else None
+    plain = len(node.args) == 2 == len(shapes) and not node.kwargs
+    return _affine() if node.target in ADD and plain and shapes[0] == shapes[1] else None
+
+
+def _layer(layer: nn.Module | None, shape: Shape) -> Operation | None:
+    """Return the operation of a layer with weights, or None."""
+    if isinstance(layer, nn.Linear) and shape.rank == 2:
+        return _linear(layer, (layer.in_features, 1, 1))
+    if isinstance(layer, nn.Conv2d):
+        return _convolution(layer)
+    if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
+        return _affine(*_scale_and_shift(layer))
+    return None
+
+
 def _shape(node: fx.Node) -> Shape | None:
     """Return the shape of a float32 value [B, C, H, W] or [B, C], else None."""
-    meta = node.meta.get("tensor_meta")
+    meta: Any = node.meta.get("tensor_meta")
     if node.op == "get_attr" or not hasattr(meta, "shape") or meta.dtype != torch.float32:
         return None
     sizes = tuple(meta.shape)

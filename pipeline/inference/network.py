@@ -79,7 +79,7 @@ class SparseNetwork(nn.Module):
         values: dict[str, Tensor] = {"input": images}
         for part in plan.parts:
             if part.operation is None:
-                self.run_part(plan, part, workspace, values, len(images))
+                self.run_part(part, workspace, values, len(images))
             else:
                 call, inputs = part.operation.call, part.operation.inputs
                 assert call is not None
@@ -88,7 +88,7 @@ class SparseNetwork(nn.Module):
         return values[self.network.output]
 
     def run_part(
-        self, plan: Plan, part: Part, workspace: Floats, values: dict[str, Tensor], images: int
+        self, part: Part, workspace: Floats, values: dict[str, Tensor], images: int
     ) -> None:
         """Run steps of the C program; their outputs become ``values``."""
         assert self.library is not None
@@ -98,9 +98,7 @@ class SparseNetwork(nn.Module):
         tensors = {i: values[name] for i, name in (part.reads | part.writes).items()}
         tensors = {i: tensor.contiguous() for i, tensor in tensors.items()}
         pointers = pointer_array([tensors[i].data_ptr() for i in range(len(tensors))])
-        self.library.run(
-            part.program, len(part.program), workspace.ctypes.data, pointers, images
-        )
+        self.library.run(part.program, len(part.program), workspace.ctypes.data, pointers, images)
 
 
 def aligned(floats: int) -> Floats:

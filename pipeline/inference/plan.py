@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.inference import steps
-from pipeline.inference.geometry import Kernel
+from pipeline.inference.geometry import kernel_of
 from pipeline.inference.layout import LINE, Layout
 from pipeline.inference.library import Step
 from pipeline.inference.operations import Network, Operation
@@ -163,14 +163,6 @@ def _pads(network: Network, block: int) -> dict[str, int]:
         for a, b in pairs:
             pads[a] = pads[b] = max(pads[a], pads[b])
     return pads
-
-
-def kernel_of(operation: Operation) -> Kernel:
-    """Return the geometry of a convolution."""
-    kh, kw = operation.arrays["weight"].shape[2:]
-    settings = operation.settings
-    stride, padding, dilation = (tuple(settings[k]) for k in ("stride", "padding", "dilation"))
-    return Kernel((kh, kw), stride, padding, dilation)
 
 
 def pointer_array(addresses: list[int]) -> Any:

@@ -76,9 +76,7 @@ def sparse_rows(
     return entries, _starts(row, chunks * outputs), chunks
 
 
-def dense_rows(
-    weight: Floats, read: Reading, chunk: int
-) -> tuple[npt.NDArray[np.void], Ints, int]:
+def dense_rows(weight: Floats, read: Reading, chunk: int) -> tuple[npt.NDArray[np.void], Ints, int]:
     """Return all weights for groups of 4 outputs, as `sparse_rows` does; one group of channels."""
     outputs, channels, kh, kw = weight.shape
     groups, chunks = -(-outputs // GROUP), -(-channels // chunk)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.inference.geometry import Reading, reading, tiles
+from pipeline.inference.geometry import Kernel, Reading, kernel_of, reading, tiles
 from pipeline.inference.layout import LINE, Layout
 from pipeline.inference.library import Step
 from pipeline.inference.operations import Operation
@@ -21,17 +21,14 @@ NONE = -1  # no residual
 
 def conv(plan: "Plan", operation: Operation) -> Iterator[Step]:
     """Yield the steps of a convolution: phases, if needed, and the kernel."""
-    from pipeline.inference.plan import kernel_of  # noqa: PLC0415
-
     name, target = operation.inputs[0], plan.layout(operation.output)
     source, kernel = plan.layout(name), kernel_of(operation)
     read = reading(kernel, source, target)
     place, scratch = plan.places[name], 0
     if read.gathered:
-        phases = kernel.phases()
-        scratch = len(phases) * read.phase_plane * source.channels
+        scratch = len(kernel.phases()) * read.phase_plane * source.channels
         place = plan.memory.take(scratch)
-        yield _gather(plan, name, read, kernel.padding, kernel.stride, place, phases)
+        yield _gather(plan, name, kernel, read, place)
     yield _kernel(plan, operation, read, place)
     if scratch:
         plan.memory.release(scratch, place)
@@ -51,7 +48,7 @@ def _kernel(plan: "Plan", operation: Operation, read: Reading, place: int) -> St
     full = plan.block == LINE and not read.flat and target.height > 1
     return Step(
         **{"channels": source.channels, "in_plane": read.plane},
-        **{"ahead": kernel_rows(operation) * source.pitch * plan.block if full else 0},
+        **{"ahead": weight.shape[2] * source.pitch * plan.block if full else 0},
         **{"kind": DENSE if dense else CONV, "stride": read.step, "tiles": len(tile)},
         **{"out_channels": len(weight), "chunks": chunks, "block": plan.block},
         **{"source": place, "target": plan.places[operation.output]},
@@ -63,20 +60,13 @@ def _kernel(plan: "Plan", operation: Operation, read: Reading, place: int) -> St
     )
 
 
-def kernel_rows(operation: Operation) -> int:
-    return operation.arrays["weight"].shape[2]
-
-
-def _gather(
-    plan: "Plan", name: str, read: Reading, padding: tuple[int, int], stride: tuple[int, int],
-    place: int, phases: list[tuple[int, int]],
-) -> Step:  # fmt: skip
-    source = plan.layout(name)
+def _gather(plan: "Plan", name: str, kernel: Kernel, read: Reading, place: int) -> Step:
+    source, phases, padding = plan.layout(name), kernel.phases(), kernel.padding
     shifted = [[y - padding[0], x - padding[1]] for y, x in phases]
     window = np.array([source.height, source.width, *np.ravel(shifted)], np.int32)
     return Step(
         **{"kind": GATHER, "channels": source.channels, "out_channels": len(phases)},
-        **{"stride": stride[1], "stride_y": stride[0], "block": plan.block},
+        **{"stride": kernel.stride[1], "stride_y": kernel.stride[0], "block": plan.block},
         **{"height": read.phase_rows, "out_pitch": read.phase_pitch, "in_pitch": source.pitch},
         **{"source": plan.places[name] + source.at(0, 0), "target": place},
         **{"in_plane": source.plane, "out_plane": read.phase_plane},
@@ -107,17 +97,13 @@ def concat(plan: "Plan", operation: Operation) -> Iterator[Step]:
 
 def _copy(plan: "Plan", name: str, output: str, channel: int) -> Step:
     source, target = plan.layout(name), plan.layout(output)
-    return Step(
+    step = Step(
         **{"kind": AFFINE, "channels": source.channels, "block": plan.block},
         **{"height": source.height, "width": source.width},
         **_places(plan, name, source, output, target),
         **{"residual": NONE, "low": -INFINITY, "high": INFINITY},
-    ) if channel == 0 else _shifted(plan, name, output, channel)
-
-
-def _shifted(plan: "Plan", name: str, output: str, channel: int) -> Step:
-    step = _copy(plan, name, output, 0)
-    step.target += channel * plan.layout(output).plane
+    )
+    step.target += channel * target.plane
     return step
 
 
@@ -148,9 +134,7 @@ def convert(plan: "Plan", name: str, kind: int) -> Step:
     )
 
 
-def _places(
-    plan: "Plan", name: str, source: Layout, output: str, target: Layout
-) -> dict[str, int]:
+def _places(plan: "Plan", name: str, source: Layout, output: str, target: Layout) -> dict[str, int]:
     return {
         "source": plan.places[name] + source.at(0, 0),
         "target": plan.places[output] + target.at(0, 0),
@@ -166,6 +150,3 @@ def _residual(plan: "Plan", operation: Operation) -> int:
 def _bounds(operation: Operation) -> dict[str, float]:
     low, high = operation.settings["low"], operation.settings["high"]
     return {"low": -INFINITY if low is None else low, "high": INFINITY if high is None else high}
-
-
-assert LINE == 16  # noqa: S101 - BLOCK of sparse_conv.c
