@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from torch import nn
 
-from pipeline.errors import UserError
 from pipeline.inference import costs, measure
 from pipeline.inference.costs import Layer
 
@@ -83,17 +83,25 @@ def test_committed_table_is_whole():
             assert table.nanoseconds_per_weight(layer, isa) > 0
 
 
-def test_command_measures_each_shape_once(tmp_path, capsys):
+def test_command_measures_each_layer_once_and_keeps_those_of_the_table(tmp_path, capsys):
     out = tmp_path / "costs.csv"
-    arguments = ["--networks", "resnet8:8", "resnet8:8", "--isa", "scalar", "--seconds", "0"]
-    measure.main([*arguments, "--out", str(out)])
+    arguments = ["--isa", "scalar", "--seconds", "0", "--out", str(out)]
+    for layer in ("3,1,2,4,5,5", "1,2,2,4,6,5", "3,1,2,4,5,5"):
+        measure.main([*arguments, "--layers", layer])
     with out.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == (1 + len(measure.SPARSITIES)) * len(measure.layers(["resnet8:8"]))
+    assert len(rows) == 2 * (1 + len(measure.SPARSITIES))
     assert all(float(row["microseconds"]) > 0 for row in rows)
     assert str(out) in capsys.readouterr().out
 
 
-def test_wrong_network_is_refused():
-    with pytest.raises(UserError, match="must be NAME:SIZE"):
-        measure.layers(["resnet18"])
+def test_layers_of_a_network_are_named_once():
+    small = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1))
+    assert measure.layers(small, (3, 9, 8)) == [Layer(3, 2, 3, 4, 9, 8), Layer(1, 1, 4, 4, 5, 4)]
+
+
+@pytest.mark.parametrize("layer", ["3,1,64", "3,1,64,64,32,x", "0,1,2,3,4,5"])
+def test_wrong_layer_is_refused(layer, capsys):
+    with pytest.raises(SystemExit):
+        measure.main(["--layers", layer])
+    assert "must be KERNEL,STRIDE,IN_CHANNELS" in capsys.readouterr().err

@@ -1,11 +1,11 @@
 """Measurement of the table of costs, as a command.
 
-    python -m pipeline.inference.measure                     # writes pipeline/inference/costs.csv
-    python -m pipeline.inference.measure --networks resnet18:32 --isa avx512 --out costs.csv
+    python -m pipeline.inference.measure                             # the layers of costs.csv again
+    python -m pipeline.inference.measure --layers 3,1,64,64,32,32    # and another one
 
-It times the kernels on one thread for every shape of the convolutions of ``--networks``
-(NAME:SIZE), at each sparsity with random masks, in blocks of 16 images: the fastest of many runs,
-which other processes on the core change least.
+A layer is kernel, stride, channels of input and output, height and width of the input; `layers`
+lists those of a network. Each is timed on one thread, densely and at each sparsity with a random
+mask, in blocks of 16 images: the fastest of many runs, which other processes change least.
 """
 
 import argparse
@@ -14,40 +14,37 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import torch
+from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.inference import steps
-from pipeline.inference.costs import CSV, NUMBERS, Layer
+from pipeline.inference.costs import CSV, NUMBERS, Layer, load
 from pipeline.inference.layout import LINE
 from pipeline.inference.library import FLAGS, VARIABLE, Step, library
 from pipeline.inference.lower import lower
 from pipeline.inference.network import aligned
 from pipeline.inference.operations import Floats, Network, Operation, Shape
 from pipeline.inference.plan import Plan
-from pipeline.models.build import build
 from pipeline.storage.atomic_files import atomic_file
 
-NETWORKS = ("resnet18:32", "resnet20:32", "wrn20:32", "torchvision.resnet50:224")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 KERNELS = (steps.CONV, steps.DENSE, steps.GATHER)
 
 
-def layers(networks: Sequence[str]) -> list[Layer]:
-    """Return the shapes of the convolutions of ``networks``, NAME:SIZE, each once."""
-    found = []
-    for text in networks:
-        name, _, size = text.partition(":")
-        if not size.isdigit():
-            raise UserError(f"--networks has {text!r} but must be NAME:SIZE, as in resnet18:32.")
-        network = lower(build(name, 10), (3, int(size), int(size)))
-        for operation in network.operations:
-            if operation.kind == "conv" and operation.settings["groups"] == 1:
-                found.append(_layer(network, operation))
+def layers(model: nn.Module, shape: Sequence[int]) -> list[Layer]:
+    """Return the shapes of the convolutions of ``model`` for images [C, H, W], each once."""
+    network = lower(model, shape)
+    found = (
+        _layer(network, operation)
+        for operation in network.operations
+        if operation.kind == "conv" and operation.settings["groups"] == 1
+    )
     return list(dict.fromkeys(layer for layer in found if layer.height > 1))
 
 
@@ -103,33 +100,44 @@ def _single(layer: Layer, sparsity: float | None) -> Network:
     return Network([operation], shapes | {"output": Shape(shape[0], *sizes)}, "output")
 
 
-def rows(options: argparse.Namespace) -> Iterator[dict[str, str | int]]:
-    """Yield the rows of the table."""
-    for isa in options.isa:
+def rows(known: Sequence[Layer], isas: Sequence[str], seconds: float) -> Iterator[dict[str, str]]:
+    """Yield the rows of the table; each cost is the smaller of two, measured far apart."""
+    for isa in isas:
         os.environ[VARIABLE] = isa
-        for layer in layers(options.networks):
-            for sparsity in (None, *SPARSITIES):
-                cost = measure(layer, sparsity, options.seconds)
-                numbers = {name: getattr(layer, name) for name in NUMBERS}
-                name = "dense" if sparsity is None else f"{sparsity:g}"
-                yield {"isa": isa, **numbers, "sparsity": name, "microseconds": f"{cost:.4g}"}
+        points = list(product(known, (None, *SPARSITIES)))
+        first = [measure(*point, seconds / 2) for point in points]
+        for (layer, sparsity), cost in zip(points, first, strict=True):
+            fastest = min(cost, measure(layer, sparsity, seconds / 2))
+            numbers = {name: str(getattr(layer, name)) for name in NUMBERS}
+            name = "dense" if sparsity is None else f"{sparsity:g}"
+            yield {"isa": isa, **numbers, "sparsity": name, "microseconds": f"{fastest:.4g}"}
+
+
+def _parsed(text: str) -> Layer:
+    numbers = text.split(",")
+    if len(numbers) != len(NUMBERS) or not all(n.isdigit() and int(n) > 0 for n in numbers):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be {','.join(NUMBERS).upper()}, as in 3,1,64,64,32,32"
+        )
+    return Layer(*map(int, numbers))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="NAME:SIZE")
+    parser.add_argument("--layers", nargs="*", type=_parsed, default=[])
     parser.add_argument("--isa", nargs="+", default=["avx512", "avx2"], choices=list(FLAGS))
-    parser.add_argument("--seconds", type=float, default=0.05, help="per shape and sparsity")
-    parser.add_argument("--out", type=Path, default=CSV)
+    parser.add_argument("--seconds", type=float, default=0.1, help="per layer and sparsity")
+    parser.add_argument("--out", type=Path, default=CSV, help="the table, read and written")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
-    fields = ["isa", *NUMBERS, "sparsity", "microseconds"]
+    table = load(options.out).costs if options.out.exists() else {}
+    known = dict.fromkeys([*(layer for isa in table.values() for layer in isa), *options.layers])
     with atomic_file(options.out) as temporary, temporary.open("w", encoding="utf-8") as file:
+        fields = ["isa", *NUMBERS, "sparsity", "microseconds"]
         writer = csv.DictWriter(file, fields, lineterminator="\n")
         writer.writeheader()
-        for row in rows(options):
-            writer.writerow(row)
+        writer.writerows(rows(list(known), options.isa, options.seconds))
     sys.stdout.write(f"costs in {options.out}\n")
 
 
