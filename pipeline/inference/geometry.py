@@ -82,14 +82,14 @@ class Reading:
     phase_pitch: int = 0
 
 
-def reading(kernel: Kernel, source: Layout, target: Layout) -> Reading:
-    """Return how ``kernel`` reads ``source`` to compute ``target``."""
+def reading(kernel: Kernel, source: Layout, target: Layout, *, dense: bool = False) -> Reading:
+    """Return how ``kernel`` reads ``source`` to compute ``target``, sparsely or densely."""
     full, (sy, sx) = source.block == LINE, kernel.stride
     single = target.height == target.width == 1
     same = (sy, sx) == (1, 1) and (source.width, source.height) == (target.width, target.height)
     even = same and source.pitch == target.pitch
     if single or (full and sx <= 2) or even:
-        flat = even and not single and (not full or target.width <= NARROW)
+        flat = even and not single and (not full or (target.width <= NARROW and not dense))
         ys, xs = (np.arange(k) * d for k, d in zip(kernel.size, kernel.dilation, strict=True))
         places = (ys[:, None] * source.pitch + xs) * source.block
         start = source.at(-kernel.padding[0], -kernel.padding[1])

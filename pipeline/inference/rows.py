@@ -37,14 +37,15 @@ def tuning(weight: Floats, read: Reading, width: int, vector: int, dense: bool) 
     most = (MOST_DENSE if dense else MOST)[vector]
     density = 1.0 if dense else max(np.count_nonzero(weight) / weight.size, 1e-6)
     least = 4.0 if dense else max(8.0, RUN / (density * kh * kw))
+    cache = 4 * CACHE if dense else CACHE  # four outputs share what is loaded
     if read.flat:
         bytes_ = 4 * min(read.plane, most * vector + int(read.taps.max()))
-        return Tuning(_even(channels, max(least, CACHE / bytes_)), most)
+        return Tuning(_even(channels, max(least, cache / bytes_)), most)
     line, per, reach = 4 * LINE * kh, LINE // vector, kw - 1
-    fits = int((CACHE / (line * min(least, channels)) - reach) / read.step)
+    fits = int((cache / (line * min(least, channels)) - reach) / read.step)
     pixels = min(width, most // per, max(fits, 8))
     bytes_ = line * (pixels * read.step + reach)
-    return Tuning(_even(channels, max(least, CACHE / bytes_)), max(pixels, 1) * per)
+    return Tuning(_even(channels, max(least, cache / bytes_)), max(pixels, 1) * per)
 
 
 def _even(channels: int, chunk: float) -> int:

@@ -265,7 +265,7 @@ static void gather(const step *p, float *ws) {
     }
 }
 
-/* Images [n, channels, height, width] to the layout of a block and back; missing images are 0. */
+/* Images [n, channels, height, width] to the layout of a block, missing ones being 0, and back. */
 static void load(const step *p, float *ws, const float *images, int n) {
   int64_t pixels = (int64_t)p->height * p->width;
   for (int c = 0; c < p->channels; c++)
@@ -288,8 +288,6 @@ static void store(const step *p, const float *ws, float *images, int n) {
         for (int x = 0; x < p->width; x++) out[b * p->channels * pixels + x] = in[x * p->block + b];
     }
 }
-
-int32_t vector_length(void) { return VL; }
 
 void run(const step *steps, int32_t count, float *workspace, float *const *io, int32_t images) {
   for (const step *p = steps; p < steps + count; p++) switch (p->kind) {

@@ -23,7 +23,7 @@ def conv(plan: "Plan", operation: Operation) -> Iterator[Step]:
     """Yield the steps of a convolution: phases, if needed, and the kernel."""
     name, target = operation.inputs[0], plan.layout(operation.output)
     source, kernel = plan.layout(name), kernel_of(operation)
-    read = reading(kernel, source, target)
+    read = reading(kernel, source, target, dense=operation.settings.get("dense", False))
     place, scratch = plan.places[name], 0
     if read.gathered:
         scratch = len(kernel.phases()) * read.phase_plane * source.channels
