@@ -9,7 +9,7 @@ on the machine affects all alike; the time of a pass is the median over the roun
 fastest. All compute in float32: OpenVINO is told so, because its default on a CPU with bfloat16
 units is bfloat16, which is a line of its own. Contenders whose package is missing are left out.
 Outputs are compared with PyTorch's. The limits are multiply-accumulates, the bytes of input vectors
-that the kernel loads (4 a multiply-accumulate), and the rate of a dense float32 matrix product.
+that the kernel loads (4 a multiply-accumulate), and the rate of the dense kernel.
 """
 
 import argparse
@@ -33,7 +33,9 @@ from torch import Tensor, nn
 from benchmarks.inference_soups import soups
 from pipeline import inference
 from pipeline.channels.products import macs
+from pipeline.inference.costs import Layer
 from pipeline.inference.library import library
+from pipeline.inference.measure import measure as kernel_microseconds
 
 Contender = Callable[[], Any]
 FIELDS = ("network", "batch", "threads", "contender", "ms", "fastest_ms", "difference", "gmacs")
@@ -114,19 +116,18 @@ def sparse_macs(model: nn.Module, shape: tuple[int, ...]) -> float:
     return sum(count * kept[name] for name, count in dense.items())
 
 
-def peak(threads: int) -> float:
-    """Return the multiply-accumulates a second of PyTorch's float32 matrix product, 2048 square."""
-    torch.set_num_threads(threads)
-    one, other = torch.rand(2048, 2048), torch.rand(2048, 2048)
-    times = timed({"product": lambda: one @ other}, 1, 12)["product"]
-    return 2048**3 / min(times)
+def peak() -> float:
+    """Return the multiply-accumulates a second of the dense kernel, 64 channels of 32 x 32."""
+    layer = Layer(3, 1, 64, 64, 32, 32)
+    return layer.macs / kernel_microseconds(layer, None, 0.5) * 1e6
 
 
 def measure(networks: dict[str, nn.Module], options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the rows of the table."""
     rows = []
     for threads, batch in product(options.threads, options.batches):
-        print(f"{threads} threads, peak {peak(threads) / 1e9:.0f} GMAC/s", flush=True)
+        torch.set_num_threads(threads)
+        print(f"{threads} threads; dense kernel {peak() / 1e9:.0f} GMAC/s a thread", flush=True)
         for title, model in networks.items():
             products = sparse_macs(model, SHAPE)
             print(
@@ -135,14 +136,15 @@ def measure(networks: dict[str, nn.Module], options: argparse.Namespace) -> list
                 flush=True,
             )
             with torch.inference_mode():
-                rows += compare(title, model, batch, threads, options.rounds)
+                rows += compare((title, products), model, batch, threads, options.rounds)
     return rows
 
 
 def compare(
-    title: str, model: nn.Module, batch: int, threads: int, rounds: int
+    network: tuple[str, float], model: nn.Module, batch: int, threads: int, rounds: int
 ) -> list[dict[str, Any]]:
-    """Return and print a row for each contender."""
+    """Return and print a row for each contender; ``network`` has its name and products."""
+    title, products = network
     images = torch.randn(batch, *SHAPE, generator=torch.Generator().manual_seed(0))
     expected = model(images).numpy()
     made = contenders(model, images, threads)
@@ -155,7 +157,7 @@ def compare(
             f"{1000 * value / batch:.3g}" for value in (seconds, min(passes))
         )
         row["difference"] = f"{gap:.1e}"
-        row["gmacs"] = f"{sparse_macs(model, SHAPE) * batch / seconds / 1e9:.1f}"
+        row["gmacs"] = f"{products * batch / seconds / 1e9:.1f}"
         rows.append(row)
         print(f"  {name:22}", *(f"{field} {row[field]}" for field in FIELDS[4:]), flush=True)
     return rows
