@@ -24,7 +24,6 @@
 #else
 #define UNROLL _Pragma("GCC unroll 32")
 #endif
-
 typedef float vec __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 
@@ -48,7 +47,6 @@ typedef struct {                  /* one step; pipeline/inference/library.py has
   const int32_t *window;          /* POOL: y0, y1 by row, x0, x1 by column; GATHER: phases */
   const float *weights;           /* POOL: 1 / divisor by position */
 } step;
-
 typedef struct { const float *residual; const int32_t *mask; float bias, low, high; } epilogue;
 
 INLINE vec above(vec x, float low) { /* max(x, low); NaN stays */
