@@ -439,8 +439,9 @@ def test_a_pass_is_timed_from_an_idle_card_to_an_idle_card(monkeypatch):
         for name, model in models.items():
             model.register_forward_hook(lambda *_, name=name: events.append(name))
         latencies(models, torch.empty(2, 3, 8, 8, device=CARD), seconds=0.0)
-        first, second = (["idle", *pair[0], "idle", "idle", *pair[1], "idle"] for pair in ("ab", "ba"))
-    assert events == [*first, *second] * 3  # every other round runs backwards
+        passes = [name for pair in ("ab", "ba") for name in pair]
+        expected = [event for name in passes for event in ("idle", name, "idle")]
+        assert events == expected * 3, "every other round runs backwards"
         monkeypatch.setattr("pipeline.evaluate.speedup.MIN_ROUNDS", 1)
         clock = time.perf_counter
         monkeypatch.setattr("pipeline.evaluate.speedup.perf_counter", lambda: 100 * clock())

@@ -1,0 +1,385 @@
+"""Compiled inference: equal to PyTorch for every geometry, instruction set and network."""
+
+import json
+import threading
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from pipeline import inference
+from pipeline.errors import UserError
+from pipeline.inference import library as kernels
+from pipeline.inference.network import split
+from pipeline.models.build import build
+from pipeline.storage.tensors import read, save_tensors
+
+ISAS = ["avx512", "avx2", "scalar"]
+TOLERANCE = 1e-4
+
+
+def usable(isa):
+    order = {"DEFAULT": 0, "AVX2": 1, "AVX512": 2}
+    have = order.get(torch.backends.cpu.get_cpu_capability(), 0)
+    return {"scalar": 0, "avx2": 1, "avx512": 2}[isa] <= have
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    """Compile into a folder of the tests' own, once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(kernels.CACHE_VARIABLE, str(tmp_path_factory.mktemp("kernels")))
+        kernels._library.cache_clear()
+        yield
+    kernels._library.cache_clear()
+
+
+@pytest.fixture(params=ISAS)
+def isa(request, monkeypatch):
+    if not usable(request.param):
+        pytest.skip(f"this CPU has no {request.param}")
+    monkeypatch.setenv(kernels.VARIABLE, request.param)
+    return request.param
+
+
+def sparse(model, kept, seed=0):
+    """Keep a random fraction of the weights; give BatchNorm statistics that matter."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(tensor, low, high):
+        return tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.weight *= torch.rand(layer.weight.shape, generator=generator) < kept
+            if isinstance(layer, nn.BatchNorm2d):
+                uniform(layer.running_mean, -0.2, 0.2)
+                uniform(layer.running_var, 0.5, 2)
+                uniform(layer.weight, 0.5, 1.5)
+                uniform(layer.bias, -0.2, 0.2)
+    return model.eval()
+
+
+def difference(model, images, compiled=None):
+    """Return max |compiled - model| / max |model| of the outputs."""
+    with torch.inference_mode():
+        expected = model(images)
+    compiled = compiled or inference.compile(model, images.shape[1:])
+    result = compiled(images)
+    assert result.shape == expected.shape
+    return float((result - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
+
+
+@st.composite
+def convolutions(draw):
+    """Draw a convolution of any geometry, with an image that is large enough for it."""
+    groups = draw(st.sampled_from([1, 1, 1, 2, 4]))
+    kernel = draw(st.tuples(*[st.sampled_from([1, 2, 3, 5, 7])] * 2))
+    dilation = draw(st.sampled_from([1, 1, 1, 2]))
+    padding = draw(st.tuples(*[st.integers(0, 3)] * 2))
+    layer = nn.Conv2d(
+        groups * draw(st.integers(1, 5)),
+        groups * draw(st.integers(1, 9)),
+        kernel,
+        stride=draw(st.tuples(*[st.integers(1, 3)] * 2)),
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        bias=draw(st.booleans()),
+    )
+    least = [max(1, dilation * (k - 1) + 1 - 2 * p) for k, p in zip(kernel, padding, strict=True)]
+    size = [n + draw(st.integers(0, 12)) for n in least]
+    kept = draw(st.sampled_from([0, 0.02, 0.1, 0.5, 1]))
+    return sparse(layer, kept), size, draw(st.integers(1, 20)), draw(st.booleans())
+
+
+@given(st.data())
+def test_any_convolution_equals_pytorch(data):
+    """conv2d for any kernel, stride, padding, dilation, groups, batch and sparsity."""
+    layer, size, batch, relu = data.draw(convolutions())
+    isa = data.draw(st.sampled_from([isa for isa in ISAS if usable(isa)]))
+    model = nn.Sequential(layer, nn.ReLU() if relu else nn.Identity())
+    images = torch.randn(
+        batch, layer.in_channels, *size, generator=torch.Generator().manual_seed(1)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(kernels.VARIABLE, isa)
+        compiled = inference.compile(model, images.shape[1:])
+        assert compiled.library.isa == isa
+        for operation in compiled.network.operations:
+            if operation.settings["groups"] == 1:
+                operation.settings["dense"] = data.draw(st.booleans())
+        assert difference(model, images, compiled) < TOLERANCE
+
+
+class Residual(nn.Module):
+    """Blocks whose fusions differ: before and after activation, shared values, an input reused."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.two = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(8)
+        self.down = nn.Conv2d(8, 8, 1, stride=2)
+        self.pool = nn.MaxPool2d(3, 2, padding=1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        start = self.one(x)
+        before = torch.relu(self.norm(start))  # start is used again, so this is not folded
+        inside = self.norm2(self.two(before)) + start
+        twice = inside + inside
+        after = torch.sigmoid(self.down(twice)) * self.pool(before)
+        joined = torch.cat([after, self.down(twice).clamp(-1, 1)], 1)
+        left, right = joined.chunk(2, 1)
+        return self.head((left + right).mean((2, 3)))
+
+
+def test_fusions_and_pytorch_operations(isa):
+    model = sparse(Residual(), 0.5)
+    for batch in (1, 2, 5, 33):
+        assert difference(model, torch.randn(batch, 3, 9, 11)) < TOLERANCE
+
+
+NETWORKS = [
+    *(("resnet8", 16), ("resnet18", 16), ("wrn20", 8), ("torchvision.resnet18", 40)),
+    *(("torchvision.resnet50", 33), ("torchvision.mobilenet_v2", 33)),
+    pytest.param("torchvision.vgg11_bn", 32, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("name", "size"), NETWORKS)
+def test_networks_equal_pytorch(name, size):
+    torch.manual_seed(0)
+    model = sparse(build(name, 10), 0.1)
+    compiled = inference.compile(model, (3, size, size))
+    assert {operation.kind for operation in compiled.network.operations} <= {
+        *("conv", "affine", "pool", "concat")
+    }
+    for batch in (1, 18):
+        assert difference(model, torch.randn(batch, 3, size, size), compiled) < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("googlenet", "densenet121", "inception_v3", "shufflenet_v2_x0_5", "squeezenet1_1"),
+        *("efficientnet_b0", "mobilenet_v3_small", "regnet_y_400mf", "convnext_tiny", "alexnet"),
+    ],
+)
+def test_networks_with_other_operations_equal_pytorch(name):
+    torch.manual_seed(0)
+    model = sparse(build(f"torchvision.{name}", 10), 0.2)
+    assert difference(model, torch.randn(17, 3, 80, 80)) < TOLERANCE
+
+
+@pytest.mark.parametrize("pool", [
+    nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(3, 2, 1),
+    nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False), nn.AdaptiveAvgPool2d((2, 3)),
+    nn.AdaptiveAvgPool2d(1), nn.AvgPool2d((2, 3), divisor_override=5),
+])  # fmt: skip
+def test_pooling_equals_pytorch(pool):
+    for batch in (1, 16):
+        assert difference(nn.Sequential(pool), torch.randn(batch, 3, 7, 10)) < TOLERANCE
+
+
+@pytest.mark.parametrize("kept", [0.0, 1.0])
+def test_all_or_no_weights(kept, isa):
+    model = sparse(build("resnet8", 10), kept)
+    assert difference(model, torch.randn(17, 3, 12, 12)) < TOLERANCE
+
+
+def test_filters_without_weights(isa):
+    """A dead filter's output is its bias."""
+    layer = nn.Conv2d(4, 7, 3, padding=1)
+    with torch.no_grad():
+        layer.weight[1:6] = 0
+    for batch in (1, 16):
+        assert difference(nn.Sequential(layer), torch.randn(batch, 4, 6, 6)) < TOLERANCE
+
+
+def test_an_output_depends_on_its_image_only(isa):
+    """Within the tolerance: other sizes of blocks sum in another order. No image: no output."""
+    model = sparse(build("resnet8", 10), 0.1)
+    compiled = inference.compile(model, (3, 16, 16))
+    images = torch.randn(37, 3, 16, 16)
+    together, alone = compiled(images), torch.cat([compiled(image[None]) for image in images])
+    assert (together - alone).abs().max() < TOLERANCE * together.abs().max()
+    images[0] = float("nan")
+    assert torch.equal(compiled(images)[1:], together[1:])
+    assert compiled(images[:0]).shape == (0, 10)
+
+
+def test_threads_change_no_bit_of_equal_blocks():
+    model = sparse(build("resnet8", 10), 0.1)
+    one, two = (inference.compile(model, (3, 16, 16), threads=n) for n in (1, 2))
+    images = torch.randn(64, 3, 16, 16)
+    assert torch.equal(one(images), two(images))
+
+
+@given(st.integers(1, 200), st.integers(1, 5))
+def test_blocks_cover_the_batch_once(images, threads):
+    blocks = list(split(images, threads))
+    assert [start for start, _, _ in blocks] == list(np.cumsum([0, *(n for _, n, _ in blocks)]))[
+        :-1
+    ]
+    assert sum(count for _, count, _ in blocks) == images
+    assert all(count <= size <= 16 and size & (size - 1) == 0 for _, count, size in blocks)
+    assert max(count for _, count, _ in blocks) <= 2 * -(-images // threads)
+
+
+def test_saved_network_has_the_same_bits(tmp_path):
+    model = sparse(build("resnet8", 10), 0.1)
+    compiled = inference.compile(model, (3, 16, 16))
+    inference.save(compiled, tmp_path / "network.safetensors")
+    images = torch.randn(19, 3, 16, 16)
+    assert torch.equal(inference.load(tmp_path / "network.safetensors")(images), compiled(images))
+    dense = sum(4 * p.numel() for p in model.parameters())
+    assert (tmp_path / "network.safetensors").stat().st_size < 0.3 * dense
+
+
+def test_network_with_pytorch_operations_is_not_saved(tmp_path):
+    compiled = inference.compile(Residual().eval(), (3, 8, 8))
+    with pytest.raises(UserError, match="calls PyTorch for 'sigmoid'"):
+        inference.save(compiled, tmp_path / "network.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def edit(header, path):
+    """Change a saved network's header at one place."""
+    *keys, (last, value) = path
+    place = header
+    for key in keys:
+        place = place[key]
+    place[last] = value
+
+
+@pytest.mark.parametrize("path", [
+    ["operations", 0, "settings", ("padding", [9, 9])],
+    ["operations", 0, "settings", ("stride", [0, 1])],
+    ["operations", 1, ("inputs", ["nothing"])],
+    ["operations", 3, ("kind", "torch")],
+    ["operations", -1, ("inputs", ["input"])],
+    ["shapes", ("input", [3, 4000, 4000, 4])],
+    [("output", "nothing")],
+    ["operations", -2, "settings", ("windows", [[0], [400], [0], [400]])],
+])  # fmt: skip
+def test_file_whose_shapes_do_not_fit_is_refused(tmp_path, path):
+    """It would read or write memory outside of the network."""
+    compiled = inference.compile(build("resnet8", 10).eval(), (3, 16, 16))
+    inference.save(compiled, tmp_path / "good.safetensors")
+    tensors, metadata = read(tmp_path / "good.safetensors")
+    ((key, text),) = metadata.items()
+    header = json.loads(text)
+    edit(header, path)
+    save_tensors(tmp_path / "bad.safetensors", tensors, {key: json.dumps(header)})
+    with pytest.raises(UserError, match=r"bad\.safetensors is truncated or not"):
+        inference.load(tmp_path / "bad.safetensors")
+
+
+def test_other_files_are_refused(tmp_path):
+    save_tensors(tmp_path / "other.safetensors", {"a": torch.ones(1)})
+    with pytest.raises(UserError, match="no compiled network"):
+        inference.load(tmp_path / "other.safetensors")
+
+
+def test_images_of_another_size_are_refused():
+    compiled = inference.compile(build("resnet8", 10), (3, 16, 16))
+    for images in (torch.zeros(1, 3, 15, 16), torch.zeros(1, 3, 16, 16).double()):
+        with pytest.raises(UserError, match=r"must be float32 \[B, 3, 16, 16\]"):
+            compiled(images)
+
+
+def test_without_a_compiler_one_warning_and_equal_outputs(tmp_path, monkeypatch):
+    model = sparse(Residual(), 0.3)
+    images = torch.randn(3, 3, 8, 8)
+    monkeypatch.setenv("CC", str(tmp_path / "no-such-compiler"))
+    with pytest.warns(UserWarning, match="install gcc or clang") as caught:
+        compiled = inference.compile(model, (3, 8, 8))
+    assert len(caught) == 1
+    assert compiled.library is None
+    assert difference(model, images, compiled) < TOLERANCE
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inference.compile(model, (3, 8, 8))
+
+
+def test_failing_compiler_gives_one_warning(tmp_path, monkeypatch):
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\n[ $1 = --version ] || { echo wrong >&2; exit 1; }\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CC", str(broken))
+    with pytest.warns(UserWarning, match=r"cannot compile sparse_conv\.c \(wrong\)"):
+        assert kernels.library() is None
+
+
+def test_unknown_instruction_set_is_refused(monkeypatch):
+    monkeypatch.setenv(kernels.VARIABLE, "mmx")
+    with pytest.raises(UserError, match="SMS_INFERENCE_ISA is 'mmx' but must be one of scalar"):
+        inference.compile(build("resnet8", 10), (3, 8, 8))
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """Use a short source file instead of the kernels: it takes no second to compile."""
+    path = tmp_path / "short.c"
+    path.write_text("void run(void) {}\n")
+    monkeypatch.setattr(kernels, "SOURCE", path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "empty"])
+def test_damaged_library_is_built_again(tmp_path, source, damage):
+    compiler, tmp_path = kernels._compiler(None), tmp_path / "cache"
+    path = kernels.built("scalar", compiler, tmp_path)
+    content = path.read_bytes()
+    changed = content[:5000] + bytes([content[5000] ^ 1]) + content[5001:]
+    path.write_bytes({"cut": content[:3000], "changed": changed, "empty": b""}[damage])
+    assert kernels.built("scalar", compiler, tmp_path) == path
+    assert kernels._whole(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_compilations_at_once(tmp_path, source):
+    compiler, tmp_path, paths = kernels._compiler(None), tmp_path / "cache", []
+    work = [
+        threading.Thread(target=lambda: paths.append(kernels.built("scalar", compiler, tmp_path)))
+        for _ in range(2)
+    ]
+    for thread in work:
+        thread.start()
+    for thread in work:
+        thread.join()
+    assert paths[0] == paths[1]
+    assert list(tmp_path.iterdir()) == [paths[0]]
+    assert kernels._whole(paths[0])
+
+
+def test_whole_library_is_not_built_again(tmp_path, source):
+    compiler, tmp_path = kernels._compiler(None), tmp_path / "cache"
+    path = kernels.built("scalar", compiler, tmp_path)
+    before = path.stat().st_mtime_ns
+    assert kernels.built("scalar", compiler, tmp_path).stat().st_mtime_ns == before
+
+
+def test_model_keeps_its_mode_and_weights():
+    model = build("resnet8", 10).train()
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    inference.compile(model, (3, 8, 8))
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_untraceable_network_is_refused():
+    class Depends(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(UserError, match="cannot be traced"):
+        inference.compile(Depends(), (3, 8, 8))
