@@ -1,0 +1,136 @@
+"""Compilation of a network, and the file of a compiled network."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.errors import UserError
+from pipeline.inference import costs
+from pipeline.inference.check import check
+from pipeline.inference.fuse import fuse
+from pipeline.inference.library import best_isa
+from pipeline.inference.lower import lower
+from pipeline.inference.network import SparseNetwork
+from pipeline.inference.operations import Floats, Network, Operation, Shape
+from pipeline.storage.sparse_codec import pack, unpack
+from pipeline.storage.tensors import damaged, read, save_tensors
+
+__all__ = ["SparseNetwork", "compile", "load", "save"]
+
+FORMAT = "sparse-model-soups-inference"
+VERSION = 1
+
+
+def compile(model: nn.Module, shape: Sequence[int], threads: int = 1) -> SparseNetwork:  # noqa: A001
+    """Return ``model`` in evaluation mode as a compiled network.
+
+    BatchNorm is folded into the weights, ReLU and residual additions are fused. A layer is computed
+    densely where the table of costs says that this is faster.
+
+    Args:
+        model: an image classifier with zeros where its weights are pruned; left unchanged.
+        shape: [C, H, W] of an image.
+        threads: that compute at once, each a block of images.
+
+    Raises:
+        UserError: torch.fx cannot trace the network, or SMS_INFERENCE_ISA is wrong.
+    """
+    network = lower(model, shape)
+    fuse(network)
+    table, isa = costs.load(), best_isa()
+    for operation in network.operations:
+        if operation.kind == "conv":
+            operation.settings["dense"] = _dense(table, isa, network, operation)
+    return SparseNetwork(network, threads)
+
+
+def _dense(table: costs.Table, isa: str, network: Network, operation: Operation) -> bool:
+    """Say whether the dense kernel is faster for a convolution."""
+    weight, settings = operation.arrays["weight"], operation.settings
+    if settings["groups"] > 1:
+        return False
+    shape = network.shapes[operation.inputs[0]]
+    layer = costs.Layer(
+        kernel=weight.shape[2],
+        stride=settings["stride"][0],
+        in_channels=weight.shape[1],
+        out_channels=weight.shape[0],
+        height=shape.height,
+        width=shape.width,
+    )
+    kept = np.count_nonzero(weight) / weight.size
+    return table.microseconds(layer, kept, isa) >= table.dense_microseconds(layer, isa)
+
+
+def save(network: SparseNetwork, path: Path) -> None:
+    """Write a compiled network as one safetensors file; kept weights are stored bit for bit.
+
+    Raises:
+        UserError: the network has operations without a kernel, which only PyTorch can run.
+    """
+    tensors, operations = {}, []
+    for i, operation in enumerate(network.network.operations):
+        if operation.kind == "torch":
+            raise UserError(
+                f"{path} is not written because the compiled network calls PyTorch for "
+                f"{operation.settings['node']!r}: save the model's state dict instead."
+            )
+        arrays = {}
+        for name, array in operation.arrays.items():
+            tensor = torch.from_numpy(array)
+            kind, where, values = pack(tensor, tensor != 0)
+            arrays[name] = [kind, list(array.shape)]
+            tensors |= {f"{i}.{name}:{kind}": where, f"{i}.{name}:values": values}
+        fields = {"kind": operation.kind, "inputs": operation.inputs, "output": operation.output}
+        operations.append({**fields, "settings": operation.settings, "arrays": arrays})
+    shapes = {name: list(shape) for name, shape in network.network.shapes.items()}
+    header = {"version": VERSION, "operations": operations, "shapes": shapes}
+    header["output"] = network.network.output
+    save_tensors(path, tensors, {FORMAT: json.dumps(header, sort_keys=True, allow_nan=False)})
+
+
+def load(path: Path, threads: int = 1) -> SparseNetwork:
+    """Return the network that `save` wrote.
+
+    Args:
+        path: the file.
+        threads: that compute at once, each a block of images.
+
+    Raises:
+        UserError: the file is missing, damaged, foreign, or of a newer version.
+    """
+    tensors, metadata = read(path)
+    if FORMAT not in metadata:
+        raise UserError(
+            f"{path} is no compiled network: name a file that pipeline.inference.save wrote."
+        )
+    header = json.loads(metadata[FORMAT])
+    if header["version"] != VERSION:
+        raise UserError(
+            f"{path} has version {header['version']}, this code reads {VERSION}: compile the "
+            "network again."
+        )
+    try:
+        operations = []
+        for i, fields in enumerate(header["operations"]):
+            arrays = {
+                name: _unpacked(tensors, f"{i}.{name}", *code)
+                for name, code in fields.pop("arrays").items()
+            }
+            operations.append(Operation(**fields, arrays=arrays))
+        shapes = {name: Shape(*shape) for name, shape in header["shapes"].items()}
+        network = Network(operations, shapes, header["output"])
+        check(network)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise damaged(path) from error
+    return SparseNetwork(network, threads)
+
+
+def _unpacked(tensors: dict[str, torch.Tensor], name: str, kind: str, shape: list[int]) -> Floats:
+    tensor, _ = unpack(kind, tensors[f"{name}:{kind}"], tensors[f"{name}:values"], shape)
+    array: Floats = tensor.to(torch.float32).numpy()
+    return array

@@ -1,0 +1,272 @@
+"""Lowering: from a traced network to operations; what has no kernel stays a PyTorch operation."""
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn import functional
+from torch.nn.modules import activation, dropout
+
+from pipeline.channels.operations import layer_of, mean_axes, trace
+from pipeline.inference.operations import Floats, Network, Operation, Shape
+from pipeline.inference.windows import adaptive, pooled
+
+REMEDY = "compile a network whose forward pass torch.fx can trace"
+SAME = (nn.Identity, dropout._DropoutNd)
+SAME_FUNCTIONS = (functional.dropout, functional.dropout2d, "contiguous")
+ADD = (operator.add, operator.iadd, torch.add, "add", "add_")
+RELU = (functional.relu, torch.relu, "relu", "relu_")
+FLATTEN = (torch.flatten, "flatten")
+CONCAT = (torch.cat, torch.concat)
+
+
+def lower(model: nn.Module, shape: Sequence[int]) -> Network:
+    """Return the operations of ``model`` in evaluation mode, unfused.
+
+    Args:
+        model: maps float32 [B, C, H, W] to a tensor of B rows; left unchanged.
+        shape: [C, H, W] of an image.
+
+    Raises:
+        UserError: the network cannot be traced.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        traced = trace(model, REMEDY)
+        with torch.no_grad():
+            ShapeProp(traced).propagate(torch.zeros(2, *shape))
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return _Lowering(traced).network
+
+
+class _Lowering:
+    """Converts the nodes in order.
+
+    ``names`` has the value of each node; a node that changes nothing has its input's value.
+    ``flattened`` has [C, H, W] values that a later Linear layer reads as vectors.
+    """
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        self.traced = traced
+        self.names: dict[fx.Node, str] = {}
+        self.flattened: dict[fx.Node, str] = {}
+        self.network = Network([], {}, "")
+        for node in traced.graph.nodes:
+            if node.op == "placeholder":
+                self.names[node] = "input"
+                self.network.shapes["input"] = _shape(node) or Shape(0, 0, 0)
+            elif node.op == "output":
+                self.network.output = self.value(node.args[0])
+            elif not self.native(node):
+                self.fall_back(node)
+
+    def value(self, node: fx.Node) -> str:
+        """Return the value of ``node``; a flattened one is made, because it is needed."""
+        if node not in self.names:
+            del self.flattened[node]
+            self.fall_back(node)
+        return self.names[node]
+
+    def fall_back(self, node: fx.Node) -> None:
+        """Add ``node`` as a PyTorch operation."""
+        call = _Call(self.traced, node)
+        inputs = [self.value(source) for source in node.all_input_nodes]
+        self.add(node, Operation("torch", inputs, node.name, {"node": str(node)}, call=call))
+
+    def add(self, node: fx.Node, operation: Operation) -> None:
+        """Add ``operation``, which computes the value of ``node``."""
+        self.network.operations.append(operation)
+        self.names[node] = operation.output
+        shape = _shape(node)
+        if shape is not None:
+            self.network.shapes[operation.output] = shape
+
+    def native(self, node: fx.Node) -> bool:
+        """Add the operation of ``node``, if there is one; say whether it was added."""
+        layer = layer_of(self.traced, node)
+        source = next(iter(node.all_input_nodes), None)
+        if source is None or _shape(node) is None:
+            return False
+        if source in self.flattened:
+            return self.after_flatten(node, layer, source)
+        if _shape(source) is None or source not in self.names:
+            return False
+        if isinstance(layer, SAME) or node.target in SAME_FUNCTIONS:
+            self.names[node] = self.names[source]
+            return True
+        if isinstance(layer, nn.Flatten) or node.target in FLATTEN:
+            return self.flatten(node, layer, source)
+        operation = self.by_kind(node, layer, source)
+        if operation is not None:
+            operation.inputs = [self.names[n] for n in _tensors(node)]
+            operation.output = node.name
+            self.add(node, operation)
+        return operation is not None
+
+    def flatten(self, node: fx.Node, layer: nn.Module | None, source: fx.Node) -> bool:
+        """Note that ``node`` is a flattened value."""
+        start, end = (
+            (layer.start_dim, layer.end_dim)
+            if isinstance(layer, nn.Flatten)
+            else ((*node.args[1:], *node.kwargs.values(), -1)[:2] if len(node.args) > 1 else (0, 0))
+        )
+        if start != 1 or end != -1:
+            return False
+        name = self.names[source]
+        if self.network.shapes[name][1:3] == (1, 1):
+            self.add(node, Operation("concat", [name], node.name))
+        else:
+            self.flattened[node] = name
+        return True
+
+    def after_flatten(self, node: fx.Node, layer: nn.Module | None, source: fx.Node) -> bool:
+        """A Linear layer after `flatten` is a convolution as large as the image."""
+        name = self.flattened[source]
+        if isinstance(layer, SAME) or node.target in SAME_FUNCTIONS:
+            self.flattened[node] = name
+            return True
+        if not isinstance(layer, nn.Linear):
+            return False
+        channels, height, width, _ = self.network.shapes[name]
+        operation = _linear(layer, (channels, height, width))
+        operation.inputs, operation.output = [name], node.name
+        self.add(node, operation)
+        return True
+
+    def by_kind(
+        self, node: fx.Node, layer: nn.Module | None, source: fx.Node
+    ) -> Operation | None:
+        """Return the operation of ``node`` without its names, or None."""
+        shapes = [_shape(n) for n in _tensors(node)]
+        if node.target in CONCAT:
+            axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
+            fits = axis == 1 and all(s and s.rank == 4 for s in shapes)
+            return Operation("concat", [], "") if fits else None
+        if node.target in ADD:
+            fits = len(node.args) == 2 == len(_tensors(node)) and shapes[0] == shapes[1]
+            return _affine() if fits and not node.kwargs else None
+        if isinstance(layer, nn.Linear):
+            return _linear(layer, (layer.in_features, 1, 1)) if shapes[0].rank == 2 else None
+        if isinstance(layer, nn.Conv2d):
+            return _convolution(layer)
+        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
+            return _affine(*_scale_and_shift(layer))
+        bounds = _bounds(node, layer)
+        if bounds is not None:
+            return _affine(low=bounds[0], high=bounds[1])
+        return self.pool(node, layer, shapes[0])
+
+    def pool(self, node: fx.Node, layer: nn.Module | None, shape: Shape) -> Operation | None:
+        """Return the pooling of ``node``, or None."""
+        if shape.rank != 4:
+            return None
+        size = shape.height, shape.width
+        if node.target in (torch.mean, "mean"):
+            axes = {int(a) % 4 for a in mean_axes(node) if isinstance(a, int)}
+            return adaptive(size, (1, 1)) if axes == {2, 3} else None
+        out = _shape(node)
+        if isinstance(layer, nn.AdaptiveAvgPool2d) or node.target is functional.adaptive_avg_pool2d:
+            return adaptive(size, (out.height, out.width)) if out else None
+        return pooled(node, layer, size)
+
+
+class _Call:
+    """Calls ``node`` on tensors, in the order of its inputs."""
+
+    def __init__(self, traced: fx.GraphModule, node: fx.Node) -> None:
+        self.interpreter, self.node = fx.Interpreter(traced), node
+
+    def __call__(self, *values: Any) -> Any:
+        known = dict(zip(self.node.all_input_nodes, values, strict=True))
+        args, kwargs = fx.map_arg((self.node.args, self.node.kwargs), known.__getitem__)
+        method: Callable[..., Any] = getattr(self.interpreter, self.node.op)
+        return method(self.node.target, args, kwargs)
+
+
+def _tensors(node: fx.Node) -> list[fx.Node]:
+    """Return the inputs of ``node``, one used twice being there twice."""
+    flat: list[fx.Node] = []
+    fx.map_arg((node.args, node.kwargs), flat.append)
+    return flat
+
+
+def _shape(node: fx.Node) -> Shape | None:
+    """Return the shape of a float32 value [B, C, H, W] or [B, C], else None."""
+    meta = node.meta.get("tensor_meta")
+    if node.op == "get_attr" or not hasattr(meta, "shape") or meta.dtype != torch.float32:
+        return None
+    sizes = tuple(meta.shape)
+    if len(sizes) not in (2, 4) or sizes[0] != 2:
+        return None
+    return Shape(*sizes[1:]) if len(sizes) == 4 else Shape(sizes[1], 1, 1, rank=2)
+
+
+def numpy(tensor: Tensor) -> Floats:
+    """Return a float32 copy of ``tensor``."""
+    return tensor.detach().cpu().to(torch.float32).contiguous().numpy().copy()
+
+
+def _affine(
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    low: float | None = None,
+    high: float | None = None,
+) -> Operation:
+    arrays = {} if scale is None or shift is None else {"scale": scale, "shift": shift}
+    bounds = {"low": low, "high": high}
+    return Operation("affine", [], "", bounds, {k: numpy(v) for k, v in arrays.items()})
+
+
+def _scale_and_shift(layer: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return s = weight / sqrt(var + eps) and bias - mean * s, computed in float64."""
+    mean, var = layer.running_mean, layer.running_var
+    assert mean is not None
+    assert var is not None
+    scale = (var.double() + layer.eps).rsqrt()
+    scale = scale if layer.weight is None else scale * layer.weight.detach().double()
+    shift = -mean.double() * scale
+    return scale, shift if layer.bias is None else shift + layer.bias.detach().double()
+
+
+def _convolution(layer: nn.Conv2d) -> Operation | None:
+    padding = layer.padding
+    if layer.padding_mode != "zeros":
+        return None
+    if isinstance(padding, str):
+        pairs = zip(layer.kernel_size, layer.dilation, strict=True)
+        spans = [d * (k - 1) if padding == "same" else 0 for k, d in pairs]
+        if any(span % 2 for span in spans):
+            return None
+        padding = tuple(span // 2 for span in spans)
+    settings = {
+        **{"stride": list(layer.stride), "padding": list(padding)},
+        **{"dilation": list(layer.dilation), "groups": layer.groups},
+    }
+    return _weighted(layer.weight, layer.bias, settings)
+
+
+def _linear(layer: nn.Linear, shape: tuple[int, int, int]) -> Operation:
+    settings = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1}
+    return _weighted(layer.weight.view(-1, *shape), layer.bias, settings)
+
+
+def _weighted(weight: Tensor, bias: Tensor | None, settings: dict[str, Any]) -> Operation:
+    zeros = np.zeros(len(weight), np.float32)
+    arrays = {"weight": numpy(weight), "bias": zeros if bias is None else numpy(bias)}
+    return Operation("conv", [], "", settings | {"low": None, "high": None}, arrays)
+
+
+def _bounds(node: fx.Node, layer: nn.Module | None) -> tuple[float, float | None] | None:
+    """Return low and high if ``node`` is max(min(x, high), low), else None."""
+    if isinstance(layer, activation.Hardtanh):  # ReLU6 too
+        return layer.min_val, layer.max_val
+    if isinstance(layer, nn.ReLU) or node.target in RELU:
+        return 0.0, None
+    return (0.0, 6.0) if node.target is functional.relu6 else None
