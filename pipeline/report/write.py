@@ -110,10 +110,11 @@ def write_studies(plan: Plan, artifacts: Path, folder: Path, without: Collection
 def _study_page(study: Study, text: str) -> str:
     p = study.params
     seeds = ", ".join(map(str, p.seeds))
+    varied = any("allocation" in measured.point.values for measured in study.points)
     return (
         f"# Study: {study.name}\n\n{study.about}\n\n"
         f"Recipe {p.recipe}, network {p.network.name}, m = {p.m}, {p.prune.criterion} pruning, "
-        f"{p.prune.allocation}; seeds {seeds} "
+        f"{'several allocations' if varied else p.prune.allocation}; seeds {seeds} "
         f"({'one seed, so no deviation' if study.seeds == 1 else 'mean ± standard deviation'}). "
         f"{capital(study.metric.plural)} in [{study.name}.csv]({study.name}.csv) are fractions.\n\n"
         f"![{study.about}](figures/{study.name}.png)\n\n{text}{_missing(study)}"

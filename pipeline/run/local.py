@@ -45,6 +45,7 @@ ON_THE_CPU = {  # the scripts of stages/ that have no flag --device
     "compare",
     "corrupt",
     "evaluate",
+    "latency",
     "list_corruptions",
     "prepare",
     "prune",
