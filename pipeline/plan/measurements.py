@@ -12,8 +12,6 @@ from pipeline.plan.raw_data import checkouts, fingerprint
 from pipeline.plan.stage_adder import StageAdder, join_name
 from pipeline.seeds import derive
 
-INFERENCE_FILES = ("pipeline/inference/costs.csv", "pipeline/inference/sparse_conv.c")
-
 
 def evaluate(work: StageAdder, model: str, phase: int) -> str:
     """Measure ``model`` on the test split."""
@@ -48,14 +46,6 @@ def shrink(work: StageAdder, model: str, phase: int) -> str | None:
     flags = {"data": artifact(work.data()), "model": artifact(model)}
     name = f"{work.short_name(model)}-shrink"
     return work.add(name, "shrink", flags, modules=work.network_modules(), phase=phase)
-
-
-def latency(work: StageAdder, model: str, phase: int) -> str:
-    """Measure the time of ``model``, compiled for inference on a CPU."""
-    flags = {"data": artifact(work.data()), "model": artifact(model)}
-    name = f"{work.short_name(model)}-latency"
-    modules = work.network_modules()
-    return work.add(name, "latency", flags, files=INFERENCE_FILES, modules=modules, phase=phase)
 
 
 def robustness(work: StageAdder, model: str, phase: int) -> str | None:
@@ -126,3 +116,12 @@ def align(work: StageAdder, reference: str, run: str, phase: int, number: int) -
     name = join_name(work.method, f"p{phase}", f"run{number}")
     modules = work.learning_modules()
     return work.add(name, "align", flags, modules=modules, phase=phase, candidate=number)
+
+
+def latency(work: StageAdder, model: str, phase: int) -> str:
+    """Measure the time of ``model``, compiled for inference on a CPU."""
+    files = ("pipeline/inference/costs.csv", "pipeline/inference/sparse_conv.c")
+    flags = {"data": artifact(work.data()), "model": artifact(model)}
+    name = f"{work.short_name(model)}-latency"
+    modules = work.network_modules()
+    return work.add(name, "latency", flags, files=files, modules=modules, phase=phase)
