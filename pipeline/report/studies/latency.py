@@ -74,7 +74,7 @@ def _line(axes: Axes, places: list[pd.DataFrame], key: str, name: str, look: Loo
         [100 * y.mean for _, y in shown],
         xerr=_bars([x for x, _ in shown], 1),
         yerr=_bars([y for _, y in shown], 100),
-        **style.marks(look),
+        **style.marks(look) | ({"linestyle": "none"} if len(places) == 1 else {}),
         elinewidth=1.0,
         label=name,
         zorder=3,
@@ -108,8 +108,8 @@ def text(study: Study, rows: pd.DataFrame) -> str:
         "Every soup was made in one shot. Networks were compiled for inference "
         "(pipeline/inference) and measured on one thread: the median time of a pass, in "
         "milliseconds an image, which alternates with a pass of the same network in PyTorch, "
-        "zeros included. The speed-up is the ratio of the two. "
-        f"Times differ from run to run.{_machine(rows)}\n\n"
+        "zeros included. The speed-up is the ratio of the two. Times differ from run to run, and "
+        f"with the machine's load; the speed-up depends less on it.{_machine(rows)}\n\n"
         + table(headers, _lines(study, rows), 2)
     )
 
