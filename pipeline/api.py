@@ -49,7 +49,7 @@ __all__ = [
 Model = TypeVar("Model", nn.Module, Mapping[str, Tensor])
 
 
-def prune(
+def prune(  # noqa: PLR0913
     model: nn.Module,
     sparsity: float,
     *,
@@ -57,6 +57,7 @@ def prune(
     allocation: str = "global",
     structure: str = "weights",
     seed: int | None = None,
+    example: Tensor | None = None,
 ) -> dict[str, Any]:
     """Prune ``model`` in place to ``sparsity``; arguments and metrics are those of `prune_network`.
 
@@ -79,6 +80,7 @@ def prune(
         criterion=criterion,
         allocation=allocation,
         seed=seed,
+        example=example,
     )
     for name in parent.masks.keys() & names:
         before = parent.masks[name]

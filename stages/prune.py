@@ -10,6 +10,7 @@ from pipeline.storage.checkpoint import save, write_json
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--parent", type=Path, required=True)
+parser.add_argument("--data", type=Path, help="of an allocation that weighs costs")
 parser.add_argument("--phase", type=int, required=True)
 parser.add_argument("--out", type=Path, required=True)
 add_pruning_flags(parser)

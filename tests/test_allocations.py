@@ -1,7 +1,10 @@
 """How sparsity is spread over layers: exact totals, nested masks, the published equations."""
 
+import re
 from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from math import ceil, prod
 
 import numpy as np
@@ -14,12 +17,27 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.models.build import build
 from pipeline.prune import rules
-from pipeline.prune.allocations import _proportional, erk, uniform_plus
+from pipeline.prune.allocations import _proportional, erk, latency, uniform_plus
 from pipeline.prune.prunable import prunable
 
 Shapes = dict[str, tuple[int, ...]]
-EXACT = ["erk", "global", "lamp", "random", "uniform_plus"]  # uniform rounds each layer
+EXACT = ["erk", "global", "lamp", "latency", "random", "uniform_plus"]  # uniform: each layer
+REFUSED = "that uniform_plus can prune|latency keeps .* at least one a layer"
 PERCENT = st.integers(0, 99).map(lambda percent: percent / 100)
+
+
+class Costs(dict[str, float]):
+    """Costs of layers of any name."""
+
+    def __missing__(self, name: str) -> float:
+        return 4.0 ** (sum(map(ord, name)) % 3)
+
+
+def bound(name: str) -> Callable[..., dict[str, Tensor]]:
+    """Return an allocation with its seed or its costs."""
+    if name in rules.COSTED:
+        return partial(latency.masks, costs=Costs())
+    return rules.allocation(name, seed=1)
 
 
 def count(sparsity: float, total: int) -> int:
@@ -108,9 +126,9 @@ class TestEveryAllocation:
         kept = total - count(sparsity, total)
         assume(kept <= standing)
         try:
-            masks = rules.allocation(name, seed=1)(scores, sparsity, alive)
+            masks = bound(name)(scores, sparsity, alive)
         except UserError as error:
-            assert "that uniform_plus can prune" in str(error)  # noqa: PT017
+            assert re.search(REFUSED, str(error))  # noqa: PT017
             return
         assert list(masks) == list(scores)
         assert sum(int(mask.sum()) for mask in masks.values()) == kept
@@ -125,7 +143,7 @@ class TestEveryAllocation:
         total = sum(score.numel() for score in scores.values())
         assume(total - count(sparsity, total) <= sum(int(mask.sum()) for mask in alive.values()))
         try:
-            masks = rules.allocation(name)(scores, sparsity, alive)
+            masks = bound(name)(scores, sparsity, alive)
         except UserError:
             assume(False)
         for layer, mask in masks.items():
@@ -137,7 +155,7 @@ class TestEveryAllocation:
         alive = {"a": torch.zeros(2, 5, dtype=torch.bool), "b": torch.ones(1, 10, dtype=torch.bool)}
         scores = {layer: torch.rand(mask.shape) for layer, mask in alive.items()}
         with pytest.raises(UserError, match=r"0.4, but the model already has 0.5"):
-            rules.allocation(name, seed=0)(scores, 0.4, alive)
+            bound(name)(scores, 0.4, alive)
 
 
 class TestBudget:

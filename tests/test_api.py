@@ -24,6 +24,7 @@ from pipeline.averaging import weighted_sum
 from pipeline.errors import UserError
 from pipeline.models.build import build
 from pipeline.plan.dependencies import closure
+from pipeline.prune.rules import COSTED
 from pipeline.prune.rules import names as rule_names
 from pipeline.schedules.retrain_lr import SCHEDULES, allr_peak, learning_rates
 from pipeline.soup import uniform
@@ -111,7 +112,7 @@ def positive_zeros(values: Tensor) -> bool:
 
 
 @pytest.mark.parametrize("network", [resnet, matrices])
-@pytest.mark.parametrize("allocation", rule_names("allocations"))
+@pytest.mark.parametrize("allocation", sorted({*rule_names("allocations")} - {*COSTED}))
 @pytest.mark.parametrize("criterion", rule_names("criteria"))
 def test_pruning_is_that_of_the_stage(network, criterion, allocation):
     model, flags = network(), argparse.Namespace(

@@ -23,6 +23,7 @@ from pipeline.schedules.sparsity import sparsities
 from pipeline.soup.uniform import average as uniform
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.checkpoint import sparsity as sparsity_of
+from tests.test_allocations import REFUSED, bound
 
 SHAPES = st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple)
 TINY, HUGE = 1e-45, 3e38  # a subnormal, and near overflow
@@ -202,11 +203,11 @@ class TestEveryRule:
         sparsity = data.draw(fractions)
         names = weights_of(checkpoint)
         before = {name: tensor.clone() for name, tensor in checkpoint.state.items()}
-        rule = {"criterion": criterion, "allocation": rules.allocation(allocation, seed=0)}
+        rule = {"criterion": criterion, "allocation": bound(allocation)}
         try:
             pruned, metrics = step(checkpoint, sparsity, **rule)
         except UserError as error:
-            assert re.search("leaves none|that uniform_plus can prune", str(error))  # noqa: PT017
+            assert re.search(f"leaves none|{REFUSED}", str(error))  # noqa: PT017
             return
         for name, tensor in checkpoint.state.items():
             assert torch.equal(tensor, before[name])
@@ -220,7 +221,7 @@ class TestEveryRule:
 
     def test_the_same_bits_twice(self, criterion: str, allocation: str) -> None:
         weight = torch.randn(72, generator=torch.Generator().manual_seed(0))
-        rule = {"criterion": criterion, "allocation": rules.allocation(allocation, seed=0)}
+        rule = {"criterion": criterion, "allocation": bound(allocation)}
         one, other = (step(Checkpoint({"w.weight": weight}, {}, {}), 0.9, **rule) for _ in "12")
         assert torch.equal(one[0].masks["w.weight"], other[0].masks["w.weight"])
         assert one[1] == other[1]
@@ -359,7 +360,7 @@ class TestPrunable:
 
 class TestRules:
     def test_names_are_files(self) -> None:
-        named = ["erk", "global", "lamp", "random", "uniform", "uniform_plus"]
+        named = ["erk", "global", "lamp", "latency", "random", "uniform", "uniform_plus"]
         assert rules.names("allocations") == named
         assert rules.module_name("allocations", "global") == "pipeline.prune.allocations.global_"
         assert rules.module_name("criteria", "magnitude") == "pipeline.prune.criteria.magnitude"

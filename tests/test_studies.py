@@ -23,6 +23,7 @@ from pipeline.report.paper.studies import l2_distances, published, reference
 from pipeline.report.studies import (
     alignment,
     interpolation,
+    latency,
     length,
     merging,
     more_phases,
@@ -39,10 +40,11 @@ from tests.test_report import unseen
 
 ROOT = Path(__file__).parent.parent
 ALL = [
-    *("alignment", "interpolation", "length", "merging", "more_phases", "pairs", "schedule"),
-    *("sparsity", "subgroups", "swa"),
+    *("alignment", "interpolation", "latency", "length", "merging", "more_phases", "pairs"),
+    *("schedule", "sparsity", "subgroups", "swa"),
 ]
 SMALL = {
+    "latency": {"sparsities": [0.9, 0.98], "allocations": ["global", "latency"]},
     "length": {"sparsities": [0.9], "epochs": [1, 3]},
     "merging": {"rules": ["uniform", "greedy"]},
     "more_phases": {"m": [3]},
@@ -93,6 +95,8 @@ def test_studies_are_listed_with_a_line_each():
         # IMP is candidate 0; the dense network, IMP_mx, two soups and three candidates are set
         # beside the dense one
         ("subgroups", {"prune": 1, "retrain": 3 + 1, "merge": 2, "shift": 1 + 1 + 2 + 3}),
+        # two sparsities by two allocations; the dense network is timed too
+        ("latency", {"prune": 4, "retrain": 4 * 3, "merge": 4, "latency": 4 + 1}),
         # IMP by LLR, and IMP+SWA by both; phase 1's pruning is everybody's
         ("swa", {"prune": 3, "retrain": 3 * 2}),
         # per phase IMP's runs and SMS's candidates, which in phase 1 are the same
@@ -274,7 +278,22 @@ def everywhere(of: Plan, artifacts: Path) -> None:
         leave(artifacts, name, test_accuracy=high, val_accuracy=high, l2_mean=3.0, l2_max=4.0,
               ensemble={"test_accuracy": 0.95}, included=[0, 1], mean_19=high - 0.2,
               sparsity_of_mean=0.5, test_error_barrier_mean=0.1,
-              **(by_group(high) if node.script == "shift" else {}))  # fmt: skip
+              **(by_group(high) if node.script == "shift" else {}),
+              **(times(len(name)) if node.script == "latency" else {}))  # fmt: skip
+
+
+def times(length: int) -> dict[str, Any]:
+    """Return what stages/latency.py leaves; networks differ by the ``length`` of their names."""
+    machine = {"difference": 1e-6, "compiled": True, "isa": "avx2", "cpu": "Pentium"}
+    batches = {
+        f"batch_{size}": {
+            "dense_ms": 9.0 * size,
+            "compiled_ms": size / length,
+            "speedup": 9.0 * length,
+        }
+        for size in (1, 64)
+    }
+    return machine | {"latency": batches}
 
 
 def by_group(high: float) -> dict[str, Any]:
@@ -450,6 +469,28 @@ def test_spread_of_a_measure_leaves_gaps_out(tmp_path: Path):
     assert (found.n, found.mean) == (2, pytest.approx(0.91))
 
 
+def test_times_of_an_image_are_beside_the_dense_networks(tmp_path: Path):
+    """A batch of 64 in 32 ms is 0.5 ms an image; PyTorch's dense pass of the dense network 2 ms."""
+    grid = {"latency": {"sparsities": [0.9], "allocations": ["uniform", "latency"]}}
+    of = plan("latency", study=grid)
+    for point, ms in zip(of.points, (64, 32, 16), strict=True):
+        accuracies(tmp_path, point.model, 0.9)
+        batch = {"dense_ms": 128.0, "compiled_ms": ms, "speedup": 128 / ms}
+        one = {"dense_ms": 4.0, "compiled_ms": ms / 64, "speedup": 4 / (ms / 64)}
+        machine = {"isa": "avx2", "cpu": "Pentium", "compiled": point.values != {}}
+        leave(
+            tmp_path, point.nodes["latency"], latency={"batch_1": one, "batch_64": batch}, **machine
+        )
+    study = of_study(of, tmp_path, "latency")
+    rows = latency.tabulate(study)
+    assert rows["compiled_ms_64"].tolist() == [1.0, 0.5, 0.25]
+    text = latency.text(study, rows)
+    assert "| dense, PyTorch | - | 90.00 | - | 2.000 | - | 4.000 | - |" in text
+    assert "| dense, compiled | - | 90.00 | - | 1.000 | 2.00 | 1.000 | 4.00 |" in text
+    assert "| latency | 90 % | 90.00 | - | 0.250 | 8.00 | 0.250 | 16.00 |" in text
+    assert "Processor: Pentium. Instruction set: avx2. Without a C compiler some" in text
+
+
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])
 @pytest.mark.parametrize("full", [True, False])
 def test_every_study_has_page_table_and_picture(tmp_path: Path, seeds: list[int], full: bool):
@@ -477,8 +518,8 @@ def test_every_study_has_page_table_and_picture(tmp_path: Path, seeds: list[int]
 @pytest.mark.parametrize(
     "pages",
     [
-        *(alignment, interpolation, length, merging, more_phases, pairs, schedule, sparsity),
-        *(subgroups, swa),
+        *(alignment, interpolation, latency, length, merging, more_phases, pairs, schedule),
+        *(sparsity, subgroups, swa),
     ],
 )
 def test_all_text_lies_on_the_page_and_no_tick_label_on_another(tmp_path: Path, pages: Any):
@@ -519,10 +560,11 @@ def test_the_main_report_links_studies_and_holds_none_of_their_rows(tmp_path: Pa
 def test_studies_from_end_to_end(tmp_path: Path):
     """Real stages on the tiny project; a longer grid then trains only what it adds."""
     project = Project.create(tmp_path / "project")
-    chosen = ["length", "merging", "pairs", "sparsity"]
+    chosen = ["latency", "length", "merging", "pairs", "sparsity"]
     project.edit("params.yaml", "phases: null", "phases: 1")
-    more = "studies: [length, merging, pairs, sparsity]\n" + (
-        "study: {length: {sparsities: [0.9], epochs: [1]}, sparsity: {sparsities: [0.9]}, "
+    more = "studies: [latency, length, merging, pairs, sparsity]\n" + (
+        "study: {latency: {sparsities: [0.9], allocations: [global, latency]}, "
+        "length: {sparsities: [0.9], epochs: [1]}, sparsity: {sparsities: [0.9]}, "
         "pairs: {candidates: 2, vary: [seed, weight_decay]}}\n"
     )
     with (project.root / "params.yaml").open("a") as file:

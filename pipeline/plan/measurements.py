@@ -151,3 +151,12 @@ def align(work: StageAdder, reference: str, run: str, phase: int, number: int) -
     name = join_name(work.method, f"p{phase}", f"run{number}")
     modules = work.learning_modules()
     return work.add(name, "align", flags, modules=modules, phase=phase, candidate=number)
+
+
+def latency(work: StageAdder, model: str, phase: int) -> str:
+    """Measure the time of ``model``, compiled for inference on a CPU."""
+    files = ("pipeline/inference/costs.csv", "pipeline/inference/sparse_conv.c")
+    flags = {"data": artifact(work.data()), "model": artifact(model)}
+    name = f"{work.short_name(model)}-latency"
+    modules = work.network_modules()
+    return work.add(name, "latency", flags, files=files, modules=modules, phase=phase)

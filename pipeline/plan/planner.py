@@ -13,7 +13,7 @@ from pipeline.plan.measurements import compare, evaluate, export, robustness, sh
 from pipeline.plan.plan import Result, artifact
 from pipeline.plan.stage_adder import StageAdder, join_name
 from pipeline.prune.pattern import Pattern, parse
-from pipeline.prune.rules import is_random, module_name
+from pipeline.prune.rules import COSTED, is_random, module_name
 from pipeline.schedules.sparsity import sparsities
 from pipeline.seeds import derive
 from pipeline.soup import build as rules
@@ -91,8 +91,8 @@ class Planner(StageAdder):
         branch = f"c{run}" if lineage and run is not None else ""
         flags["seed"] = self._pruning_seed(phase, run if branch else None)
         name = join_name(lineage, f"p{phase}", branch, "prune")
-        modules = (*self._pruning_modules(), *self.network_modules())
-        return self.add(name, "prune", flags, modules=modules, phase=phase)
+        files, modules = self._pruning_files(), (*self._pruning_modules(), *self.network_modules())
+        return self.add(name, "prune", flags, files=files, modules=modules, phase=phase)
 
     def retrain(
         self, pruned: str, phase: int, candidate: int = 0, times: int = 1, **more: Any
@@ -114,7 +114,8 @@ class Planner(StageAdder):
             **self.training_flags(decay),
             **more,
         }
-        shared = times == 1 and not more and self.plan.nodes[pruned].inputs == (self.pretrain(),)
+        of_dense = self.plan.nodes[pruned].arguments.get("parent") == artifact(self.pretrain())
+        shared = times == 1 and not more and of_dense
         name = join_name("" if shared else self.lineage, f"p{phase}", f"c{candidate}")
         modules = self.learning_modules()
         return self.add(name, "retrain", flags, modules=modules, phase=phase, candidate=candidate)
@@ -176,9 +177,9 @@ class Planner(StageAdder):
             "average": average,
             "unaligned": [artifact(name) for name in unaligned],
         }
-        modules = (*self._pruning_modules(), *self.learning_modules())
+        files, modules = self._pruning_files(), (*self._pruning_modules(), *self.learning_modules())
         name = join_name(self.method, f"p{phase}")
-        return self.add(name, "reprune", flags, modules=modules, phase=phase)
+        return self.add(name, "reprune", flags, files=files, modules=modules, phase=phase)
 
     def report(self, phase: int, model: str, candidates: Sequence[str] = ()) -> None:
         """Measure ``model`` as the method's result of ``phase``, made of its ``candidates``."""
@@ -252,7 +253,13 @@ class Planner(StageAdder):
             return {"structure": "filters"}
         if pattern := self.pattern(phase):
             return {"structure": str(pattern), "criterion": prune.criterion}
-        return {"criterion": prune.criterion, "allocation": prune.allocation}
+        data = {"data": artifact(self.data())} if prune.allocation in COSTED else {}
+        return {"criterion": prune.criterion, "allocation": prune.allocation, **data}
+
+    def _pruning_files(self) -> tuple[str, ...]:
+        """Return the table that an allocation by costs reads."""
+        file = COSTED.get(self.settings.prune.allocation)
+        return (file,) if file else ()
 
     def _pruning_modules(self) -> tuple[str, ...]:
         """Return the modules of the criterion and the allocation that the structure uses."""

@@ -6,6 +6,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.plan.plan import artifact
 from pipeline.plan.planner import Planner
+from pipeline.prune.rules import COSTED
 from pipeline.rounding import exact, round_fraction
 from pipeline.schedules.sparsity import ramp
 from pipeline.seeds import derive
@@ -89,13 +90,19 @@ def levels(work: Planner, method: str) -> dict[int, float]:
     """Return the sparsity after each pruning step of ``method``, by epoch; empty without a ramp.
 
     Raises:
-        UserError: whole filters or N:M are to be pruned, which is after training only.
+        UserError: whole filters or N:M are to be pruned, or layers weighed by their costs, which is
+            after training only.
     """
     settings = work.settings
     if settings.prune.structure != "weights":
         raise UserError(
             f"prune.structure is {settings.prune.structure}, but {work.method} prunes single "
             "weights while it trains: set it to weights, or leave the method out"
+        )
+    if settings.prune.allocation in COSTED:
+        raise UserError(
+            f"prune.allocation is {settings.prune.allocation}, but {work.method} ranks all weights "
+            "alike while it trains: set it to global, or leave the method out"
         )
     if "pruning_steps" not in [option.name for option in options(method)]:
         return {}

@@ -3,7 +3,7 @@
 from math import isclose
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.prune.apply import prune
@@ -24,6 +24,7 @@ def prune_network(  # noqa: PLR0913
     criterion: str = "magnitude",
     allocation: str = "global",
     seed: int | None = None,
+    example: Tensor | None = None,
 ) -> tuple[Checkpoint, dict[str, Any]]:
     """Return ``parent``, the state of ``model``, pruned to ``sparsity``, and metrics.
 
@@ -36,6 +37,7 @@ def prune_network(  # noqa: PLR0913
         criterion: of weights and N:M, a name in pipeline/prune/criteria.
         allocation: of weights, a name in pipeline/prune/allocations.
         seed: of an allocation that draws at random.
+        example: one input [1, ...], of an allocation that weighs costs.
 
     Returns:
         See `pipeline.prune.apply.prune`, `pipeline.prune.filters.prune_filters` and
@@ -62,6 +64,6 @@ def prune_network(  # noqa: PLR0913
         prunable(model),
         sparsity,
         criterion,
-        allocation_of(allocation, seed),
+        allocation_of(allocation, seed, model, example),
         parameters=[name for name, _ in model.named_parameters()],
     )

@@ -114,10 +114,11 @@ def _study_page(study: Study, text: str) -> str:
     network = registry.label("models", p.network.name)
     criterion, allocation = pruning_rules(p.prune)
     seeds = ", ".join(map(str, p.seeds))
+    varied = any("allocation" in measured.point.values for measured in study.points)
     return (
         f"# Study: {study.name}\n\n{study.about}\n\n"
         f"Recipe {p.recipe_name}, network {network}, m = {p.m}, {criterion} pruning, "
-        f"{allocation}; seeds {seeds} "
+        f"{'several allocations' if varied else allocation}; seeds {seeds} "
         f"({'one seed, so no deviation' if study.seeds == 1 else 'mean ± standard deviation'}). "
         f"{capital(study.metric.plural)} in [{study.name}.csv]({study.name}.csv) are fractions.\n\n"
         f"![{study.about}](figures/{study.name}.png)\n\n{text}{_missing(study)}"

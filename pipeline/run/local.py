@@ -46,6 +46,7 @@ ON_THE_CPU = {  # the scripts of stages/ that have no flag --device
     "corrupt",
     "evaluate",
     "export",
+    "latency",
     "list_corruptions",
     "prepare",
     "prune",

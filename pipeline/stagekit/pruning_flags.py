@@ -3,15 +3,20 @@
 import argparse
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from pipeline.data.base import load
 from pipeline.prune.network import prune_network
 from pipeline.prune.pattern import valid_structure
+from pipeline.prune.rules import COSTED
 from pipeline.storage.checkpoint import Checkpoint
 
 
 def add_pruning_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of sparsity, structure, criterion and allocation."""
+    """Add the flags of sparsity, structure, criterion and allocation.
+
+    An allocation that weighs costs also reads ``--data``, which each stage defines.
+    """
     parser.add_argument("--sparsity", type=float, required=True, help="fraction of the weights")
     parser.add_argument(
         "--structure", default="weights", type=valid_structure, help="weights, filters or N:M"
@@ -33,4 +38,12 @@ def pruned(
         criterion=flags.criterion,
         allocation=flags.allocation,
         seed=flags.seed,
+        example=_example(flags),
     )
+
+
+def _example(flags: argparse.Namespace) -> Tensor | None:
+    """Return one image of the data, for an allocation that weighs costs; else None."""
+    if flags.allocation not in COSTED or flags.data is None:
+        return None
+    return load(flags.data).test.images[:1]

@@ -20,6 +20,7 @@ _KEYS = {
     "m": ("m",),
     "phases": ("phases",),
     "sparsity": ("phases", "target_sparsity"),
+    "allocation": ("prune.allocation",),
     "schedule": ("retrain.schedule",),
     "epochs": ("retrain.epochs",),
 }
@@ -46,9 +47,9 @@ class Study(Planner):
     def at(self, **values: Any) -> Self:
         """Return the study at other ``values``, which its results carry from here on.
 
-        The values may be m, phases, sparsity (in one phase), schedule and epochs. The name of a
-        stage has those that differ from params.yaml, in a fixed order, so that studies with equal
-        settings share it.
+        The values may be m, phases, sparsity (in one phase), allocation, schedule and epochs. The
+        name of a stage has those that differ from params.yaml, in a fixed order, so that studies
+        with equal settings share it.
         """
         changes: dict[str, Any] = {}
         for name, value in values.items():
@@ -136,6 +137,8 @@ def _variant(study: Study) -> str:
             parts.append(f"oneshot{100 * here.target_sparsity:g}")
         else:
             parts.append(f"phases{here.phases}")
+    if here.prune.allocation != there.prune.allocation:
+        parts.append(here.prune.allocation)
     if retrain.schedule != other.schedule:
         parts.append(retrain.schedule.lower())
     if retrain.epochs != other.epochs:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.prune.allocations import _proportional
+from pipeline.prune.allocations._ranking import count_smallest
 from pipeline.prune.topk import pruned_count
 
 
@@ -41,23 +42,3 @@ def sorted_scores(score: Tensor, alive: Tensor) -> Tensor:
     lamp = np.divide(squares, not_smaller, out=np.zeros_like(squares), where=squares > 0)
     dead = np.full(score.numel() - len(magnitudes), -1.0)
     return torch.from_numpy(np.concatenate([dead, lamp]))
-
-
-def count_smallest(ranked: Mapping[str, Tensor], k: int) -> dict[str, int]:
-    """Return how many of the k smallest of all scores lie in each layer.
-
-    Args:
-        ranked: each layer's scores in ascending order.
-        k: from 0 to the number of all scores.
-    """
-    if k == 0:
-        return dict.fromkeys(ranked, 0)
-    threshold = torch.cat(list(ranked.values())).kthvalue(k).values
-    below = {name: int(torch.searchsorted(each, threshold)) for name, each in ranked.items()}
-    ties = k - sum(below.values())
-    counts = {}
-    for name, each in ranked.items():
-        equal = int(torch.searchsorted(each, threshold, right=True)) - below[name]
-        counts[name] = below[name] + min(ties, equal)
-        ties -= min(ties, equal)
-    return counts
