@@ -1,13 +1,13 @@
 """Checks of the options of retraining, and the values in which candidates differ."""
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pipeline.config.validation import check_choice
 from pipeline.errors import UserError
 from pipeline.train.retrain_options import Average, Sam
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from pipeline.config.experiment import Experiment
 
@@ -52,7 +52,7 @@ def varied_values(params: "Experiment") -> list[float | str]:
                 "leave it null, or set retrain.vary"
             )
         return []
-    grids: Mapping[str, list[float]] = retrain.grids
+    grids: dict[Any, list[float]] = {**retrain.grids}
     values: list[float | str] = [*(retrain.values or grids.get(vary, []))]
     first = own_value(params, vary)
     _check_values(vary, values)

@@ -1,4 +1,4 @@
-"""Exponential moving average (EMA) of the weights over the steps, as a hook."""
+"""Exponential moving average (EMA) of the weights over steps, as a hook (Morales-Brotons, 2024)."""
 
 import torch
 from torch import Tensor, nn
