@@ -34,6 +34,7 @@ from pipeline.stagekit.training_flags import add_option_flags
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.train.batches import Batches
 from pipeline.train.criterion import CrossEntropy
+from pipeline.train.cuda_graph import Eager, Replayed, stepper
 from pipeline.train.distill import Distilled
 from pipeline.train.ema import AverageSteps, decay_of_window
 from pipeline.train.loop import Hook, Settings, train
@@ -221,6 +222,25 @@ def test_a_replayed_step_has_the_bits_of_a_called_one(kind, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda found=replayed: found)
         more = {"criterion": distilled(), "hooks": [AverageSteps(0.5)], "step_type": sharp(steps)}
         runs.append(trained(settings=CLIPPED, **more))
+    assert same_bits(runs[0][0], runs[1][0])
+    assert runs[0][1] == runs[1][1]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", [SharpnessAware, SingleStep])
+def test_a_captured_step_has_the_bits_of_a_called_one(kind, precision, monkeypatch):
+    kinds, runs = [], []
+    monkeypatch.setattr(
+        "pipeline.train.loop.stepper", lambda *given: kinds.append(stepper(*given)) or kinds[-1]
+    )
+    for graph in (False, True):
+        teacher = dense().to(device="cuda", memory_format=torch.channels_last)
+        more = {"step_type": sharp(kind), "hooks": [AverageSteps(0.5)], "device": "cuda"}
+        more["criterion"] = Distilled(CrossEntropy(), teacher, weight=0.5, temperature=2.0)
+        settings = replace(CLIPPED, graph=graph, precision=precision)
+        runs.append(trained(resnet, settings, **more))
+    assert [type(each) for each in kinds] == [Eager, Replayed]
     assert same_bits(runs[0][0], runs[1][0])
     assert runs[0][1] == runs[1][1]
 
