@@ -2,6 +2,7 @@
 
 The loop is pipeline/train/loop.py: SGD whose gradients are multiplied by the mask. Learning rates
 are pretraining's, carried over by a schedule of pipeline/schedules/retrain_lr.py (by default ALLR).
+Options (pipeline/train/retrain_options.py) average the weights, look for flat minima, or distil.
 """
 
 import argparse
@@ -12,13 +13,15 @@ from pipeline.schedules.pretrain_lr import swa_rates
 from pipeline.schedules.retrain_lr import allr_peak, learning_rates
 from pipeline.stagekit.cli import atomic_folder, run
 from pipeline.stagekit.model_folder import network, read, trained_meta, write
-from pipeline.stagekit.training_flags import add_training_flags, settings
+from pipeline.stagekit.retrain_options import averages, criterion, options, step_type
+from pipeline.stagekit.training_flags import add_option_flags, add_training_flags, settings
 from pipeline.storage.checkpoint import Checkpoint, load_tensors, read_json, write_json
 from pipeline.tasks.base import load as load_task
 from pipeline.train.device import resolve_device
 from pipeline.train.launch import leave_group, on_all_gpus
 from pipeline.train.loop import steps_per_epoch, train
 from pipeline.train.placement import resident
+from pipeline.train.retrain_options import RetrainOptions
 from pipeline.train.swa import AverageEpochs
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -27,18 +30,19 @@ parser.add_argument("--parent", type=Path, required=True, help="the pruned netwo
 parser.add_argument("--dense", type=Path, required=True, help="whose learning rates are reused")
 parser.add_argument("--schedule", required=True)
 parser.add_argument("--learning-rate", type=float, help="peak, where the schedule has one")
-parser.add_argument("--swa-start", type=float, help="fraction after which epochs are averaged")
-parser.add_argument("--swa-learning-rate", type=float, help="constant rate from there on")
 parser.add_argument("--out", type=Path, required=True)
 add_training_flags(parser)
+add_option_flags(parser, RetrainOptions)
 
 
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
     parent, device = read(flags.parent), resolve_device(flags.device)
     data = resident(load(flags.data), device)
-    hooks = [] if flags.swa_start is None else [AverageEpochs(flags.swa_start, flags.epochs)]
-    rates = _rates(flags, steps_per_epoch(len(data.train), flags.batch_size), hooks)
+    chosen, rates = (
+        options(flags),
+        _rates(flags, steps_per_epoch(len(data.train), flags.batch_size)),
+    )
     model = network(parent)
     history = train(
         model,
@@ -46,9 +50,10 @@ def main(flags: argparse.Namespace) -> None:
         settings(flags),
         rates,
         seed=flags.seed,
-        criterion=load_task(data.task),
+        criterion=criterion(chosen, load_task(data.task), flags.dense, device),
         masks=parent.masks,
-        hooks=hooks,
+        hooks=averages(chosen, flags.epochs, len(rates)),
+        step_type=step_type(chosen),
         device=device,
     )
     if not leave_group():
@@ -60,7 +65,7 @@ def main(flags: argparse.Namespace) -> None:
         write_json(folder / "history.json", history)
 
 
-def _rates(flags: argparse.Namespace, epoch: int, hooks: list[AverageEpochs]) -> list[float]:
+def _rates(flags: argparse.Namespace, epoch: int) -> list[float]:
     """Return the learning rate of every step, ``epoch`` steps an epoch."""
     trace = load_tensors(flags.dense / "learning_rates.safetensors")["learning_rate"].tolist()
     peak = flags.learning_rate
@@ -74,8 +79,9 @@ def _rates(flags: argparse.Namespace, epoch: int, hooks: list[AverageEpochs]) ->
             read(flags.dense).meta["epochs"],
         )
     rates = learning_rates(flags.schedule, flags.epochs * epoch, trace, peak=peak)
-    if hooks and flags.swa_learning_rate is not None:
-        rates = swa_rates(rates, hooks[0].after * epoch, flags.swa_learning_rate)
+    if flags.swa_start is not None and flags.swa_learning_rate is not None:
+        first = AverageEpochs(flags.swa_start, flags.epochs).after
+        rates = swa_rates(rates, first * epoch, flags.swa_learning_rate)
     return rates
 
 

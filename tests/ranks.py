@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,15 @@ from torch import Tensor, nn
 from pipeline.data.base import IGNORE, Dataset
 from pipeline.sparsify.base import SparsifyConfig
 from pipeline.sparsify.build import build, names
+from pipeline.train.criterion import CrossEntropy
+from pipeline.train.distill import Distilled
 from pipeline.train.distributed import all_reduce_mean, local_shard, rank
+from pipeline.train.ema import AverageSteps
 from pipeline.train.loop import Hook, Settings, train
+from pipeline.train.s2sam import SingleStep
+from pipeline.train.sam import SharpnessAware
 from pipeline.train.settings import Augmentation
+from pipeline.train.step import Step
 from pipeline.train.swa import AverageEpochs
 from pipeline.train.sync_batchnorm import synchronise
 from tests.test_loop import dataset, random_masks, small
@@ -86,6 +93,7 @@ def trained(
     data: Dataset | None = None,
     hooks: Sequence[Hook] = (),
     masks: dict[str, Tensor] | None = None,
+    **more: Any,
 ) -> dict[str, Any]:
     """Train ``model`` and return all that came of it."""
     history = train(
@@ -97,6 +105,7 @@ def trained(
         hooks=hooks,
         masks=masks,
         device=DEVICE,
+        **more,
     )
     seed = torch.initial_seed()  # of dropout's stream
     return {"state": model.cpu().state_dict(), "history": history, "seed": seed}
@@ -111,6 +120,18 @@ def masked(make: Callable[[], nn.Module], settings: Settings = SETTINGS) -> dict
     return found | {"gradients": gradients.seen, "wrong": zeros.wrong, "steps": zeros.steps}
 
 
+def sharp(kind: type[Step]) -> dict[str, Any]:
+    """Train with a kind of SAM, distillation and an average over steps."""
+    teacher = plain(nn.BatchNorm2d(6)).to(DEVICE)
+    return trained(
+        small(),
+        hooks=[AverageSteps(0.8)],
+        masks=random_masks(small()),
+        criterion=Distilled(CrossEntropy(), teacher, weight=0.5, temperature=2.0),
+        step_type=partial(kind, rho=0.1),
+    )
+
+
 def pruned(method: str) -> dict[str, Any]:
     """Prune while training."""
     hook = build(method, GOAL)
@@ -123,6 +144,8 @@ SCENARIOS: dict[str, Callable[[], dict[str, Any]]] = {
     "bf16": lambda: masked(small, replace(SETTINGS, precision="bf16")),
     "pixels": lambda: trained(pixels(), replace(SETTINGS, clip_norm=None), maps()),
     "swa": lambda: trained(plain(), hooks=[AverageEpochs(0.0, 3)]),
+    "sam": lambda: sharp(SharpnessAware),
+    "s2sam": lambda: sharp(SingleStep),
     "dropout": lambda: trained(plain(nn.Dropout(0.3))),
     **{method: lambda method=method: pruned(method) for method in names()},
 }

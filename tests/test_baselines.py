@@ -272,3 +272,44 @@ def test_every_allocation_runs(first, tmp_path, allocation):
     assert "s0-p1-prune" in ran(output)
     (imp,) = (row for row in rows(project, "results.csv") if row["method"] == "imp")
     assert float(imp["sparsity"]) == pytest.approx(0.8, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_soup_of_candidates_that_differ_in_an_option_of_retraining(first, tmp_path):
+    """Candidate 0 without SAM and candidate 1 with it, both distilled and averaged by EMA."""
+    project = first[0].copy(tmp_path / "project")
+    retrain = "epochs: 2, average: ema, distill: 0.5, vary: sam, values: [sam], schedule: null}"
+    project.edit("params.yaml", "epochs: 2, schedule: null, vary: seed, values: null}", retrain)
+    project.edit("params.yaml", METHODS, "methods: [sms]")
+    project.edit("params.yaml", STUDIES, "")
+    output = project.run("dvc", "repro")
+    candidates = {f"s0-{lineage}c{j}" for lineage in ("p1-", "sms_uniform-p2-") for j in (0, 1)}
+    assert trained(output) == candidates, "the dense network is the one of before"
+    stages = yaml.safe_load((project.root / "stages" / "dvc.yaml").read_text())["stages"]
+    code = {
+        name: {
+            option
+            for option in ("ema", "sam", "s2sam", "distill", "swa")
+            if f"pipeline/train/{option}.py" in stages[name]["deps"]
+        }
+        for name in candidates
+    }
+    plain = {"ema", "distill", "swa"}
+    assert {name: used - plain for name, used in code.items()} == {
+        name: {"sam"} if name.endswith("c1") else set() for name in candidates
+    }
+    assert all(plain <= used for used in code.values())
+    for name in (*candidates, "s0-sms_uniform-p2"):
+        checkpoint = load(project.root / "artifacts" / name / "model.safetensors")
+        for weight, mask in checkpoint.masks.items():
+            pruned = checkpoint.state[weight][~mask]
+            assert not pruned.any()
+            assert not pruned.signbit().any()
+    zero, one = (
+        load(project.root / "artifacts" / f"s0-p1-c{j}" / "model.safetensors") for j in (0, 1)
+    )
+    assert all(torch.equal(mask, one.masks[name]) for name, mask in zero.masks.items())
+    assert not torch.equal(zero.state["conv1.weight"], one.state["conv1.weight"])
+    report = (project.root / "reports" / "results.md").read_text()
+    assert "differ by sam" in report
+    assert "averaged by EMA, distilled from the dense network (weight 0.5" in report

@@ -124,7 +124,7 @@ def test_both_processes_end_with_the_same_bits(ranks: list[dict[str, Any]], name
             assert_same_bits(first[more], second[more])
 
 
-@pytest.mark.parametrize("name", ["plain", "pixels", "swa", "norm"])
+@pytest.mark.parametrize("name", ["plain", "pixels", "swa", "norm", "sam", "s2sam"])
 def test_two_processes_train_as_one_does(ranks: list[dict[str, Any]], name: str) -> None:
     """Shares of 7 and 8, unequally many pixels that count, clipping, masks, BatchNorm."""
     alone, together = SCENARIOS[name](), ranks[0][name]

@@ -7,6 +7,7 @@ it would on a card, and every time that the host would wait for the card is coun
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -34,9 +35,13 @@ from pipeline.tasks.base import load as load_task
 from pipeline.train import placement
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.criterion import CrossEntropy
+from pipeline.train.distill import Distilled
+from pipeline.train.ema import AverageSteps
 from pipeline.train.loop import Hook, Settings, train
 from pipeline.train.placement import resident
 from pipeline.train.predict import batch_on, count_correct, eval_batch_size, logits
+from pipeline.train.s2sam import SingleStep
+from pipeline.train.sam import SharpnessAware
 from pipeline.train.settings import Augmentation
 from pipeline.train.swa import AverageEpochs
 from tests.fake_card import CARD, MisplacedError, card, misplaced, run_backward
@@ -161,7 +166,7 @@ def test_bf16_is_computed_on_the_card_in_bfloat16():
 
 
 def hooks() -> list[str]:
-    return [*methods(), "swa"]
+    return [*methods(), "swa", "ema"]
 
 
 @pytest.mark.parametrize(
@@ -180,13 +185,48 @@ def test_every_hook_keeps_its_tensors_on_the_card(name, held):
             str_init=-5.0,
             masks=masks_of(model) if held else None,
         )
-        hook = AverageEpochs(0.0, epochs=2) if name == "swa" else sparsifier(name, goal)
+        averages = {"swa": AverageEpochs(0.0, epochs=2), "ema": AverageSteps(0.9)}
+        hook = averages[name] if name in averages else sparsifier(name, goal)
         settings = replace(SETTINGS, clip_norm=1.0)
         train(model, dataset(), settings, [0.1] * 4, seed=0, hooks=[hook], device="cuda")
         assert misplaced(model) == []
-        kept = hook.mean if name == "swa" else {**hook.masks, **hook.dense}
+        kept = {
+            "swa": lambda: list(hook.mean.values()),
+            "ema": lambda: hook.mean,
+        }.get(name, lambda: [*hook.masks.values(), *hook.dense.values()])()
         assert kept
-        assert {tensor.device for tensor in kept.values()} == {CARD}
+        assert {tensor.device for tensor in kept} == {CARD}
+
+
+STEPS = {"sam": SharpnessAware, "s2sam": SingleStep}
+
+
+def sharp_training(kind: str, examples: int = 8, precision: str = "fp32") -> dict[str, int]:
+    """Train on the card with distillation too, and return how often the host waits."""
+    with card() as reads:
+        model = small()
+        teacher = small().to(device=CARD, memory_format=torch.channels_last)
+        train(
+            model,
+            dataset(train=examples),
+            replace(SETTINGS, clip_norm=1.0, precision=precision),
+            [0.1] * (examples // 4),
+            seed=0,
+            criterion=Distilled(CrossEntropy(), teacher, weight=0.5, temperature=2.0),
+            masks=masks_of(model),
+            hooks=[AverageSteps(0.9)],
+            step_type=partial(STEPS[kind], rho=0.1),
+            device="cuda",
+        )
+        assert misplaced(model) == []
+        assert misplaced(teacher) == []
+    return dict(reads.count)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", STEPS)
+def test_options_of_retraining_stay_on_the_card_and_do_not_wait(kind, precision):
+    assert sharp_training(kind, 4, precision) == sharp_training(kind, 16, precision)
 
 
 def waits_of_an_epoch(

@@ -13,9 +13,11 @@ from pydantic import Field, ValidationError, model_validator
 from pipeline import code_files, registry
 from pipeline.config import members
 from pipeline.config.pattern import check_pattern, with_pattern
+from pipeline.config.retraining import check_options, varied_values
 from pipeline.config.schema import (
     Augmentation,
     Data,
+    Ema,
     Evaluate,
     Network,
     Paper,
@@ -68,6 +70,7 @@ class Experiment(Section):
     prune: Prune = Prune()
     retrain: Retrain
     swa: Swa = Swa()
+    ema: Ema = Ema()
     sparsify: Sparsify = Sparsify()
     evaluate: Evaluate = Evaluate()
     export: list[str] = Field(default_factory=list)
@@ -110,6 +113,7 @@ class Experiment(Section):
             raise UserError(
                 "pretrain.epochs is 0, but network.weights is null: name a file of trained weights"
             )
+        check_options(self)
         self.retrain_values()
         return self
 
@@ -175,31 +179,9 @@ class Experiment(Section):
             sources = ("params.yaml", recipe_file(self.recipe)[1])
             raise UserError(sentence(error, kind, values, sources, f"study.{study}.")) from None
 
-    def retrain_values(self) -> list[float]:
-        """Return what ``retrain.vary`` is for candidates 1, 2, ...
-
-        Candidate 0 is always the recipe's own setting, so that it is IMP's candidate too; the
-        others take ``retrain.values``, or the recipe's grid, in order and without that setting.
-        """
-        vary = self.retrain.vary
-        if vary == "seed":
-            if self.retrain.values is not None:
-                raise UserError(
-                    f"retrain.values is {self.retrain.values}, but retrain.vary is seed, which "
-                    "takes none: leave it null, or set retrain.vary"
-                )
-            return []
-        values = self.retrain.values or self.retrain.grids.get(vary, [])
-        if vary == "epochs" and any(value != int(value) for value in values):
-            raise UserError(f"retrain.values is {values}, but must be whole numbers of epochs")
-        first = self.retrain_value(vary)
-        others = [value for value in values if value != first]
-        if len(others) < self.m - 1:
-            raise UserError(
-                f"retrain.values has {len(others)} values besides the recipe's {vary} {first:g}, "
-                f"but m = {self.m} needs {self.m - 1}: list more values or lower m"
-            )
-        return others[: self.m - 1]
+    def retrain_values(self) -> list[float | str]:
+        """Return what ``retrain.vary`` is for candidates 1, 2, ..."""
+        return varied_values(self)
 
     def warnings(self) -> list[str]:
         """Return a sentence for every setting that does not do what its name says."""
@@ -209,14 +191,6 @@ class Experiment(Section):
             "retrain.schedule is ALLR, which compares a retraining's length with pretrain.epochs, "
             "but these are 0: it starts at pretrain.learning_rate like LLR"
         ]
-
-    def retrain_value(self, vary: str) -> float:
-        """Return the recipe's own setting of what ``retrain.vary`` may name, but for the seed."""
-        return {
-            "weight_decay": self.pretrain.weight_decay,
-            "epochs": self.retrain.epochs,
-            "learning_rate": self.pretrain.learning_rate,
-        }[vary]
 
 
 def load(path: Path) -> Experiment:

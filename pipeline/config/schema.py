@@ -1,11 +1,12 @@
 """The groups of keys of params.yaml and recipes: the meaning, type and bounds of each key."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from pipeline.prune.pattern import valid_structure
 from pipeline.sparsify.config import SparsifyConfig
+from pipeline.train.retrain_options import Average, RetrainOptions, Sam
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -15,6 +16,20 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Sparsity = Annotated[
     float, Field(gt=0, lt=1, description="a fraction of the weights: 0.95 prunes 95 %")
 ]
+
+
+def varied_value(value: Any) -> Any:
+    """Return a value that ``retrain.vary`` may take: a number, or the name of an option."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and value > 0) and not isinstance(value, str):
+        raise ValueError("greater than 0, or the name of an option")
+    return value
+
+
+Vary = Literal[
+    "seed", "weight_decay", "epochs", "learning_rate", "average", "sam", "rho", "distill"
+]
+Varied = Annotated[float | str, BeforeValidator(varied_value)]
 
 
 class Section(BaseModel):
@@ -102,29 +117,48 @@ class Prune(Section):
 
 
 class Retrain(Section):
-    """Retraining of each pruned copy.
+    """Retraining of each pruned copy, in all methods that retrain.
 
-    ``vary``: the setting in which candidates differ. ``values``: its values for candidates 1, 2,
-    ...; by default those of the recipe in ``grids``.
+    ``average``: the weights are averaged over epochs (swa) or steps (ema). ``sam``: sharpness-aware
+    minimisation, in two passes a step or in one (s2sam), with a perturbation of norm ``rho``.
+    ``distill``: the weight of distillation from the dense network, 0 for none, at a
+    ``temperature``. ``vary``: the setting in which candidates differ. ``values``: its values for
+    candidates 1, 2, ...; by default those of the recipe in ``grids``.
     """
 
     epochs: Count
     schedule: Schedule
-    vary: Literal["seed", "weight_decay", "epochs", "learning_rate"] = "seed"
-    values: list[Positive] | None = None
+    average: Average = "none"
+    sam: Sam = "none"
+    rho: Positive = RetrainOptions.rho
+    distill: Annotated[float, Field(ge=0, le=1)] = RetrainOptions.distill
+    temperature: Positive = RetrainOptions.temperature
+    vary: Vary = "seed"
+    values: list[Varied] | None = None
     grids: dict[Literal["weight_decay", "epochs", "learning_rate"], list[Positive]] = {}
 
 
 class Swa(Section):
-    """Stochastic weight averaging in the methods imp_swa and sms_swa.
+    """Stochastic weight averaging: ``retrain.average`` swa, and the methods imp_swa and sms_swa.
 
-    ``start``: the fraction of a retraining after which epochs are averaged; by default 0 for
-    imp_swa and 0.5 for sms_swa. ``learning_rate``: sms_swa's constant rate from there on, by
-    default half of pretraining's.
+    ``start``: the fraction of a retraining after which epochs are averaged; by default 0, and 0.5
+    for sms_swa. ``learning_rate``: the constant rate from there on; by default the schedule's, and
+    half of pretraining's for sms_swa. imp_swa always keeps the schedule.
     """
 
     start: Annotated[float, Field(ge=0, lt=1)] | None = None
     learning_rate: Positive | None = None
+
+
+class Ema(Section):
+    """Exponential moving average of the weights: ``retrain.average`` ema.
+
+    ``decay``: of the average, in each step. ``window``: instead of it, the fraction of a
+    retraining's steps over which the average reaches back.
+    """
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    window: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 class Sparsify(Section):

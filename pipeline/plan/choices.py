@@ -23,6 +23,9 @@ def choices() -> dict[str, dict[str, str]]:
             "weights": WEIGHTS,
         },
         "retrain.schedule": _schedules(),
+        "retrain.average": {name: _line(f"train/{name}.py") for name in ("ema", "swa")},
+        "retrain.sam": {name: _line(f"train/{name}.py") for name in ("s2sam", "sam")},
+        "retrain.distill, from 0 to 1": {"weight": _line("train/distill.py")},
         "export": _members("export/formats"),
     }
 

@@ -8,15 +8,18 @@ from collections.abc import Sequence
 from copy import copy
 from typing import Any, Self
 
+from pipeline.config.schema import Retrain
 from pipeline.errors import UserError
 from pipeline.plan.measurements import compare, evaluate, export, robustness, shrink
 from pipeline.plan.plan import Result, artifact
+from pipeline.plan.retraining import option_flags
 from pipeline.plan.stage_adder import StageAdder, join_name
 from pipeline.prune.pattern import Pattern, parse
 from pipeline.prune.rules import COSTED, is_random, module_name
 from pipeline.schedules.sparsity import sparsities
 from pipeline.seeds import derive
 from pipeline.soup import build as rules
+from pipeline.train.retrain_options import modules as option_modules
 from pipeline.train.settings import flag_values
 
 
@@ -101,23 +104,24 @@ class Planner(StageAdder):
 
         A network with ``more`` flags of the stage is not shared with other methods in phase 1.
         """
-        epochs, decay, schedule, peak = self._candidate(candidate)
-        seed_of = candidate if self.settings.retrain.vary == "seed" else 0
+        retrain, decay, peak = self._candidate(candidate)
+        seed_of = candidate if retrain.vary == "seed" else 0
         flags = {
             "data": artifact(self.data()),
             "parent": artifact(pruned),
             "dense": artifact(self.pretrain()),
-            "epochs": epochs * times,
-            "schedule": schedule,
+            "epochs": retrain.epochs * times,
+            "schedule": retrain.schedule,
             "learning_rate": peak,
             "seed": derive(self.seed, "retrain", phase, seed_of),
             **self.training_flags(decay),
+            **option_flags(self.settings, retrain),
             **more,
         }
         of_dense = self.plan.nodes[pruned].arguments.get("parent") == artifact(self.pretrain())
         shared = times == 1 and not more and of_dense
         name = join_name("" if shared else self.lineage, f"p{phase}", f"c{candidate}")
-        modules = self.learning_modules()
+        modules = (*self.learning_modules(), *option_modules(flags))
         return self.add(name, "retrain", flags, modules=modules, phase=phase, candidate=candidate)
 
     def merge(self, candidates: Sequence[str], phase: int, rule: str, name: str = "") -> str:
@@ -226,19 +230,19 @@ class Planner(StageAdder):
             )
         return str(parent)
 
-    def _candidate(self, candidate: int) -> tuple[int, float, str, float | None]:
-        """Return epochs, weight decay, schedule and peak learning rate of a candidate."""
+    def _candidate(self, candidate: int) -> tuple[Retrain, Any, Any]:
+        """Return the settings of a candidate, its weight decay, and its peak rate if it has one."""
         retrain, decay = self.settings.retrain, self.settings.pretrain.weight_decay
-        epochs, schedule, peak = retrain.epochs, retrain.schedule, None
-        if candidate and retrain.vary != "seed":
-            value = self.settings.retrain_values()[candidate - 1]
-            if retrain.vary == "epochs":
-                epochs = int(value)
-            elif retrain.vary == "weight_decay":
-                decay = value
-            else:  # the paper varies the initial rate of a linear schedule
-                schedule, peak = "LLR", value
-        return epochs, decay, schedule, peak
+        if not candidate or retrain.vary == "seed":
+            return retrain, decay, None
+        value = self.settings.retrain_values()[candidate - 1]
+        if retrain.vary == "weight_decay":
+            return retrain, value, None
+        if retrain.vary == "learning_rate":  # the paper varies that of a linear schedule
+            return retrain.model_copy(update={"schedule": "LLR"}), decay, value
+        if retrain.vary == "epochs":
+            value = int(value)
+        return retrain.model_copy(update={retrain.vary: value}), decay, None
 
     def _pruning_seed(self, phase: int, run: int | None = None) -> int | None:
         """Return the seed of an allocation that draws at random, another one for a later run."""

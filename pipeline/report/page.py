@@ -1,6 +1,7 @@
 """results.md: the page of results."""
 
 from pipeline import registry
+from pipeline.config.experiment import Experiment
 from pipeline.plan.build import studies
 from pipeline.prune.pattern import parse
 from pipeline.report import soup_comparison
@@ -71,9 +72,21 @@ def _head(results: Results) -> str:
         f"m = {p.m} candidates that differ by {varied}; {p.phases} "
         f"{'phase' if p.phases == 1 else 'phases'} to {sparsity(p.target_sparsity)} sparsity; "
         f"{_pruning(results)}; retraining by {p.retrain.schedule} "
-        f"with {epochs(p.retrain.epochs)} a phase; network {network}, pretrained for "
+        f"with {epochs(p.retrain.epochs)} a phase{_options(p)}; network {network}, pretrained for "
         f"{epochs(p.pretrain.epochs)}. Seeds {', '.join(map(str, p.seeds))} ({spread_note}).\n"
     )
+
+
+def _options(params: Experiment) -> str:
+    """Return the options of retraining that are on, after a comma each."""
+    retrain = params.retrain
+    texts = {
+        f", averaged by {retrain.average.upper()}": retrain.average != "none",
+        f", {retrain.sam.upper()} (rho {retrain.rho:g})": retrain.sam != "none",
+        f", distilled from the dense network (weight {retrain.distill:g}, temperature "
+        f"{retrain.temperature:g})": bool(retrain.distill),
+    }
+    return "".join(text for text, on in texts.items() if on)
 
 
 def _studies(results: Results) -> str:

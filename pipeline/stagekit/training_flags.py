@@ -22,7 +22,14 @@ from pipeline.train.settings import (
 def add_training_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `Settings` and `Augmentation`, and length, seed and device."""
     parser.add_argument("--epochs", type=int, required=True)
-    for option in training_options():
+    add_option_flags(parser)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+
+
+def add_option_flags(parser: argparse.ArgumentParser, *classes: type) -> None:
+    """Add the flags that are fields of ``classes``, by default of `Settings` and `Augmentation`."""
+    for option in training_options(*classes):
         more: dict[str, Any] = {"action": "store_true"}
         if option.metadata["type"] is not bool:
             default = None if option.default is MISSING else option.default
@@ -30,8 +37,6 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
             more |= {"required": option.default is MISSING, "choices": option.metadata["choices"]}
         flag = f"--{flag_name(option).replace('_', '-')}"
         parser.add_argument(flag, help=option.metadata["about"], **more)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
 
 
 def settings(flags: argparse.Namespace) -> Settings:

@@ -15,6 +15,10 @@ from torch.nn.functional import cross_entropy
 class Criterion(Protocol):
     """A loss and a count of correct predictions; a subclass overrides those that differ."""
 
+    def observe(self, images: Tensor) -> None:  # noqa: ARG002
+        """Look at the images of a batch before its loss is asked for, as distillation does."""
+        return
+
     def loss(
         self, scores: Tensor, labels: Tensor, *, smoothing: float = 0.0, reduction: str = "mean"
     ) -> Tensor:

@@ -3,12 +3,13 @@
     g <- gradient of the mean loss of a batch, times the mask, clipped      (pipeline/train/step.py)
     w <- SGD(w, g, eta_t)                     with one learning rate eta_t for each step t
 
-A pruned weight is +0.0 after every step. Hooks (pipeline/train/hook.py) add the rest: SWA, and the
-methods that prune during training.
+A pruned weight is +0.0 after every step. Hooks (pipeline/train/hook.py) add the rest: averages of
+the weights, and the methods that prune during training. Another kind of step takes the gradient
+elsewhere (pipeline/train/sam.py).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -46,6 +47,7 @@ def train(  # noqa: PLR0913
     criterion: Criterion = CrossEntropy(),  # noqa: B008  (it has no state)
     masks: Mapping[str, Tensor] | None = None,
     hooks: Sequence[Hook] = (),
+    step_type: Callable[..., Step] | None = None,
     device: torch.device | str = "cpu",
     state: TrainingState | None = None,
 ) -> list[dict[str, float]]:
@@ -53,8 +55,9 @@ def train(  # noqa: PLR0913
 
     Equal seeds give equal bits (on one machine, with one number of threads); data order,
     augmentation and dropout each have a random stream.
-    Arguments: masks, bool, True = kept, by parameter name; device, where the model is left; state,
-    of a training in parts: continued from, and brought up to date in place.
+    Arguments: masks, bool, True = kept, by parameter name; step_type, of the arguments of `Step`,
+    which it is by default; device, where the model is left; state, of a training in parts:
+    continued from, and brought up to date in place.
     Raises: UserError when the training diverges.
     """
     device, state = torch.device(device), state or TrainingState()
@@ -62,7 +65,8 @@ def train(  # noqa: PLR0913
     batches = Batches(data, settings.batch_size, settings.augmentation, seed=seed, device=device)
     for hook in hooks:
         hook.on_train_start(model)
-    step = Step(model, criterion, settings, masks or {}, learning_rates, device)
+    make_step = step_type or Step
+    step = make_step(model, criterion, settings, masks or {}, learning_rates, device)
     torch.manual_seed(derive(seed, "dropout", *([rank()] if rank() else [])))
     state.restore(model, step.optimiser, batches)
     history = _epochs(step, batches, hooks, learning_rates, data, state.epochs)

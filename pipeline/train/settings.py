@@ -11,7 +11,7 @@ from typing import Any, Literal
 Precision = Literal["fp32", "tf32", "bf16"]
 
 
-def _flag(kind: type, about: str, *choices: str) -> dict[str, Any]:
+def flag(kind: type, about: str, *choices: str) -> dict[str, Any]:
     """Return the metadata of a field that is a flag of the training stages."""
     return {"type": kind, "about": about, "choices": choices or None}
 
@@ -28,11 +28,11 @@ class Augmentation:
     Source: the data augmentation of the paper, Appendix A; torchvision's PIL transforms.
     """
 
-    crop_padding: int = field(default=0, metadata=_flag(int, "pixels"))
-    flip: bool = field(default=False, metadata=_flag(bool, "half of the images"))
-    rotation: float = field(default=0.0, metadata=_flag(float, "largest angle, in degrees"))
+    crop_padding: int = field(default=0, metadata=flag(int, "pixels"))
+    flip: bool = field(default=False, metadata=flag(bool, "half of the images"))
+    rotation: float = field(default=0.0, metadata=flag(float, "largest angle, in degrees"))
     resized_crop: float | None = field(
-        default=None, metadata=_flag(float, "smallest fraction of an image's area")
+        default=None, metadata=flag(float, "smallest fraction of an image's area")
     )
 
 
@@ -50,19 +50,19 @@ class Settings:
     (pipeline/train/cuda_graph.py), which changes no bit.
     """
 
-    batch_size: int = field(metadata=_flag(int, "examples a step"))
-    weight_decay: float = field(metadata=_flag(float, "of all parameters"))
+    batch_size: int = field(metadata=flag(int, "examples a step"))
+    weight_decay: float = field(metadata=flag(float, "of all parameters"))
     momentum: float = 0.9
-    label_smoothing: float = field(default=0.0, metadata=_flag(float, "in [0, 1)"))
+    label_smoothing: float = field(default=0.0, metadata=flag(float, "in [0, 1)"))
     clip_norm: float | None = field(
-        default=None, metadata=_flag(float, "largest norm of the gradient")
+        default=None, metadata=flag(float, "largest norm of the gradient")
     )
     precision: Precision = field(
         default="fp32",
-        metadata=_flag(str, "of products and convolutions on a GPU", "fp32", "tf32", "bf16"),
+        metadata=flag(str, "of products and convolutions on a GPU", "fp32", "tf32", "bf16"),
     )
-    compile: bool = field(default=False, metadata=_flag(bool, "the network, by torch.compile"))
-    deterministic: bool = field(default=True, metadata=_flag(bool, "a GPU's fastest kernels"))
+    compile: bool = field(default=False, metadata=flag(bool, "the network, by torch.compile"))
+    deterministic: bool = field(default=True, metadata=flag(bool, "a GPU's fastest kernels"))
     augmentation: Augmentation = field(default_factory=Augmentation)
     graph: bool = True
 
@@ -78,11 +78,11 @@ def flag_name(option: "Field[Any]") -> str:
     return f"non{option.name}" if option.default is True else option.name
 
 
-def flag_values(values: Mapping[str, Any]) -> dict[str, Any]:
+def flag_values(values: Mapping[str, Any], *classes: type) -> dict[str, Any]:
     """Return the flags, by name, that give the fields these ``values``; defaults are left out."""
     return {
         flag_name(option): option.metadata["type"] is bool or values[option.name]
-        for option in training_options()
+        for option in training_options(*classes)
         if option.default is MISSING or values[option.name] != option.default
     }
 

@@ -64,6 +64,7 @@ class Step:
         """Set the gradients of the mean loss, masked, and add to ``sums``."""
         single = world_size() == 1
         with self.autocast:
+            self.criterion.observe(images)
             scores = self.network(images)
         scores = scores.float()
         loss = self.criterion.loss(

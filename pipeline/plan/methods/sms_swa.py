@@ -1,6 +1,7 @@
 """SMS of SWA means, taken at a constant learning rate (appendix C.3; Izmailov et al., 2018)."""
 
 from pipeline.plan.planner import Planner
+from pipeline.plan.retraining import swa_flags
 
 LABEL = "SMS of SWA means"
 LOOK = ("black", "s", "-")
@@ -8,17 +9,15 @@ BASELINES = ("imp_mx", "imp", "imp_reprune")
 
 
 def plan(work: Planner) -> None:
-    """Average each candidate over its last epochs, and then the candidates."""
+    """Plan SMS with ``retrain.average: swa`` over the last half, at a constant learning rate."""
     work.set_method("sms_swa")
     swa = work.settings.swa
     start = 0.5 if swa.start is None else swa.start
     rate = swa.learning_rate or work.settings.pretrain.learning_rate / 2
+    average = swa_flags(work, start=start, learning_rate=rate)
     soup = work.pretrain()
     for phase in work.phases:
         pruned = work.prune(soup, phase)
-        candidates = [
-            work.retrain(pruned, phase, candidate=j, swa_start=start, swa_learning_rate=rate)
-            for j in range(work.m)
-        ]
+        candidates = [work.retrain(pruned, phase, candidate=j, **average) for j in range(work.m)]
         soup = work.merge(candidates, phase, "uniform")
         work.report(phase, soup, candidates)

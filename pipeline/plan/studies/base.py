@@ -143,6 +143,12 @@ def _variant(study: Study) -> str:
         parts.append(retrain.schedule.lower())
     if retrain.epochs != other.epochs:
         parts.append(f"epochs{retrain.epochs}")
+    if retrain.average != other.average:
+        parts.append(retrain.average)
+    if (retrain.sam, retrain.rho) != (other.sam, other.rho):
+        parts.append(f"{retrain.sam}{retrain.rho:g}")
+    if (retrain.distill, retrain.temperature) != (other.distill, other.temperature):
+        parts.append(f"distill{retrain.distill:g}at{retrain.temperature:g}")
     if retrain.vary != other.vary:
         parts.append(retrain.vary)
     return "-".join(parts).replace(".", "_")

@@ -1,11 +1,12 @@
 """Averages of every two candidates against the better one, by what varies (Figures 3, 5, 7, 8)."""
 
 from itertools import combinations
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from pipeline.config.experiment import Experiment
+from pipeline.config.retraining import own_value
 from pipeline.config.schema import Section, Sparsity
 from pipeline.plan.studies.base import Study
 
@@ -35,7 +36,7 @@ def plan(work: Study) -> None:
             _average_pairs(base, vary, values)
 
 
-def _average_pairs(base: Study, vary: Vary, values: list[float]) -> None:
+def _average_pairs(base: Study, vary: Vary, values: list[Any]) -> None:
     kind = base.with_changes(
         {
             "m": len(values),
@@ -56,11 +57,11 @@ def _average_pairs(base: Study, vary: Vary, values: list[float]) -> None:
         pair.point(1, model, (candidates[i], candidates[j]), **nodes)
 
 
-def _values(settings: Experiment, vary: Vary) -> list[float]:
+def _values(settings: Experiment, vary: Vary) -> list[Any]:
     """Return the values of the candidates: the recipe's setting, then the others of its grid."""
     if vary == "seed":
         return list(range(12))
-    values = settings.retrain.grids.get(vary, [])
+    values: list[Any] = settings.retrain.grids.get(vary, [])
     if settings.retrain.vary == vary and settings.retrain.values:
         values = settings.retrain.values
-    return [*dict.fromkeys([settings.retrain_value(vary), *values])]
+    return [*dict.fromkeys([own_value(settings, vary), *values])]

@@ -80,8 +80,10 @@ def departures(params: Experiment) -> list[str]:
         reasons.append(f"prune.structure is {params.prune.structure}, not weights")
     elif params.prune.structure == "weights" and rule != ("magnitude", "global"):
         reasons.append(f"pruning is {', '.join(rule)}, not magnitude, global")
-    if params.retrain.vary != "seed":
-        reasons.append(f"retrain.vary is {params.retrain.vary}, not seed")
+    for key, papers in {"vary": "seed", "average": "none", "sam": "none", "distill": 0}.items():
+        value = getattr(params.retrain, key)
+        if value != papers:
+            reasons.append(f"retrain.{key} is {value}, not {papers}")
     return reasons
 
 
