@@ -39,10 +39,8 @@ def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
     parent, device = read(flags.parent), resolve_device(flags.device)
     data = resident(load(flags.data), device)
-    chosen, rates = (
-        options(flags),
-        _rates(flags, steps_per_epoch(len(data.train), flags.batch_size)),
-    )
+    chosen = options(flags)
+    rates = _rates(flags, steps_per_epoch(len(data.train), flags.batch_size))
     model = network(parent)
     history = train(
         model,

@@ -4,11 +4,12 @@ A study adds stages as methods do, and shares them with methods. Its results car
 settings that vary; they are no rows of the main report.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import isclose
 from typing import Any, Self
 
 from pipeline.config.experiment import Grid
+from pipeline.config.schema import Retrain
 from pipeline.errors import UserError
 from pipeline.plan.measurements import compare, robustness
 from pipeline.plan.plan import Plan, StudyResult
@@ -128,7 +129,6 @@ class Study(Planner):
 def _variant(study: Study) -> str:
     """Return the part of stages' names for the settings that differ from params.yaml."""
     here, there = study.settings, study.plan.params
-    retrain, other = here.retrain, there.retrain
     parts = []
     if "m" in study.values and here.m != there.m:  # other studies' stages do not depend on m
         parts.append(f"m{here.m}")
@@ -139,16 +139,21 @@ def _variant(study: Study) -> str:
             parts.append(f"phases{here.phases}")
     if here.prune.allocation != there.prune.allocation:
         parts.append(here.prune.allocation)
-    if retrain.schedule != other.schedule:
-        parts.append(retrain.schedule.lower())
-    if retrain.epochs != other.epochs:
-        parts.append(f"epochs{retrain.epochs}")
-    if retrain.average != other.average:
-        parts.append(retrain.average)
-    if (retrain.sam, retrain.rho) != (other.sam, other.rho):
-        parts.append(f"{retrain.sam}{retrain.rho:g}")
-    if (retrain.distill, retrain.temperature) != (other.distill, other.temperature):
-        parts.append(f"distill{retrain.distill:g}at{retrain.temperature:g}")
-    if retrain.vary != other.vary:
-        parts.append(retrain.vary)
+    parts += _retraining(here.retrain, there.retrain)
     return "-".join(parts).replace(".", "_")
+
+
+def _retraining(here: Retrain, there: Retrain) -> Iterator[str]:
+    """Yield the settings of retraining that differ, as parts of names."""
+    if here.schedule != there.schedule:
+        yield here.schedule.lower()
+    if here.epochs != there.epochs:
+        yield f"epochs{here.epochs}"
+    if here.average != there.average:
+        yield here.average
+    if (here.sam, here.rho) != (there.sam, there.rho):
+        yield f"{here.sam}{here.rho:g}"
+    if (here.distill, here.temperature) != (there.distill, there.temperature):
+        yield f"distill{here.distill:g}at{here.temperature:g}"
+    if here.vary != there.vary:
+        yield here.vary
