@@ -110,7 +110,8 @@ def export(root: Path, name: str | None, formats: Sequence[str], out: Path) -> N
     plan = write_plan(root)
     code_files.allow(plan.params.code)
     inputs = inputs_of(plan, root, up_to_date(root), name)
-    formats = formats or plan.params.export or all_formats(plan.params.task)
+    settings = plan.params
+    formats = formats or settings.export or all_formats(settings.task, settings.prune.structure)
     try:
         write(inputs, formats, out)
     except (PermissionError, NotADirectoryError, FileExistsError) as error:

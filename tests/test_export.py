@@ -129,6 +129,11 @@ def exported(tmp_path_factory) -> Callable[[str], tuple[Inputs, Path]]:
 
 
 @pytest.fixture(scope="module")
+def compiled(tmp_path_factory) -> Callable[[str], tuple[Inputs, Path]]:
+    return exports(tmp_path_factory, ["sparse"], seconds=0)
+
+
+@pytest.fixture(scope="module")
 def everywhere(tmp_path_factory) -> Callable[[str], tuple[Inputs, Path]]:
     return exports(tmp_path_factory, ["torch", "onnx", "openvino"], seconds=0)
 
@@ -164,6 +169,40 @@ def test_without_its_filters_the_network_is_the_small_one(exported):
     found = load_format("torch").load(out, 1)(images).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert "without the pruned filters" in (out / "README.md").read_text()
+
+
+def test_the_compiled_network_maps_stored_images_to_probabilities(compiled):
+    kind = "classifier"
+    inputs, out = compiled(kind)
+    images = images_of(kind, 21)  # a block of 16 and a part of one
+    expected = outputs(kind, images, load(inputs.model / "model.safetensors"))
+    found = load_format("sparse").load(out, 1)(images).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    names = {"images": images.numpy()}
+    usage = load_format("sparse").USAGE.replace("model_inference", str(out / "model_inference"))
+    exec(usage, names)
+    np.testing.assert_allclose(names["probabilities"], expected, atol=1e-5)
+    assert "pipeline.inference" in (out / "README.md").read_text()
+
+
+def test_a_network_with_other_operations_is_not_compiled(tmp_path):
+    data = dataset((3, 32, 32), 3, "classification")
+    model = build("torchvision.convnext_tiny", 3)
+    meta = {"network": "torchvision.convnext_tiny", "classes": 3, "channels": 3}
+    source = source_of(Checkpoint(model.state_dict(), {}, meta | {"sparsity": 0.0}), data)
+    sentence = r"torchvision.convnext_tiny cannot be exported .*: leave sparse out of export"
+    with pytest.raises(UserError, match=sentence):
+        load_format("sparse").write(source, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_its_filters_a_network_is_dense_and_not_compiled(tmp_path):
+    data = dataset(*KINDS["filters"][1:])
+    with pytest.raises(UserError, match="the network without them is dense: leave sparse out"):
+        load_format("sparse").write(source_of(checkpoints("filters")[1], data), tmp_path)
+    with pytest.raises(UserError, match=r"prune\.structure is filters: leave sparse out"):
+        plan(export=["sparse"], prune={"structure": "filters"})
+    assert "sparse" not in selection.all_formats("classification", "filters")
 
 
 @pytest.mark.slow
@@ -275,8 +314,17 @@ def test_selection():
 @pytest.mark.parametrize(
     ("formats", "task", "sentence"),
     [
-        (["onxx"], "classification", "export is 'onxx': use one of int8, onnx, openvino, torch"),
-        (["torch", "onnx"], "translation", r"of translation only torch is exported.*\[torch\]"),
+        (
+            ["onxx"],
+            "classification",
+            "export is 'onxx': use one of int8, onnx, openvino, sparse, torch",
+        ),
+        (
+            ["torch", "onnx"],
+            "translation",
+            r"onnx, which does not exist for translation.*\[torch\]",
+        ),
+        (["sparse"], "segmentation", r"sparse, which does not exist for segmentation: .*torch\]"),
         (["torch"], "regression", r"this task is regression: set it to \[\]"),
     ],
 )
@@ -497,7 +545,7 @@ def test_the_stage_refuses_in_one_sentence(tmp_path):
     flags = ["--data", inputs.data, "--model", inputs.model, "--dense", inputs.dense]
     done = stage("export", *flags, "--formats", "onxx", "--out", tmp_path / "out")
     assert done.returncode == 2
-    assert done.stderr == "error: export is 'onxx': use one of int8, onnx, openvino, torch.\n"
+    assert done.stderr == "error: export is 'onxx': use one of int8, onnx, openvino, sparse, torch.\n"
 
 
 @pytest.mark.slow

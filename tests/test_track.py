@@ -366,6 +366,15 @@ def test_a_registered_soup_loads_and_predicts_what_the_network_does(root, monkey
     np.testing.assert_allclose(np.load(root / "all.npy"), expected, atol=1e-5)
     np.testing.assert_allclose(np.load(root / "one.npy"), expected[:1], atol=1e-5)
 
+    # By the runtime that skips pruned weights, with this project.
+    import mlflow
+
+    (version,) = [each for each in versions if int(each.version) == 1]
+    sparse = mlflow.pyfunc.load_model(version.source, model_config={"runtime": "sparse"})
+    np.testing.assert_allclose(sparse.predict(images.numpy()), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="is 'x', but must be torch or sparse"):
+        mlflow.pyfunc.load_model(version.source, model_config={"runtime": "x"})
+
 
 @slow
 def test_a_soup_that_cannot_be_exported_leaves_the_rest_of_the_run(root):

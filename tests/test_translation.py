@@ -372,7 +372,7 @@ def test_a_translator_is_exported_to_pytorch_alone(data, tmp_path):
     plain = load_tensors(tmp_path / "out" / "model.safetensors")
     assert all(torch.equal(plain[name], tensor) for name, tensor in state.items())
     assert "| BLEU, test (%) |" in (tmp_path / "out" / "README.md").read_text()
-    with pytest.raises(UserError, match="of translation only torch is exported"):
+    with pytest.raises(UserError, match="does not exist for translation"):
         export(inputs, ["onnx"], tmp_path / "out")
 
 

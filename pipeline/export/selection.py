@@ -12,13 +12,17 @@ from pipeline.errors import UserError
 
 FORMATS = "export/formats"
 INCLUDES = {"onnx": ("int8",)}  # formats that are written with another one
-TORCH_ONLY = {"translation"}  # tasks
-TASKS = {"classification", "segmentation", *TORCH_ONLY}
+NOT_FOR = {  # tasks, and the formats that cannot hold their networks
+    "classification": (),
+    "segmentation": ("sparse",),
+    "translation": ("int8", "onnx", "openvino", "sparse"),
+}
 PACKAGES = {
     "torch": ("huggingface_hub",),
     "onnx": ("huggingface_hub", "onnx", "onnxruntime", "onnxscript"),
     "int8": ("huggingface_hub", "onnx", "onnxruntime", "onnxscript"),
     "openvino": ("huggingface_hub", "onnx", "onnxscript", "openvino"),
+    "sparse": ("huggingface_hub",),
 }
 
 
@@ -31,20 +35,25 @@ def select(names: Sequence[str], task: str) -> list[str]:
     chosen: list[str] = []
     for name in names:
         registry.module_name(FORMATS, name, "export")
-        if task not in TASKS:
-            known = ", ".join(sorted(TASKS))
+        if task not in NOT_FOR:
+            known = ", ".join(NOT_FOR)
             raise UserError(f"export is for {known}, and this task is {task}: set it to []")
-        if task in TORCH_ONLY and name != "torch":
+        if name in NOT_FOR[task]:
+            rest = ", ".join(all_formats(task))
             raise UserError(
-                f"export has {name}, but of {task} only torch is exported: set it to [torch]"
+                f"export has {name}, which does not exist for {task}: set it to any of [{rest}]"
             )
         chosen += [name, *INCLUDES.get(name, ())]
     return list(dict.fromkeys(chosen))
 
 
-def all_formats(task: str) -> list[str]:
-    """Return all formats that networks of ``task`` are exported in."""
-    return ["torch"] if task in TORCH_ONLY else registry.names(FORMATS)
+def all_formats(task: str, structure: str = "weights") -> list[str]:
+    """Return all formats for networks of ``task`` that were pruned with ``structure``.
+
+    Without its pruned filters a network is dense, and nothing is left to skip.
+    """
+    without = (*NOT_FOR.get(task, ()), *(["sparse"] if structure == "filters" else []))
+    return [name for name in registry.names(FORMATS) if name not in without]
 
 
 def check_installed(formats: Sequence[str]) -> None:

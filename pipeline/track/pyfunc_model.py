@@ -1,5 +1,10 @@
-"""The code that MLflow stores with a registered soup. It imports nothing of this project."""
+"""The code that MLflow stores with a registered soup.
 
+It imports nothing of this project, unless the model is loaded with model_config={"runtime":
+"sparse"}, for `pipeline.inference`.
+"""
+
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +17,21 @@ class Soup(PythonModel):
     """Maps images uint8 [B, C, H, W] to class probabilities float32 [B, K]."""
 
     def load_context(self, context: Any) -> None:
-        """Load the exported graph, which includes normalisation and softmax."""
-        self.module = torch.export.load(context.artifacts["soup"]).module()
+        """Load the exported graph, which includes normalisation and softmax.
+
+        With the runtime "sparse" load the network that skips pruned weights.
+        """
+        runtime = (context.model_config or {}).get("runtime", "torch")
+        if runtime == "torch":
+            self.module: Any = torch.export.load(context.artifacts["soup"]).module()
+        elif runtime == "sparse" and "sparse" in context.artifacts:
+            from pipeline import inference  # noqa: PLC0415
+
+            network = inference.load(Path(context.artifacts["sparse"]), torch.get_num_threads())
+            self.module = lambda images: network(images.float()).softmax(1)
+        else:
+            known = "torch or sparse" if "sparse" in context.artifacts else "torch for this network"
+            raise ValueError(f"the runtime of model_config is {runtime!r}, but must be {known}.")
 
     def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:  # noqa: ARG002
         """Return the output for each image of ``model_input``, or each pair of sentences."""
