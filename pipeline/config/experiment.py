@@ -15,6 +15,7 @@ from pipeline.config import members
 from pipeline.config.pattern import check_pattern, with_pattern
 from pipeline.config.schema import (
     Augmentation,
+    Count,
     Data,
     Evaluate,
     Network,
@@ -32,6 +33,7 @@ from pipeline.config.validation import (
     check_choice,
     check_distinct,
     dotted,
+    refuse_lengths,
     refuse_renamed,
     refuse_unknown,
     sentence,
@@ -59,6 +61,7 @@ class Experiment(Section):
     m: Annotated[int, Field(ge=1, le=100)]
     phases: Annotated[int, Field(ge=1, le=100)]
     target_sparsity: Sparsity
+    budget: Count | None = None
     methods: Annotated[list[str], Field(min_length=1)]
     merge: Annotated[list[str], Field(min_length=1)]
     data: Data
@@ -230,6 +233,7 @@ def load(path: Path) -> Experiment:
     file, recipe = recipe_file(values["recipe"])
     defaults = _read(file, recipe)
     merged = with_pattern(_merge(defaults, values), defaults, values)
+    refuse_lengths(values, merged.get("budget"), path.name)
     try:
         return _with_official_corruptions(Experiment.model_validate(merged), path.parent)
     except ValidationError as error:

@@ -27,7 +27,8 @@ class Planner(StageAdder):
         """Return a planner with other settings; ``variant`` marks the stages they change."""
         other = copy(self)
         other.settings = self.settings.with_values(values, self.source)
-        other.variant = self.variant if other.settings == self.settings else variant
+        if other.settings != self.settings:
+            other.variant = join_name(self.variant, variant)
         other.set_method("dense")
         return other
 
@@ -259,7 +260,7 @@ class Planner(StageAdder):
         prune = self.settings.prune
         if prune.structure == "filters":
             return ()
-        criterion = module_name("criteria", prune.criterion)
+        criterion = self.plan.once(module_name, "criteria", prune.criterion)
         if parse(prune.structure):
             return (criterion,)
-        return criterion, module_name("allocations", prune.allocation)
+        return criterion, self.plan.once(module_name, "allocations", prune.allocation)

@@ -107,7 +107,7 @@ class StageAdder:
         files = (data.path,) if data.name == "image_folder" and data.path else ()
         if not files:
             flags["listing"] = self.plan.once(raw_data.listing, data.name, data.path)
-        modules = (registry.module_name("data", data.name, "data.name"),)
+        modules = (self.module("data", data.name, "data.name"),)
         return self.add("data", "prepare", flags, files=files, modules=modules, shared=True)
 
     def network_modules(self) -> tuple[str, ...]:
@@ -115,11 +115,15 @@ class StageAdder:
         name = self.settings.network.name
         if name.startswith(registry.LIBRARIES):
             return ()
-        return (registry.module_name("models", name, "network.name"),)
+        return (self.module("models", name, "network.name"),)
 
     def learning_modules(self) -> tuple[str, ...]:
         """Return the modules of the network and of the task that it learns."""
-        return (*self.network_modules(), registry.module_name("tasks", self.settings.task, "task"))
+        return (*self.network_modules(), self.module("tasks", self.settings.task, "task"))
+
+    def module(self, folder: str, name: str, key: str) -> str:
+        """Return the module of a member of a family, which is looked up once for the plan."""
+        return self.plan.once(registry.module_name, folder, name, key)
 
     def _lineage_of(self, short: str) -> str:
         """Return the section of the graph for a stage: that of its method, or the common one."""
