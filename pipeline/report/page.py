@@ -1,6 +1,7 @@
 """results.md: the page of results."""
 
 from pipeline import registry
+from pipeline.config.experiment import Experiment
 from pipeline.plan.build import studies
 from pipeline.prune.pattern import parse
 from pipeline.report import soup_comparison
@@ -14,6 +15,7 @@ from pipeline.report.tables import (
     groups,
     last_phase,
     made_by,
+    ranking,
     removal,
     scores,
 )
@@ -42,6 +44,7 @@ def page(results: Results) -> str:
     """Return the whole page; equal results give equal text."""
     metric = results.metric
     parts = {
+        "Methods at an equal budget": ranking.section(results),
         f"Test {metric.label}": scores.section(results) + _image("accuracy", metric),
         "Is the soup better?": soup_comparison.section(results),
         "Soups and their candidates": candidates.section(results) + _image("candidates", metric),
@@ -71,9 +74,15 @@ def _head(results: Results) -> str:
         f"m = {p.m} candidates that differ by {varied}; {p.phases} "
         f"{'phase' if p.phases == 1 else 'phases'} to {sparsity(p.target_sparsity)} sparsity; "
         f"{_pruning(results)}; retraining by {p.retrain.schedule} "
-        f"with {epochs(p.retrain.epochs)} a phase; network {network}, pretrained for "
+        f"{_length(p)}; network {network}, pretrained for "
         f"{epochs(p.pretrain.epochs)}. Seeds {', '.join(map(str, p.seeds))} ({spread_note}).\n"
     )
+
+
+def _length(params: Experiment) -> str:
+    if params.budget is not None:
+        return f"within a budget of {epochs(params.budget)} for each method"
+    return f"with {epochs(params.retrain.epochs)} a phase"
 
 
 def _studies(results: Results) -> str:
