@@ -19,7 +19,7 @@ from pipeline.plan.plan import Plan, Stage
 from pipeline.plan.planner import Planner
 
 RETRAIN, SPARSIFY = "retrain.epochs", "sparsify.epochs"
-_VARIANTS = {RETRAIN: "epochs", SPARSIFY: "train"}  # parts of names of stages
+_NAMES = {RETRAIN: "epochs", SPARSIFY: "train"}  # in names of stages, before the epochs
 _ROUNDS = 40  # of the search for a budget that all methods can spend
 _SPARE = 1000  # epochs more than the budget that a method may need at least
 
@@ -55,24 +55,17 @@ def passes(plan: Plan, model: str) -> int:
 
 @dataclass(frozen=True)
 class Length:
-    """The length of a method's trainings: a key of params.yaml and its value.
-
-    ``prunes_dense``: whether the method prunes the dense network that all methods share.
-    """
+    """The length of a method's trainings: a key of params.yaml and its value."""
 
     key: str
     epochs: int
-    prunes_dense: bool
 
     def planner(self, work: Planner) -> Planner:
-        """Return ``work`` at this length, which is a part of the names of its stages."""
+        """Return ``work`` at this length, which is a part of the names of its trainings."""
         section, name = self.key.split(".")
-        default = getattr(getattr(work.settings, section), name)
-        if self.epochs == (default or work.settings.pretrain.epochs):
-            return work.with_settings("", {})
-        if self.prunes_dense:
-            work.prune(work.pretrain(), 1)  # added here, its name has no length
-        return work.with_settings(f"{_VARIANTS[self.key]}{self.epochs}", {self.key: self.epochs})
+        default = getattr(getattr(work.settings, section), name) or work.settings.pretrain.epochs
+        values = {} if self.epochs == default else {self.key: self.epochs}
+        return work.with_length(f"{_NAMES[self.key]}{self.epochs}", values)
 
 
 class Trial:
@@ -114,11 +107,6 @@ class Trial:
         longer = self._first_with(budget + 1)
         return self.passes(longer - 1) if longer > 1 else 0
 
-    def uses(self, stage: str, length: int) -> bool:
-        """Return whether the plan of a ``length`` has a stage of that name, without its seed."""
-        work = self._plan(self.key, length)
-        return work.name(stage) in work.plan.nodes
-
     def _first_with(self, budget: int) -> int:
         """Return the shortest length with at least ``budget`` passes: bisection around a guess."""
         low, step = self._guess(budget) - 1, 1
@@ -141,18 +129,18 @@ class Trial:
             return 0
         if (key, length) not in self._passes:
             try:
-                plan = self._plan(key, length).plan
+                plan = self._plan(key, length)
                 self._passes[key, length] = passes(plan, plan.rows[-1].model)
             except UserError as error:
                 self._passes[key, length], self.error = 0, error
         return self._passes[key, length]
 
-    def _plan(self, key: str, length: int) -> Planner:
+    def _plan(self, key: str, length: int) -> Plan:
         settings = self._empty.params
         values = {RETRAIN: 1, SPARSIFY: settings.budget} | {key: length}
-        work = Planner(self._empty.empty(settings.with_values(values, "budget")), settings.seeds[0])
-        self._method(work)
-        return work
+        plan = self._empty.empty(settings.with_values(values, "budget"))
+        self._method(Planner(plan, settings.seeds[0]))
+        return plan
 
 
 def lengths(plan: Plan, methods: Mapping[str, MethodPlan]) -> dict[str, Length]:
@@ -175,7 +163,7 @@ def lengths(plan: Plan, methods: Mapping[str, MethodPlan]) -> dict[str, Length]:
     if refusing:
         raise _refusal(plan, refusing, trials)
     return {
-        name: Length(trials[name].key, length, trials[name].uses("p1-prune", length))
+        name: Length(trials[name].key, length)
         for name, length in found.items()
         if length is not None
     }

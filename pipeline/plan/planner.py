@@ -32,6 +32,13 @@ class Planner(StageAdder):
         other.set_method("dense")
         return other
 
+    def with_length(self, length: str, values: dict[str, Any]) -> Self:
+        """Return a planner with other lengths of training, which ``length`` names."""
+        other = self.with_settings("", values)
+        if other.settings != self.settings:
+            other.length = join_name(self.length, length)
+        return other
+
     @property
     def source(self) -> str:
         """The name of who sets other values, for errors."""
@@ -75,7 +82,8 @@ class Planner(StageAdder):
             **self.training_flags(schedule.weight_decay),
         }
         files = (network.weights,) if network.weights else ()
-        return self.add("dense", "pretrain", flags, files=files, modules=self.learning_modules())
+        dense, modules = self.any_length(), self.learning_modules()
+        return dense.add("dense", "pretrain", flags, files=files, modules=modules)
 
     def prune(self, parent: str, phase: int, run: int | None = None) -> str:
         """Return ``parent`` pruned to the sparsity of ``phase``.
@@ -93,7 +101,8 @@ class Planner(StageAdder):
         flags["seed"] = self._pruning_seed(phase, run if branch else None)
         name = join_name(lineage, f"p{phase}", branch, "prune")
         modules = (*self._pruning_modules(), *self.network_modules())
-        return self.add(name, "prune", flags, modules=modules, phase=phase)
+        planner = self if lineage else self.any_length()
+        return planner.add(name, "prune", flags, modules=modules, phase=phase)
 
     def retrain(
         self, pruned: str, phase: int, candidate: int = 0, times: int = 1, **more: Any

@@ -143,10 +143,7 @@ def bimp(work: Planner, copies: int = 1) -> Planner:
     dense = total - cycles * copies * epochs
     values = {"retrain.epochs": copies * epochs, "retrain.schedule": "ALLR"}
     short = work.with_settings(f"bimp{dense}", {"pretrain.epochs": dense, **values})
-    if copies == 1:
-        return short
-    short.prune(short.pretrain(), 1)  # added here, their names are those of BIMP's stages
-    return short.with_settings(f"epochs{epochs}", {"retrain.epochs": epochs})
+    return short.with_length(f"epochs{epochs}", {"retrain.epochs": epochs})
 
 
 def _prune(work: Planner, copies: list[str], phase: int, sparsity: float) -> str:

@@ -10,7 +10,8 @@ m or the list of methods changes:
     s0-imp-p2-c1              run 1 of plain IMP in phase 2 (run 0 is IMP, all m are IMP-RePrune's)
 """
 
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 from pipeline import registry
 from pipeline.plan import raw_data
@@ -27,6 +28,7 @@ class StageAdder:
     Attributes:
         settings: the plan's, unless a study varies them.
         variant: the study's name for its settings, part of the names of the stages they change.
+        length: the length of training, where a budget sets it: part of the names of trained stages.
         method: the method whose stages are added.
         lineage: the method after which networks are named.
     """
@@ -34,16 +36,24 @@ class StageAdder:
     def __init__(self, plan: Plan, seed: int) -> None:
         self.plan, self.seed = plan, seed
         self.settings = plan.params
-        self.variant = ""
+        self.variant = self.length = ""
         self.set_method("dense")
 
     def set_method(self, method: str, lineage: str | None = None) -> None:
         """Plan ``method`` from here on; ``lineage``, by default itself, names its networks."""
         self.method, self.lineage = method, lineage or method
 
+    def any_length(self) -> Self:
+        """Return a copy that names stages without the length, on which they do not depend."""
+        other = copy(self)
+        other.length = ""
+        return other
+
     def name(self, *parts: str, shared: bool = False) -> str:
         """Return the name of a stage: the seed, unless all seeds share it, and its parts."""
-        return join_name(*parts) if shared else join_name(f"s{self.seed}", self.variant, *parts)
+        if shared:
+            return join_name(*parts)
+        return join_name(f"s{self.seed}", self.length, self.variant, *parts)
 
     def short_name(self, name: str) -> str:
         """Return the name of a stage without its seed and variant."""

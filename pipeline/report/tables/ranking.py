@@ -143,9 +143,11 @@ def _cost(results: Results, method: str) -> list[str]:
     images = results.trained_images.get(method)
     macs = by_seed(results, method, results.final, "macs")
     speedups = by_seed(results, method, results.final, "speedup")
-    sparse = spread([macs[seed] / speedups[seed] for seed in macs.keys() & speedups.keys()])
-    seeds = len(results.params.seeds)
-    return [NONE if images is None else f"{images:,}", number(sparse, seeds, scale=1e-6, digits=3)]
+    sparse = spread([macs[seed] / speedups[seed] for seed in macs if seed in speedups])
+    return [
+        NONE if images is None else f"{images:,}",
+        NONE if sparse is None else f"{1e-6 * sparse.mean:,.3f}",
+    ]
 
 
 def _notes(results: Results, comparisons: dict[str, int]) -> str:
@@ -164,5 +166,5 @@ def _notes(results: Results, comparisons: dict[str, int]) -> str:
             f"Holm's correction for the number of comparisons: {counted}, which counts all pairs "
             "of methods, as the best is chosen by the same scores. Bold: p < 0.05."
         )
-    notes.append("Sparse MACs are those of one image that read a kept weight.")
+    notes.append("Sparse MACs are those of one image without those of pruned weights.")
     return " ".join(notes)
