@@ -545,7 +545,9 @@ def test_the_stage_refuses_in_one_sentence(tmp_path):
     flags = ["--data", inputs.data, "--model", inputs.model, "--dense", inputs.dense]
     done = stage("export", *flags, "--formats", "onxx", "--out", tmp_path / "out")
     assert done.returncode == 2
-    assert done.stderr == "error: export is 'onxx': use one of int8, onnx, openvino, sparse, torch.\n"
+    assert (
+        done.stderr == "error: export is 'onxx': use one of int8, onnx, openvino, sparse, torch.\n"
+    )
 
 
 @pytest.mark.slow

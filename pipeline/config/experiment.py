@@ -16,6 +16,7 @@ from pipeline.config.pattern import check_pattern, with_pattern
 from pipeline.config.retraining import check_options, varied_values
 from pipeline.config.schema import (
     Augmentation,
+    Count,
     Data,
     Ema,
     Evaluate,
@@ -34,6 +35,7 @@ from pipeline.config.validation import (
     check_choice,
     check_distinct,
     dotted,
+    refuse_lengths,
     refuse_renamed,
     refuse_unknown,
     sentence,
@@ -61,6 +63,7 @@ class Experiment(Section):
     m: Annotated[int, Field(ge=1, le=100)]
     phases: Annotated[int, Field(ge=1, le=100)]
     target_sparsity: Sparsity
+    budget: Count | None = None
     methods: Annotated[list[str], Field(min_length=1)]
     merge: Annotated[list[str], Field(min_length=1)]
     data: Data
@@ -209,6 +212,7 @@ def load(path: Path) -> Experiment:
     file, recipe = recipe_file(values["recipe"])
     defaults = _read(file, recipe)
     merged = with_pattern(_merge(defaults, values), defaults, values)
+    refuse_lengths(values, merged.get("budget"), path.name)
     try:
         return _with_official_corruptions(Experiment.model_validate(merged), path.parent)
     except ValidationError as error:

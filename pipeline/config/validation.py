@@ -76,6 +76,21 @@ def refuse_unknown(
             refuse_unknown(value, inner, source, f"{prefix}{key}.")
 
 
+def refuse_lengths(values: dict[str, Any], budget: int | None, source: str) -> None:
+    """Refuse lengths of training among ``values`` that the ``budget`` decides.
+
+    Raises:
+        UserError: naming ``source`` and both keys.
+    """
+    for section in ("retrain", "sparsify"):
+        epochs = (values.get(section) or {}).get("epochs")
+        if budget is not None and epochs is not None:
+            raise UserError(
+                f"{source}: {section}.epochs is {epochs}, but budget is {budget} and decides the "
+                "length of every training after the dense network's: leave one of them null"
+            )
+
+
 def dotted(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
     """Yield the keys of ``values`` and of the groups in it, as in ``retrain.epochs``."""
     for key, value in values.items():

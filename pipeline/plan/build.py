@@ -5,6 +5,7 @@ from types import ModuleType
 
 from pipeline import registry
 from pipeline.config.experiment import Experiment
+from pipeline.plan import budget
 from pipeline.plan.plan import Plan
 from pipeline.plan.planner import Planner
 from pipeline.plan.studies.base import Study
@@ -18,13 +19,14 @@ def build(params: Experiment) -> Plan:
     stages that the methods have added.
     """
     plan = Plan(params)
+    modules = {method: _module("methods", method) for method in sorted(params.methods)}
+    lengths = budget.lengths(plan, {method: module.plan for method, module in modules.items()})
     for seed in params.seeds:
         work = Planner(plan, seed)
         work.report(0, work.pretrain())
         plan.sections[""] = "the data, the dense network, and the phase 1 that all methods share"
-        for method in sorted(params.methods):
-            module = _module("methods", method)
-            module.plan(work)
+        for method, module in modules.items():
+            module.plan(lengths[method].planner(work) if lengths else work)
             for lineage in plan.lineages - plan.sections.keys():
                 plan.sections[lineage] = _about(module)
     for study in sorted(params.studies):

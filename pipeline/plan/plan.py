@@ -80,6 +80,10 @@ class Plan:
     _results: dict[Hashable, Any] = field(default_factory=dict, repr=False)
     _places: dict[str, int] = field(default_factory=dict, repr=False)  # artifact -> its position
 
+    def empty(self, params: Experiment) -> "Plan":
+        """Return a plan of other ``params`` without stages; it shares the results of `once`."""
+        return Plan(params, _results=self._results)
+
     def once(self, function: Callable[..., T], *arguments: Hashable) -> T:
         """Return ``function(*arguments)``, computed once for the plan."""
         key = (function, *arguments)

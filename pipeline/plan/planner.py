@@ -30,8 +30,16 @@ class Planner(StageAdder):
         """Return a planner with other settings; ``variant`` marks the stages they change."""
         other = copy(self)
         other.settings = self.settings.with_values(values, self.source)
-        other.variant = self.variant if other.settings == self.settings else variant
+        if other.settings != self.settings:
+            other.variant = join_name(self.variant, variant)
         other.set_method("dense")
+        return other
+
+    def with_length(self, length: str, values: dict[str, Any]) -> Self:
+        """Return a planner with other lengths of training, which ``length`` names."""
+        other = self.with_settings("", values)
+        if other.settings != self.settings:
+            other.length = join_name(self.length, length)
         return other
 
     @property
@@ -77,7 +85,8 @@ class Planner(StageAdder):
             **self.training_flags(schedule.weight_decay),
         }
         files = (network.weights,) if network.weights else ()
-        return self.add("dense", "pretrain", flags, files=files, modules=self.learning_modules())
+        dense, modules = self.any_length(), self.learning_modules()
+        return dense.add("dense", "pretrain", flags, files=files, modules=modules)
 
     def prune(self, parent: str, phase: int, run: int | None = None) -> str:
         """Return ``parent`` pruned to the sparsity of ``phase``.
@@ -95,7 +104,8 @@ class Planner(StageAdder):
         flags["seed"] = self._pruning_seed(phase, run if branch else None)
         name = join_name(lineage, f"p{phase}", branch, "prune")
         files, modules = self._pruning_files(), (*self._pruning_modules(), *self.network_modules())
-        return self.add(name, "prune", flags, files=files, modules=modules, phase=phase)
+        planner = self if lineage else self.any_length()
+        return planner.add(name, "prune", flags, files=files, modules=modules, phase=phase)
 
     def retrain(
         self, pruned: str, phase: int, candidate: int = 0, times: int = 1, **more: Any
@@ -270,7 +280,7 @@ class Planner(StageAdder):
         prune = self.settings.prune
         if prune.structure == "filters":
             return ()
-        criterion = module_name("criteria", prune.criterion)
+        criterion = self.plan.once(module_name, "criteria", prune.criterion)
         if parse(prune.structure):
             return (criterion,)
-        return criterion, module_name("allocations", prune.allocation)
+        return criterion, self.plan.once(module_name, "allocations", prune.allocation)

@@ -127,10 +127,11 @@ def phases(work: Planner, method: str) -> list[Interval]:
     return late
 
 
-def bimp(work: Planner) -> Planner:
+def bimp(work: Planner, copies: int = 1) -> Planner:
     """Return a planner in which dense training and all phases together take one budget.
 
-    Every phase has equally many epochs; the remainder is the dense network's.
+    Every phase has equally many epochs; the remainder is the dense network's. Where params.yaml
+    has a ``budget``, the ``copies`` of a phase share its epochs; else each has as many as one copy.
 
     Raises:
         UserError: too few epochs.
@@ -139,15 +140,17 @@ def bimp(work: Planner) -> Planner:
     """
     share = work.settings.sparsify.dense_share
     total, cycles = work.settings.sparsify.epochs or work.settings.pretrain.epochs, len(work.phases)
-    epochs = (total - max(1, round_fraction(share, total))) // cycles
+    copies = copies if work.settings.budget else 1
+    epochs = (total - max(1, round_fraction(share, total))) // (cycles * copies)
     if epochs < 1:
         raise UserError(
             f"sparsify.dense_share leaves no epoch of {total} for each of {cycles} phases: lower "
             "it, or raise sparsify.epochs"
         )
-    dense = total - cycles * epochs
-    values = {"pretrain.epochs": dense, "retrain.epochs": epochs, "retrain.schedule": "ALLR"}
-    return work.with_settings(f"bimp{dense}", values)
+    dense = total - cycles * copies * epochs
+    values = {"retrain.epochs": copies * epochs, "retrain.schedule": "ALLR"}
+    short = work.with_settings(f"bimp{dense}", {"pretrain.epochs": dense, **values})
+    return short.with_length(f"epochs{epochs}", {"retrain.epochs": epochs})
 
 
 def _prune(work: Planner, copies: list[str], phase: int, sparsity: float) -> str:

@@ -10,7 +10,8 @@ m or the list of methods changes:
     s0-imp-p2-c1              run 1 of plain IMP in phase 2 (run 0 is IMP, all m are IMP-RePrune's)
 """
 
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 from pipeline import registry
 from pipeline.plan import raw_data
@@ -27,6 +28,7 @@ class StageAdder:
     Attributes:
         settings: the plan's, unless a study varies them.
         variant: the study's name for its settings, part of the names of the stages they change.
+        length: the length of training, where a budget sets it: part of the names of trained stages.
         method: the method whose stages are added.
         lineage: the method after which networks are named.
     """
@@ -34,16 +36,24 @@ class StageAdder:
     def __init__(self, plan: Plan, seed: int) -> None:
         self.plan, self.seed = plan, seed
         self.settings = plan.params
-        self.variant = ""
+        self.variant = self.length = ""
         self.set_method("dense")
 
     def set_method(self, method: str, lineage: str | None = None) -> None:
         """Plan ``method`` from here on; ``lineage``, by default itself, names its networks."""
         self.method, self.lineage = method, lineage or method
 
+    def any_length(self) -> Self:
+        """Return a copy that names stages without the length, on which they do not depend."""
+        other = copy(self)
+        other.length = ""
+        return other
+
     def name(self, *parts: str, shared: bool = False) -> str:
         """Return the name of a stage: the seed, unless all seeds share it, and its parts."""
-        return join_name(*parts) if shared else join_name(f"s{self.seed}", self.variant, *parts)
+        if shared:
+            return join_name(*parts)
+        return join_name(f"s{self.seed}", self.length, self.variant, *parts)
 
     def short_name(self, name: str) -> str:
         """Return the name of a stage without its seed and variant."""
@@ -107,7 +117,7 @@ class StageAdder:
         files = (data.path,) if data.name == "image_folder" and data.path else ()
         if not files:
             flags["listing"] = self.plan.once(raw_data.listing, data.name, data.path)
-        modules = (registry.module_name("data", data.name, "data.name"),)
+        modules = (self.module("data", data.name, "data.name"),)
         return self.add("data", "prepare", flags, files=files, modules=modules, shared=True)
 
     def network_modules(self) -> tuple[str, ...]:
@@ -115,11 +125,15 @@ class StageAdder:
         name = self.settings.network.name
         if name.startswith(registry.LIBRARIES):
             return ()
-        return (registry.module_name("models", name, "network.name"),)
+        return (self.module("models", name, "network.name"),)
 
     def learning_modules(self) -> tuple[str, ...]:
         """Return the modules of the network and of the task that it learns."""
-        return (*self.network_modules(), registry.module_name("tasks", self.settings.task, "task"))
+        return (*self.network_modules(), self.module("tasks", self.settings.task, "task"))
+
+    def module(self, folder: str, name: str, key: str) -> str:
+        """Return the module of a member of a family, which is looked up once for the plan."""
+        return self.plan.once(registry.module_name, folder, name, key)
 
     def _lineage_of(self, short: str) -> str:
         """Return the section of the graph for a stage: that of its method, or the common one."""

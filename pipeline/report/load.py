@@ -23,6 +23,7 @@ from pipeline.report.results import (
     TABLES,
     Results,
 )
+from pipeline.report.training_cost import trained_images
 
 Metrics = dict[str, Any]
 Records = list[dict[str, Any]]
@@ -126,6 +127,7 @@ def read(plan: Plan, folder: Path, without: Collection[str] = ()) -> Results:
         soups=[method for method in dict.fromkeys(m for m, _, _ in planned) if method in soups],
         tables={name: pd.DataFrame(tables[name], columns=TABLES[name]) for name in TABLES},
         metric=metric,
+        trained_images=trained_images(plan, folder, artifacts.missing),
         **_semi_structured(plan, artifacts),
     )
 

@@ -15,6 +15,7 @@ from pipeline.report.tables import (
     groups,
     last_phase,
     made_by,
+    ranking,
     removal,
     scores,
 )
@@ -43,6 +44,7 @@ def page(results: Results) -> str:
     """Return the whole page; equal results give equal text."""
     metric = results.metric
     parts = {
+        "Methods at an equal budget": ranking.section(results),
         f"Test {metric.label}": scores.section(results) + _image("accuracy", metric),
         "Is the soup better?": soup_comparison.section(results),
         "Soups and their candidates": candidates.section(results) + _image("candidates", metric),
@@ -72,7 +74,7 @@ def _head(results: Results) -> str:
         f"m = {p.m} candidates that differ by {varied}; {p.phases} "
         f"{'phase' if p.phases == 1 else 'phases'} to {sparsity(p.target_sparsity)} sparsity; "
         f"{_pruning(results)}; retraining by {p.retrain.schedule} "
-        f"with {epochs(p.retrain.epochs)} a phase{_options(p)}; network {network}, pretrained for "
+        f"{_length(p)}{_options(p)}; network {network}, pretrained for "
         f"{epochs(p.pretrain.epochs)}. Seeds {', '.join(map(str, p.seeds))} ({spread_note}).\n"
     )
 
@@ -87,6 +89,12 @@ def _options(params: Experiment) -> str:
         f"{retrain.temperature:g})": bool(retrain.distill),
     }
     return "".join(text for text, on in texts.items() if on)
+
+
+def _length(params: Experiment) -> str:
+    if params.budget is not None:
+        return f"within a budget of {epochs(params.budget)} for each method"
+    return f"with {epochs(params.retrain.epochs)} a phase"
 
 
 def _studies(results: Results) -> str:

@@ -76,7 +76,8 @@ class Results:
     ``planned`` lists method, phase and sparsity: the dense network, the soups, the others.
     ``soups`` are the methods that merge candidates of one mask. ``metric`` names the score in the
     columns ``score`` and ``*_score``. With N:M pruning ``dense_layers`` are the layers that it
-    leaves dense, and ``sparsity`` that of all prunable weights after the last phase.
+    leaves dense, and ``sparsity`` that of all prunable weights after the last phase. With a budget
+    ``trained_images`` has the training images that each method's last network took.
     """
 
     params: Experiment
@@ -88,6 +89,7 @@ class Results:
     metric: Metric = field(default_factory=Metric)
     dense_layers: list[str] = field(default_factory=list)
     sparsity: float | None = None
+    trained_images: dict[str, int] = field(default_factory=dict)
 
     @property
     def methods(self) -> list[str]:

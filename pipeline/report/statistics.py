@@ -71,6 +71,17 @@ class Difference:
             return "better"
         return "worse" if high < 0 else "not significant"
 
+    @property
+    def p_value(self) -> float | None:
+        """The two-sided p value of the paired t test, where there is an interval.
+
+        p = 2 P(T > |mean| / (std / √n)), T with n - 1 degrees of freedom.
+        """
+        if self.std is None or self.interval is None:
+            return None
+        statistic = abs(self.mean) / (self.std / math.sqrt(self.n))
+        return float(2 * special.stdtr(self.n - 1, -statistic))
+
 
 def spread(values: Sequence[float]) -> Spread | None:
     """Return mean and standard deviation of ``values``, or None if there are no values."""
@@ -89,12 +100,36 @@ def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Differ
     moments = spread(deltas)
     if moments is None:
         return None
-    n, mean, std = moments.n, moments.mean, moments.std
-    interval = None
-    if std is not None and std > 1e-12:
-        half = float(special.stdtrit(n - 1, 0.975)) * std / math.sqrt(n)
-        interval = (mean - half, mean + half)
-    return Difference(n, mean, std, interval, sum(d > 0 for d in deltas))
+    wins = sum(d > 0 for d in deltas)
+    return Difference(moments.n, moments.mean, moments.std, interval(moments), wins)
+
+
+def interval(values: Spread) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean, mean ± t(0.975, n - 1) · std / √n.
+
+    None for one value and for std = 0.
+    """
+    n, mean, std = values.n, values.mean, values.std
+    if std is None or std <= 1e-12:
+        return None
+    half = float(special.stdtrit(n - 1, 0.975)) * std / math.sqrt(n)
+    return mean - half, mean + half
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values adjusted for their number k, in the order given.
+
+        p~_(i) = max over j <= i of min(1, (k - j + 1) p_(j)),    p_(1) <= ... <= p_(k)
+
+    Rejecting where p~ <= a keeps the probability of any false rejection at most a.
+
+    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
 
 
 def by_seed(results: Results, method: str, phase: int, measure: str) -> dict[int, float]:

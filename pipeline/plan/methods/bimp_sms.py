@@ -11,8 +11,8 @@ BASELINES = ("bimp",)
 
 
 def plan(work: Planner) -> None:
-    """Run SMS on BIMP's dense network; each copy trains for as many epochs as BIMP's network."""
-    short = bimp(work)
+    """Run SMS on BIMP's dense network; each copy trains as long as BIMP's without a budget."""
+    short = bimp(work, copies=work.m)
     short.set_method("bimp_sms")
     soup = short.pretrain()
     for phase in short.phases:

@@ -80,6 +80,8 @@ def departures(params: Experiment) -> list[str]:
         reasons.append(f"prune.structure is {params.prune.structure}, not weights")
     elif params.prune.structure == "weights" and rule != ("magnitude", "global"):
         reasons.append(f"pruning is {', '.join(rule)}, not magnitude, global")
+    if params.budget is not None:
+        reasons.append(f"budget is {params.budget}, not null")
     for key, papers in {"vary": "seed", "average": "none", "sam": "none", "distill": 0}.items():
         value = getattr(params.retrain, key)
         if value != papers:
