@@ -65,6 +65,8 @@ def train(  # noqa: PLR0913
     step = Step(model, criterion, settings, masks or {}, learning_rates, device)
     torch.manual_seed(derive(seed, "dropout", *([rank()] if rank() else [])))
     state.restore(model, step.optimiser, batches)
+    for hook in hooks:
+        hook.on_optimiser(step.optimiser)
     history = _epochs(step, batches, hooks, learning_rates, data, state.epochs)
     state.update(model, step.optimiser, batches, state.epochs + len(history))
     for hook in hooks:
