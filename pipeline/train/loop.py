@@ -65,8 +65,6 @@ def train(  # noqa: PLR0913
     step = Step(model, criterion, settings, masks or {}, learning_rates, device)
     torch.manual_seed(derive(seed, "dropout", *([rank()] if rank() else [])))
     state.restore(model, step.optimiser, batches)
-    for hook in hooks:
-        hook.on_optimiser(step.optimiser)
     history = _epochs(step, batches, hooks, learning_rates, data, state.epochs)
     state.update(model, step.optimiser, batches, state.epochs + len(history))
     for hook in hooks:
@@ -96,6 +94,8 @@ def _epochs(
     done: int,
 ) -> list[dict[str, float]]:
     """Take a step a learning rate, epoch by epoch after the ``done`` ones; return their rows."""
+    for hook in hooks:
+        hook.on_optimiser(step.optimiser)
     length, val = len(batches), _local_part(data.val)
     steps = stepper(step, batches, hooks)
     starts = range(0, len(learning_rates), length)
