@@ -54,8 +54,8 @@ def main(flags: argparse.Namespace) -> None:
     data = resident(load(flags.data), device)
     end = flags.to_epoch or flags.epochs
     start, state = _start(flags, data)
-    model, hook = network(start), _hook(flags, end, start)
     epoch = steps_per_epoch(len(data.train), flags.batch_size)
+    model, hook = network(start), _hook(flags, end, start, epoch)
     rates = scheduled_rates(flags, flags.epochs * epoch)
     history = train(
         model,
@@ -100,7 +100,7 @@ def _start(flags: argparse.Namespace, data: Dataset) -> tuple[Checkpoint, Traini
     return Checkpoint(model.state_dict(), {}, meta), TrainingState(flags.from_epoch)
 
 
-def _hook(flags: argparse.Namespace, end: int, start: Checkpoint) -> Sparsifier:
+def _hook(flags: argparse.Namespace, end: int, start: Checkpoint, epoch_steps: int) -> Sparsifier:
     """Return the method's hook for the part of the training after --from-epoch, until ``end``."""
     if not 0 <= flags.from_epoch < end <= flags.epochs:
         raise UserError(
@@ -109,6 +109,7 @@ def _hook(flags: argparse.Namespace, end: int, start: Checkpoint) -> Sparsifier:
         )
     chosen = {option.name: getattr(flags, option.name) for option in options()}
     part = {"epochs": flags.epochs, "begin": flags.from_epoch, "end": end}
+    part |= {"epoch_steps": epoch_steps, "seed": derive(flags.seed, "masks")}
     return build(flags.method, SparsifyConfig(**chosen, **part, masks=start.masks or None))
 
 

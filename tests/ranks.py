@@ -36,7 +36,14 @@ SETTINGS = Settings(15, 5e-4, clip_norm=0.5, label_smoothing=0.1, augmentation=A
 DEVICE = torch.device(os.environ.get("RANKS_DEVICE", "cpu"))
 RATES = [0.05 - 0.004 * step for step in range(12)]  # three epochs of 64 // 15 steps
 GOAL = SparsifyConfig(
-    sparsity=0.5, epochs=3, pruning_steps=2, mask_interval=2, lc_mu0=1e-3, dst_alpha=1e-3
+    sparsity=0.5,
+    epochs=4,
+    pruning_steps=2,
+    mask_interval=2,
+    lc_mu0=1e-3,
+    dst_alpha=1e-3,
+    rigl_interval=3,
+    epoch_steps=4,
 )
 
 

@@ -213,10 +213,10 @@ def test_attention_is_pruned_during_training_by_every_method(method):
     data, model = dataset(), Attention()
     model.patches = nn.Conv2d(1, 8, 3, 3, padding=1)
     goal = SparsifyConfig(
-        0.5, epochs=2, pruning_steps=1, lc_mu0=0.01, dst_alpha=0.01, str_init=-3.0
+        0.5, epochs=4, pruning_steps=1, lc_mu0=0.01, dst_alpha=0.01, str_init=-3.0
     )
     hook = build_method(method, goal)
-    train(model, data, SETTINGS, [0.05] * 6, seed=0, hooks=[hook])
+    train(model, data, SETTINGS, [0.05] * 12, seed=0, hooks=[hook])
     assert set(hook.masks) == set(prunable(model))
     assert type(model.attention) is nn.MultiheadAttention
     for name, mask in hook.masks.items():

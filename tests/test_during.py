@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.plan import dvc_yaml
 from pipeline.plan.build import build, methods
 from pipeline.plan.plan import Plan, Stage
+from pipeline.prune.allocations import erk
 from pipeline.report.load import read
 from pipeline.report.page import page
 from pipeline.rounding import exact, round_fraction
@@ -25,8 +26,9 @@ from pipeline.storage.checkpoint import load_tensors, read_json
 from tests.project import PARAMS, TINY, Project, ran, trained
 
 ROOT = Path(__file__).parent.parent
-SINGLE = ["gmp", "dpf", "gsm", "lc", "dnw", "dst", "str"]
-DURING = [*SINGLE, "bimp", "bimp_sms", "gmp_sms", "dpf_sms"]
+SINGLE = ["gmp", "dpf", "acdc", "rigl", "gsm", "lc", "dnw", "dst", "str"]
+SOUPS = ["gmp_sms", "dpf_sms", "rigl_sms"]
+DURING = [*SINGLE, *SOUPS, "bimp", "bimp_sms"]
 
 
 def plan(during: dict[str, object] | None = None, **changes: object) -> Plan:
@@ -158,7 +160,7 @@ def test_laws_of_the_plan():
             assert dvc_yaml.command(node) == dvc_yaml.command(whole[name])
 
 
-@pytest.mark.parametrize("method", [*SINGLE, "gmp_sms", "dpf_sms"])
+@pytest.mark.parametrize("method", [*SINGLE, *SOUPS])
 def test_whole_filters_are_not_pruned_during_training(method):
     with pytest.raises(UserError, match=f"structure is filters, but {method} prunes single"):
         plan(methods=[method], prune={"structure": "filters"})
@@ -176,7 +178,7 @@ def test_copies_start_at_the_very_step_that_is_named():
     assert first.arguments["to_epoch"] == 55
 
 
-@pytest.mark.parametrize("method", ["gmp_sms", "dpf_sms"])
+@pytest.mark.parametrize("method", SOUPS)
 def test_copies_of_one_training_differ_by_seed_and_nothing_else(method):
     varied = {"epochs": 3, "schedule": "ALLR", "vary": "weight_decay", "values": [1e-4, 2e-4]}
     with pytest.raises(UserError, match=r"retrain.vary is weight_decay, .* set it to seed"):
@@ -186,6 +188,45 @@ def test_copies_of_one_training_differ_by_seed_and_nothing_else(method):
 def test_too_many_pruning_steps_are_refused():
     with pytest.raises(UserError, match=r"sparsify.pruning_steps is 30, but must .* the 30 epochs"):
         plan({"pruning_steps": 30}, methods=["gmp"])
+
+
+@settings(max_examples=15)
+@given(m=st.integers(1, 4), epochs=st.integers(1, 100), share=st.floats(0.01, 1))
+def test_copies_of_rigl_begin_where_its_mask_is_fixed(m, epochs, share):
+    own = {"epochs": epochs, "rigl_end": share, "sms_start": 0.0}
+    fixed = max(1, round_fraction(share, epochs))
+    if fixed == epochs:
+        with pytest.raises(UserError, match=r"sparsify.rigl_end is .* no epoch of .* lower it"):
+            plan(own, m=m, methods=["rigl_sms"])
+        return
+    of = plan(own, m=m, methods=["rigl_sms"])
+    first, *copies = trainings(of, "rigl_sms")
+    parts = [(node.arguments["from_epoch"], node.arguments["to_epoch"]) for node in copies]
+    assert (first.arguments["to_epoch"], parts) == (fixed, [(fixed, epochs)] * m)
+    assert len({node.arguments["seed"] for node in copies}) == m
+    assert first.arguments["seed"] == copies[0].arguments["seed"]
+    [row] = [row for row in of.rows if row.method == "rigl_sms"]
+    assert (row.phase, row.sparsity, row.candidates) == (3, 0.95, tuple(n.name for n in copies))
+
+
+def test_a_start_of_copies_after_the_last_change_of_the_mask_is_refused():
+    words = r"sms_start is 0.8, but the last change of the mask is after epoch 23 of 30: lower it$"
+    with pytest.raises(UserError, match=words):
+        plan({"sms_start": 0.8}, methods=["rigl_sms"])
+
+
+def test_phases_of_acdc_that_do_not_fit_are_refused():
+    with pytest.raises(UserError, match=r"sparsify.acdc_phase is 12, .* 30 epochs leave 22"):
+        plan({"acdc_phase": 12}, methods=["acdc"])
+
+
+def test_options_are_those_of_the_method():
+    of = plan({"acdc_phase": 2, "rigl_interval": 7})
+    [acdc], [rigl] = trainings(of, "acdc"), trainings(of, "rigl")
+    assert acdc.arguments["acdc_phase"] == 2
+    assert rigl.arguments["rigl_interval"] == 7
+    assert not {"rigl_interval", "pruning_steps"} & acdc.arguments.keys()
+    assert not {"acdc_phase", "pruning_steps"} & rigl.arguments.keys()
 
 
 # ---- one copy
@@ -204,9 +245,9 @@ ONE = {
 }
 
 
-@pytest.mark.parametrize("method", ["gmp", "dpf"])
+@pytest.mark.parametrize("method", ["gmp", "dpf", "rigl"])
 def test_sms_of_one_copy_is_the_method_alone_bit_for_bit(method, tmp_path, monkeypatch):
-    own = {"pruning_steps": 3, "sms_start": 0.0, "mask_interval": 1}
+    own = {"pruning_steps": 3, "sms_start": 0.0, "mask_interval": 1, "rigl_interval": 2}
     of = plan(own, methods=[method, f"{method}_sms"], **ONE)
     monkeypatch.chdir(tmp_path)
     alone, soup = (row for row in of.rows if row.method != "dense")
@@ -274,7 +315,8 @@ def stored(folder: Path, part: str) -> dict[str, torch.Tensor]:
 def digits(tmp_path_factory) -> tuple[Project, str]:
     """Return a project after every method of this file ran in it, on a tiny recipe."""
     project = Project.create(tmp_path_factory.mktemp("during") / "project")
-    own = "sparsify: {pruning_steps: 3, sms_start: 0.4, dense_share: 0.5, dst_alpha: 0.01}\n"
+    own = "sparsify: {pruning_steps: 3, sms_start: 0.4, dense_share: 0.5, dst_alpha: 0.01, "
+    own += "rigl_interval: 5}\n"
     recipe = TINY.replace("epochs: 2", "epochs: 4") + own
     assert recipe != TINY + own
     (project.root / "recipes" / "tiny.yaml").write_text(recipe)
@@ -297,7 +339,7 @@ def test_sparsity_is_exact_and_zeros_are_where_the_masks_say(digits):
     project, _ = digits
     names = [f"{method}-p2" for method in (*SINGLE, "gmp_sms", "dpf_sms")]
     found = {}
-    for name in [*names, "bimp2-bimp_sms-p2"]:
+    for name in [*names, "rigl_sms-p1", "bimp2-bimp_sms-p2"]:
         folder = project.root / "artifacts" / f"s0-{name}"
         model = load_checkpoint(folder / "model.safetensors")
         total = sum(mask.numel() for mask in model.masks.values())
@@ -333,6 +375,23 @@ def test_dpf_averages_the_dense_weights_behind_one_mask(digits):
     for name, mask in last[0].masks.items():
         assert torch.equal(mask, last[1].masks[name]), "what is averaged at last shares one mask"
     assert not (folder / "s0-dpf_sms-p2-c0" / "training.safetensors").exists(), "nothing goes on"
+
+
+@pytest.mark.slow
+def test_copies_of_rigl_share_its_last_mask_and_the_counts_of_erk(digits):
+    folder = digits[0].root / "artifacts"
+    names = ["rigl-p2", "rigl_sms-p0", "rigl_sms-p1-c0", "rigl_sms-p1-c1", "rigl_sms-p1"]
+    models = [load_checkpoint(folder / f"s0-{name}" / "model.safetensors") for name in names]
+    ones = {name: torch.ones_like(mask) for name, mask in models[0].masks.items()}
+    scores = {name: mask.float() for name, mask in ones.items()}
+    counts = {name: int(mask.sum()) for name, mask in erk.masks(scores, 0.8, ones).items()}
+    assert counts["conv1.weight"] == 144, "all of them"
+    for model in models:
+        assert {name: int(mask.sum()) for name, mask in model.masks.items()} == counts
+        assert all(torch.equal(mask, models[0].masks[name]) for name, mask in model.masks.items())
+    one, other, soup = (model.state["fc.weight"] for model in models[2:])
+    assert not torch.equal(one, other)
+    torch.testing.assert_close(soup, (one + other) / 2)
 
 
 @pytest.mark.slow

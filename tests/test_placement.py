@@ -170,25 +170,31 @@ def hooks() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "held"), [*((name, False) for name in hooks()), ("dpf", True), ("gmp", True)]
+    ("name", "held"),
+    [
+        *((name, False) for name in hooks()),
+        *((name, True) for name in ("acdc", "dpf", "gmp", "rigl")),
+    ],
 )
 def test_every_hook_keeps_its_tensors_on_the_card(name, held):
     with card():
         model = small()
         goal = SparsifyConfig(
             0.5,
-            epochs=2,
-            pruning_steps=1,
+            epochs=4,
+            pruning_steps=3,
             mask_interval=1,
             lc_mu0=0.1,
             dst_alpha=0.1,
             str_init=-5.0,
+            rigl_interval=2,
+            epoch_steps=2,
             masks=masks_of(model) if held else None,
         )
         averages = {"swa": AverageEpochs(0.0, epochs=2), "ema": AverageSteps(0.9)}
         hook = averages[name] if name in averages else sparsifier(name, goal)
         settings = replace(SETTINGS, clip_norm=1.0)
-        train(model, dataset(), settings, [0.1] * 4, seed=0, hooks=[hook], device="cuda")
+        train(model, dataset(), settings, [0.1] * 8, seed=0, hooks=[hook], device="cuda")
         assert misplaced(model) == []
         kept = {
             "swa": lambda: list(hook.mean.values()),
@@ -252,21 +258,30 @@ def test_an_epoch_of_more_steps_waits_for_the_card_no_more_often(precision):
     assert waits_of_an_epoch(4, precision=precision) == waits_of_an_epoch(16, precision=precision)
 
 
+EVERY_STEP = SparsifyConfig(
+    0.5,
+    epochs=4,
+    pruning_steps=3,
+    mask_interval=1,
+    dst_alpha=0.1,
+    acdc_warmup=0.25,
+    rigl_interval=2,
+    epoch_steps=4,
+)
+
+
 @pytest.mark.parametrize("name", methods())
 def test_a_step_of_pruning_during_training_does_not_wait(name):
     def make_hooks() -> list[Hook]:
-        settings = SparsifyConfig(0.5, epochs=2, pruning_steps=1, mask_interval=1, dst_alpha=0.1)
-        return [sparsifier(name, settings)]
+        return [sparsifier(name, EVERY_STEP)]
 
     assert waits_of_an_epoch(4, make_hooks) == waits_of_an_epoch(16, make_hooks)
 
 
-@pytest.mark.parametrize("name", ["dnw", "dpf", "gsm", "lc"])
+@pytest.mark.parametrize("name", ["acdc", "dnw", "dpf", "gsm", "lc"])
 def test_ranking_the_weights_adds_no_wait_to_a_training(name):
-    assert waits_of_an_epoch(
-        16,
-        lambda: [sparsifier(name, SparsifyConfig(0.5, epochs=2, pruning_steps=1, mask_interval=1))],
-    ) == waits_of_an_epoch(16, lambda: [Hook()])
+    ranked = waits_of_an_epoch(16, lambda: [sparsifier(name, EVERY_STEP)])
+    assert ranked == waits_of_an_epoch(16, lambda: [Hook()])
 
 
 # ---- passes without training

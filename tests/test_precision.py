@@ -64,7 +64,14 @@ def test_methods_that_prune_while_training_prune_exactly(method):
     model, goal = (
         small(),
         SparsifyConfig(
-            0.5, epochs=3, pruning_steps=2, mask_interval=2, str_init=-3.0, dst_alpha=0.1
+            0.5,
+            epochs=4,
+            pruning_steps=2,
+            mask_interval=2,
+            str_init=-3.0,
+            dst_alpha=0.1,
+            rigl_interval=3,
+            epoch_steps=4,
         ),
     )
     hook = build(method, goal)

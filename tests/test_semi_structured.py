@@ -403,7 +403,9 @@ def test_each_phase_prunes_to_its_level_and_reprune_to_the_last():
     assert not [row for row in of.rows if row.shrink]
 
 
-@pytest.mark.parametrize("method", sorted({*registry.names("sparsify"), "gmp_sms", "dpf_sms"}))
+@pytest.mark.parametrize(
+    "method", sorted({*registry.names("sparsify"), "gmp_sms", "dpf_sms", "rigl_sms"})
+)
 def test_pruning_during_training_is_refused(method):
     with pytest.raises(UserError, match=f"prune.structure is 1:4, but {method} prunes single"):
         plan(methods=[method])

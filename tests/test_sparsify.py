@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.errors import UserError
-from pipeline.schedules.sparsity import ramp
+from pipeline.rounding import exact, round_fraction
+from pipeline.schedules.sparsity import alternation, ramp
 from pipeline.sparsify._ranking import largest, magnitudes
 from pipeline.sparsify.base import Sparsifier, SparsifyConfig
 from pipeline.sparsify.build import build, names
@@ -110,6 +111,7 @@ def drive(
     optimiser = torch.optim.SGD(
         model.parameters(), 0.0, 0.9, weight_decay=decay, nesterov=decay > 0
     )
+    hook.on_optimiser(optimiser)
     x, t = (torch.from_numpy(each) for each in problem()[1:])
     for step, rate in enumerate(RATES, start=1):
         optimiser.zero_grad()
@@ -136,11 +138,30 @@ def follow(method: str, goal: SparsifyConfig, decay: float, reference: Iterator[
 
 
 TASK = SparsifyConfig(
-    sparsity=0.6, epochs=4, pruning_steps=3, mask_interval=2, lc_mu0=0.01, dst_alpha=0.02
+    sparsity=0.6,
+    epochs=4,
+    pruning_steps=3,
+    mask_interval=2,
+    lc_mu0=0.01,
+    dst_alpha=0.02,
+    acdc_warmup=0.25,
+    acdc_last=0.25,
+    rigl_alpha=1.0,
+    rigl_interval=2,
+    epoch_steps=EPOCH,
+    seed=1,
 )
 
 
-GRADUAL = SparsifyConfig(sparsity=0.7, epochs=6, pruning_steps=2, mask_interval=3)
+GRADUAL = SparsifyConfig(
+    sparsity=0.7,
+    epochs=6,
+    pruning_steps=2,
+    mask_interval=3,
+    acdc_phase=2,
+    rigl_interval=3,
+    epoch_steps=4,
+)
 AUGMENTED = Settings(16, 5e-4, clip_norm=2.0, augmentation=Augmentation(1, flip=True))
 
 
@@ -247,11 +268,13 @@ def parts(method: str, cuts: list[int]) -> tuple[nn.Module, Sparsifier]:
     model, state, masks = dropping(), TrainingState(), None
     hook = build(method, GRADUAL)
     for begin, end in pairwise([0, *cuts, 6]):
-        if begin:
+        if begin and method in {"gmp", "dpf"}:
             level = ramp(GRADUAL.sparsity, 6, GRADUAL.pruning_steps)[begin]
             weights = hook.dense or hook.weights
             masks = largest(magnitudes(weights), level, None if hook.dense else hook.masks)
             model.load_state_dict(model.state_dict() | hook.dense)
+        elif begin:
+            masks = hook.masks
         hook = build(method, replace(GRADUAL, begin=begin, end=end, masks=masks))
         rates = [0.1 * (1 - step / 24) for step in range(4 * begin, 4 * end)]
         history = train(model, dataset(), AUGMENTED, rates, seed=5, hooks=[hook], state=state)
@@ -263,7 +286,7 @@ def parts(method: str, cuts: list[int]) -> tuple[nn.Module, Sparsifier]:
     return model, hook
 
 
-@pytest.mark.parametrize("method", ["gmp", "dpf"])
+@pytest.mark.parametrize("method", ["gmp", "dpf", "acdc", "rigl"])
 @pytest.mark.parametrize("cuts", [[2], [4], [2, 4]])
 def test_a_training_in_parts_has_the_bits_of_one_in_one_piece(method, cuts):
     """Momentum, order, augmentation, dropout, BatchNorm, dense weights and masks all go on."""
@@ -349,6 +372,161 @@ def test_lc_penalises_all_but_the_largest_more_and_more(decay):
         yield times(keep(magnitude(parameters), 0.6), parameters)
 
     follow("lc", TASK, decay, reference())
+
+
+# ---- masks that come and go
+
+
+@DECAYS
+def test_acdc_alternates_between_the_sparse_and_the_dense_network(decay):
+    """Weights are masked after every step here, and stale momentum is left to the reset."""
+
+    def reference() -> Iterator[Arrays]:
+        parameters, _, _ = problem()
+        dense = {name: np.ones_like(parameters[name]) for name in WEIGHTS}
+        step, masks = Momentum(decay), dense
+        for count, rate in enumerate(RATES, start=1):
+            step(parameters, times(masks, gradients(parameters)), rate)
+            parameters = times(masks, parameters)
+            if count in (3, 9):  # epochs 2 and 4 are compressed, 1 and 3 are dense
+                masks = keep(magnitude(parameters), 0.6)
+                parameters = times(masks, parameters)
+            if count == 6:
+                masks, step.v = dense, {}
+            yield parameters
+        yield parameters
+
+    follow("acdc", TASK, decay, reference())
+
+
+def test_acdc_ranks_all_weights_anew_in_every_compressed_phase():
+    model, hook = linear(), build("acdc", TASK)
+    hook.on_train_start(model)
+    hook.on_optimiser(torch.optim.SGD(model.parameters(), 0.1))
+    hook.on_epoch_end(model, 1)
+    before = dict(hook.masks)
+    assert sum(int((~mask).sum()) for mask in before.values()) == 12
+    hook.on_epoch_end(model, 2)
+    assert all(mask.all() for mask in hook.masks.values())
+    with torch.no_grad():
+        for name, mask in before.items():
+            model.get_parameter(name)[~mask] = 9.0
+    hook.on_epoch_end(model, 3)
+    kept = sum(int(mask.sum()) for mask in hook.masks.values())
+    returned = sum(int((hook.masks[name] & ~mask).sum()) for name, mask in before.items())
+    assert (kept, returned) == (8, 8)
+
+
+def drop_and_grow(mask: np.ndarray, weight: np.ndarray, grad: np.ndarray, count: int) -> np.ndarray:
+    """Return a layer's next mask, by two sorts."""
+    active = sorted(zip(*np.nonzero(mask), strict=True), key=lambda at: abs(weight[at]))
+    stay = set(active[count:])
+    rest = [at for at in np.ndindex(mask.shape) if at not in stay]
+    grown = sorted(rest, key=lambda at: -abs(grad[at]))[:count]
+    after = np.zeros_like(mask)
+    for at in [*stay, *grown]:
+        after[at] = True
+    return after
+
+
+@DECAYS
+@pytest.mark.parametrize("interval", [2, 4])
+def test_rigl_drops_the_smallest_weights_and_grows_where_the_gradient_is_largest(decay, interval):
+    goal = replace(TASK, rigl_interval=interval)
+    hook = build("rigl", goal)
+    hook.on_train_start(linear())
+    first = {name: hook.masks[name].numpy().copy() for name in WEIGHTS}
+    assert [int(mask.sum()) for mask in first.values()] == [4, 4], "8 of 20 by shares of 7 and 6"
+    grown = []
+
+    def reference() -> Iterator[Arrays]:
+        step, masks, parameters = Momentum(decay), dict(first), times(first, problem()[0])
+        for count, rate in enumerate(RATES, start=1):
+            grads = gradients(parameters)
+            if count % interval == 0 and count < 9:  # 0.75 of 12
+                share = (1 + np.cos(np.pi * count / 9)) / 2
+                for name in WEIGHTS:
+                    many = int(np.floor(share * 4))
+                    after = drop_and_grow(masks[name], parameters[name], grads[name], many)
+                    grown.append(int((after & ~masks[name]).sum()))
+                    masks[name] = after
+                    step.v[name] = after * step.v[name]
+                parameters = times(masks, parameters)
+            else:
+                step(parameters, times(masks, grads), rate)
+            yield parameters
+        yield parameters
+
+    follow("rigl", goal, decay, reference())
+    assert sum(grown) > 0
+    assert sum(mask.sum() for mask in first.values()) == 8
+
+
+def test_the_first_masks_of_rigl_are_drawn_from_the_seed_with_the_counts_of_erk():
+    """50 of 100 by shares of 5 + 1 + 3 + 3 and 5 + 11: 21.4 and 28.6."""
+    model = nn.Sequential(nn.Conv2d(1, 5, 3), nn.Linear(11, 5))
+    masks = []
+    for seed in range(300):
+        hook = build("rigl", SparsifyConfig(0.5, seed=seed % 299))
+        hook.on_train_start(model)
+        masks.append({name: mask.clone() for name, mask in hook.masks.items()})
+    assert all(torch.equal(masks[0][name], masks[299][name]) for name in masks[0])
+    for name, kept in (("0.weight", 21), ("1.weight", 29)):
+        counts = torch.stack([each[name].flatten() for each in masks[:299]]).double().sum(0)
+        share = kept / counts.numel()
+        assert counts.sum() == 299 * kept
+        assert (counts / 299 - share).abs().max() < 5 * (share * (1 - share) / 299) ** 0.5
+
+
+class Connections(Hook):
+    """Sees what RigL does in the real loop, by the masks before and after every iteration."""
+
+    def __init__(self, hook: Sparsifier) -> None:
+        self.hook, self.updates, self.grown, self.layers = hook, [], 0, set()
+
+    def on_optimiser(self, optimiser: torch.optim.Optimizer) -> None:
+        self.optimiser = optimiser
+        self.keep()
+
+    def keep(self) -> None:
+        self.masks = {name: mask.clone() for name, mask in self.hook.masks.items()}
+        self.values = {name: each.detach().clone() for name, each in self.hook.weights.items()}
+
+    def on_step_end(self, model: nn.Module, step: int) -> None:  # noqa: ARG002
+        changed = False
+        for name, mask in self.hook.masks.items():
+            weight, before = self.hook.weights[name].detach(), self.masks[name]
+            momentum = self.optimiser.state[self.hook.weights[name]]["momentum_buffer"]
+            new = mask & ~before
+            self.layers.add((name, int(mask.sum())))
+            for tensor in (weight, momentum):
+                assert not tensor[~mask | new].any()
+                assert not tensor[~mask].signbit().any()
+            if not torch.equal(mask, before):
+                changed = True
+                assert torch.equal(weight, self.values[name] * mask), "no step in this iteration"
+            self.grown += int(new.sum())
+        self.updates += [step] * changed
+        self.keep()
+
+
+def test_rigl_keeps_the_weights_of_every_layer_in_the_real_loop():
+    model, hook = small(), build("rigl", replace(LOOP, rigl_interval=2))
+    seen = Connections(hook)
+    train(model, dataset(), SETTINGS, [0.1] * 16, seed=5, hooks=[hook, seen])
+    assert seen.updates == [2, 4, 6, 8, 10]
+    assert seen.grown > 20
+    assert sorted(seen.layers) == [("0.weight", 12), ("4.weight", 199)], "shares of 13, 219"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "epoch_steps", "interval"),
+    [(100, 313, 100), (30, 18, 20), (4, 2, 10), (90, 1251, 100)],
+)
+def test_updates_come_more_often_in_a_short_training(epochs, epoch_steps, interval):
+    goal = SparsifyConfig(0.9, epochs, epoch_steps=epoch_steps)
+    assert build("rigl", goal).interval == interval
+    assert build("rigl", replace(goal, rigl_interval=7)).interval == 7
 
 
 # ---- learned thresholds
@@ -437,8 +615,9 @@ class Watch(Hook):
     def on_step_end(self, model: nn.Module, step: int) -> None:
         self.steps = step
         for name in ("0.weight", "4.weight"):
-            weight = model.get_submodule(name[0]).weight
-            assert not weight[~self.hook.masks[name]].any(), (name, step)
+            pruned = model.get_submodule(name[0]).weight[~self.hook.masks[name]]
+            assert not pruned.any(), (name, step)
+            assert not pruned.signbit().any(), (name, step)
 
 
 SETTINGS = Settings(16, 5e-4, clip_norm=2.0)
@@ -450,13 +629,15 @@ LOOP = SparsifyConfig(
     lc_mu0=1e-3,
     dst_alpha=1e-4,
     str_init=-3.0,
+    rigl_interval=3,
+    epoch_steps=4,
 )
 
 
 def trained(method: str, goal: SparsifyConfig = LOOP) -> tuple[nn.Module, Sparsifier]:
     model, hook = small(), build(method, goal)
     watch = Watch(hook)
-    hooks = [hook, watch] if method in {"gmp", "dpf", "dnw"} else [hook]
+    hooks = [hook, watch] if method in {"gmp", "dpf", "dnw", "acdc", "rigl"} else [hook]
     train(model, dataset(), SETTINGS, [0.1] * 16, seed=5, hooks=hooks)
     assert watch.steps == (16 if len(hooks) == 2 else 0)
     return model, hook
@@ -473,7 +654,8 @@ def test_plain_weights_and_exact_masks_are_left(method):
         assert mask.dtype == torch.bool
         assert not weight[~mask].any()
         assert not weight[~mask].signbit().any()
-        assert weight[mask].all(), "what is kept is not zero here"
+        if method != "rigl":  # where a connection may have grown that has no gradient since
+            assert weight[mask].all(), "what is kept is not zero here"
         pruned, total = pruned + int((~mask).sum()), total + mask.numel()
     assert total == 6 * 9 + 216 * 3
     if method not in {"dst", "str"}:
@@ -522,6 +704,40 @@ def test_the_ramp_rises_to_exactly_the_target_before_the_last_epoch(target, epoc
         assert abs(epoch - epochs * number / (steps + 1)) <= 0.5
 
 
+@pytest.mark.parametrize(
+    ("epochs", "warmup", "phase", "last", "compressed"),
+    [
+        (100, 0.1, 5, 0.15, [*range(10, 71, 10), 85]),
+        (150, 0.066, 5, 0.1, [*range(10, 121, 10), 135]),
+        (200, 0.05, 20, 0.15, [*range(10, 171, 40)]),
+    ],
+)
+def test_the_phases_of_acdc_are_those_of_its_authors(epochs, warmup, phase, last, compressed):
+    """ImageNet in 100 and 150 epochs, CIFAR in 200: epochs from which the network is sparse."""
+    steps = alternation(epochs, warmup, phase, last)
+    assert [epoch for epoch, compresses in steps.items() if compresses] == compressed
+    dense = [epoch for epoch, compresses in steps.items() if not compresses]
+    assert dense == [epoch + phase for epoch in compressed[:-1]]
+
+
+@given(st.integers(1, 300), st.floats(0.01, 0.9), st.integers(0, 40), st.floats(0.01, 0.9))
+def test_the_phases_of_acdc_alternate_and_end_compressed(epochs, warmup, phase, last):
+    first, tail = (max(1, round_fraction(share, epochs)) for share in (warmup, last))
+    long = phase or max(1, int(exact(0.05) * epochs + exact(0.5)))
+    if epochs - first - tail < 2 * long:
+        with pytest.raises(UserError, match="acdc_phase"):
+            alternation(epochs, warmup, phase, last)
+        return
+    steps = alternation(epochs, warmup, phase, last)
+    ends = list(steps)
+    assert (ends[0], ends[-1]) == (first, epochs - tail)
+    assert list(steps.values()) == [number % 2 == 0 for number in range(len(steps))]
+    assert steps[ends[-1]]
+    lengths = [after - before for before, after in pairwise(ends)]
+    assert set(lengths[:-1]) == {long}
+    assert long <= lengths[-1] < 3 * long, "what is left belongs to the last dense phase"
+
+
 @given(st.integers(0, 99), st.floats(0, 1))
 def test_one_ranking_over_all_layers(seed, sparsity):
     draw = np.random.default_rng(seed)
@@ -538,7 +754,13 @@ def test_one_ranking_over_all_layers(seed, sparsity):
 @pytest.mark.parametrize(
     ("method", "goal", "words"),
     [
-        ("prune", TASK, "use one of dnw, dpf, dst, gmp, gsm, lc, str"),
+        ("prune", TASK, "use one of acdc, dnw, dpf, dst, gmp, gsm, lc, rigl, str"),
+        ("acdc", SparsifyConfig(0.5, 3), "sparsify.acdc_phase is 1, .* 3 epochs leave 1 between"),
+        ("acdc", SparsifyConfig(0.5, 20, acdc_phase=8), "acdc_phase is 8, .* 20 epochs leave 15"),
+        ("acdc", SparsifyConfig(0.5, 9, acdc_warmup=0.6, acdc_last=0.6), "leave 0 between"),
+        ("rigl", SparsifyConfig(0.5, 4, rigl_interval=1), "rigl_interval is 1, .* 0 or at least 2"),
+        ("rigl", SparsifyConfig(0.5, 4, rigl_end=0.0), r"rigl_end is 0, but must be in \(0, 1\]"),
+        ("rigl", SparsifyConfig(0.5, 4, rigl_alpha=2.0), r"rigl_alpha is 2, .* in \[0, 1\]"),
         ("gmp", SparsifyConfig(0.5, 4, pruning_steps=4), "one less than the 4 epochs"),
         ("dpf", SparsifyConfig(0.5, 4, pruning_steps=0), "one less than the 4 epochs"),
         (

@@ -67,5 +67,7 @@ def test_training_that_prunes_refuses_what_it_cannot_do(data, tmp_path):
     assert refused(part, "--from-epoch 1 --to-epoch 1 is no part of 1 epochs")
     steps = stage("sparsify", "--method", "dpf", "--pruning-steps", 1, *flags)
     assert refused(steps, "sparsify.pruning_steps is 1", "the 1 epochs", "train longer")
-    assert refused(stage("sparsify", "--method", "imp", *flags), "'imp'", "use one of dnw, dpf")
+    assert refused(
+        stage("sparsify", "--method", "imp", *flags), "'imp'", "use one of acdc, dnw, dpf"
+    )
     assert not list(tmp_path.iterdir())

@@ -39,6 +39,16 @@ from tests.test_precision import pictures, sentences
 
 ALL = Settings(16, 5e-4, clip_norm=0.5, label_smoothing=0.1, augmentation=AUGMENTED)
 BF16 = Settings(16, 5e-4, clip_norm=0.5, augmentation=AUGMENTED, precision="bf16")
+GOAL = SparsifyConfig(
+    sparsity=0.5,
+    epochs=4,
+    pruning_steps=2,
+    mask_interval=2,
+    lc_mu0=0.01,
+    dst_alpha=0.1,
+    rigl_interval=3,
+    epoch_steps=4,
+)
 RATES = [0.1 - 0.008 * number for number in range(10)]  # two epochs of four steps and a half one
 
 
@@ -133,11 +143,7 @@ def trained(network, settings, monkeypatch, *, replayed: bool, method: str = "",
     model = network()
     hooks = [AverageEpochs(0.0, 3)]
     if method:
-        hooks = [
-            build_method(
-                method, SparsifyConfig(0.5, 3, 2, mask_interval=2, lc_mu0=0.01, dst_alpha=0.1)
-            )
-        ]
+        hooks = [build_method(method, GOAL)]
     masks = random_masks(model) if masked and not method else None
     history = train(model, dataset(), settings, RATES, seed=3, masks=masks, hooks=hooks)
     return model, history
@@ -249,11 +255,7 @@ def on_gpu(network=small, settings=SETTINGS, *, seed=3, method="", masked=True, 
     torch.manual_seed(0)
     model, hooks = network(), []
     if method:
-        hooks = [
-            build_method(
-                method, SparsifyConfig(0.5, 3, 2, mask_interval=2, lc_mu0=0.01, dst_alpha=0.1)
-            )
-        ]
+        hooks = [build_method(method, GOAL)]
     masks = random_masks(model) if masked and not method else None
     kinds = []
     with pytest.MonkeyPatch.context() as patch:

@@ -115,7 +115,7 @@ def test_a_report_leaves_out_what_is_not_current(tmp_path: Path):
     assert _last_line(plan, len(plan.rows)) == f"{len(plan.rows)} results in reports/results.md\n"
 
 
-@pytest.mark.parametrize("method", ["gmp_sms", "dpf_sms", "bimp_sms", "sms", "sms_swa"])
+@pytest.mark.parametrize("method", ["gmp_sms", "dpf_sms", "rigl_sms", "bimp_sms", "sms", "sms_swa"])
 def test_every_soup_can_be_registered(tmp_path: Path, method: str):
     plan = made(tmp_path / "artifacts", params(methods=["imp", "gmp", "imp_reprune", method]))
     for row in plan.rows:

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from pipeline.prune.pattern import valid_structure
-from pipeline.sparsify.config import SparsifyConfig
+from pipeline.sparsify.config import SparsifyConfig, valid_interval
 from pipeline.train.retrain_options import Average, RetrainOptions, Sam
 
 Positive = Annotated[float, Field(gt=0)]
@@ -179,6 +179,12 @@ class Sparsify(Section):
     lc_mu0: NotNegative = SparsifyConfig.lc_mu0
     dst_alpha: NotNegative = SparsifyConfig.dst_alpha
     str_init: float = SparsifyConfig.str_init
+    acdc_warmup: Annotated[float, Field(gt=0, lt=1)] = SparsifyConfig.acdc_warmup
+    acdc_phase: Annotated[int, Field(ge=0)] = SparsifyConfig.acdc_phase
+    acdc_last: Annotated[float, Field(gt=0, lt=1)] = SparsifyConfig.acdc_last
+    rigl_alpha: Annotated[float, Field(gt=0, le=1)] = SparsifyConfig.rigl_alpha
+    rigl_interval: Annotated[int, AfterValidator(valid_interval)] = SparsifyConfig.rigl_interval
+    rigl_end: Annotated[float, Field(gt=0, le=1)] = SparsifyConfig.rigl_end
 
 
 class Evaluate(Section):

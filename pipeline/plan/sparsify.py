@@ -7,8 +7,8 @@ from pipeline.errors import UserError
 from pipeline.plan.plan import artifact
 from pipeline.plan.planner import Planner
 from pipeline.prune.rules import COSTED
-from pipeline.rounding import exact, round_fraction
-from pipeline.schedules.sparsity import ramp
+from pipeline.rounding import exact
+from pipeline.schedules.sparsity import alternation, ramp, whole_epochs
 from pipeline.seeds import derive
 from pipeline.sparsify.config import options
 
@@ -87,13 +87,16 @@ def sms(work: Planner, method: str) -> None:
 
 
 def levels(work: Planner, method: str) -> dict[int, float]:
-    """Return the sparsity after each pruning step of ``method``, by epoch; empty without a ramp.
+    """Return the sparsity after each pruning step of ``method``, by epoch.
+
+    Of RigL, which has no such steps, it is the target, by the epoch after which the mask is fixed.
+    It is empty for the other methods without a ramp.
 
     Raises:
         UserError: whole filters or N:M are to be pruned, or layers weighed by their costs, which is
-            after training only.
+            after training only; or the method's schedule does not fit the epochs.
     """
-    settings = work.settings
+    settings, epochs = work.settings, budget(work)
     if settings.prune.structure != "weights":
         raise UserError(
             f"prune.structure is {settings.prune.structure}, but {work.method} prunes single "
@@ -104,9 +107,14 @@ def levels(work: Planner, method: str) -> dict[int, float]:
             f"prune.allocation is {settings.prune.allocation}, but {work.method} ranks all weights "
             "alike while it trains: set it to global, or leave the method out"
         )
-    if "pruning_steps" not in [option.name for option in options(method)]:
+    chosen, names = settings.sparsify, {option.name for option in options(method)}
+    if "acdc_phase" in names:
+        alternation(epochs, chosen.acdc_warmup, chosen.acdc_phase, chosen.acdc_last)
+    if "rigl_end" in names:
+        return {whole_epochs(chosen.rigl_end, epochs): settings.target_sparsity}
+    if "pruning_steps" not in names:
         return {}
-    return ramp(settings.target_sparsity, budget(work), settings.sparsify.pruning_steps)
+    return ramp(settings.target_sparsity, epochs, chosen.pruning_steps)
 
 
 def phases(work: Planner, method: str) -> list[Interval]:
@@ -119,10 +127,16 @@ def phases(work: Planner, method: str) -> list[Interval]:
     ends = [*list(steps)[1:], epochs]
     intervals = zip(steps, ends, steps.values(), strict=True)
     late = [interval for interval in intervals if interval[0] >= exact(start) * epochs]
-    if not late:
+    if max(steps) == epochs:
         raise UserError(
-            f"sparsify.sms_start is {start:g}, but the last pruning step is after epoch "
-            f"{max(steps)} of {epochs}: lower it, or raise sparsify.pruning_steps"
+            f"sparsify.rigl_end is {work.settings.sparsify.rigl_end:g}, which leaves {work.method} "
+            f"no epoch of {epochs} in which copies share a mask: lower it, or train longer"
+        )
+    if not late:
+        more = ", or raise sparsify.pruning_steps" if len(ends) > 1 else ""
+        raise UserError(
+            f"sparsify.sms_start is {start:g}, but the last change of the mask is after epoch "
+            f"{max(steps)} of {epochs}: lower it{more}"
         )
     return late
 
@@ -141,7 +155,7 @@ def bimp(work: Planner, copies: int = 1) -> Planner:
     share = work.settings.sparsify.dense_share
     total, cycles = work.settings.sparsify.epochs or work.settings.pretrain.epochs, len(work.phases)
     copies = copies if work.settings.budget else 1
-    epochs = (total - max(1, round_fraction(share, total))) // (cycles * copies)
+    epochs = (total - whole_epochs(share, total)) // (cycles * copies)
     if epochs < 1:
         raise UserError(
             f"sparsify.dense_share leaves no epoch of {total} for each of {cycles} phases: lower "

@@ -1,4 +1,4 @@
-"""Sparsity schedules: after each prune-retrain phase, and after each step of gradual pruning."""
+"""Sparsity schedules: of prune-retrain phases, of gradual pruning, and of alternating phases."""
 
 from pipeline.errors import UserError
 from pipeline.rounding import round_fraction
@@ -54,6 +54,44 @@ def ramp(target: float, epochs: int, steps: int) -> dict[int, float]:
     ends = [round_fraction(step / (steps + 1), epochs) for step in range(1, steps + 1)]
     levels = [target * (1 - (1 - step / steps) ** 3) for step in range(1, steps)] + [target]
     return dict(zip(ends, levels, strict=True))
+
+
+def alternation(epochs: int, warmup: float, phase: int, last: float) -> dict[int, bool]:
+    """Return the epochs after which AC/DC compresses (True) and decompresses (False) the network.
+
+        dense W | compressed p | dense p | ... | compressed p | dense p + rest | compressed L
+
+    W and L are the shares ``warmup`` and ``last`` of the epochs. Between them there are as many
+    pairs of phases as fit; the epochs that are left make the last dense phase longer.
+
+    Args:
+        epochs: of the whole training.
+        warmup: the share of the dense warm-up; at least one epoch.
+        phase: p, the epochs of a phase; 0 is a twentieth of the training, at least one epoch.
+        last: the share of the last compressed phase; at least one epoch.
+
+    Raises:
+        UserError: not even one pair of phases fits.
+
+    Source: Peste et al. 2021, Algorithm 1 and section 4. The rule gives the schedules of the
+        authors' configurations, of 100, 150 and 200 epochs (github.com/IST-DASLab/ACDC).
+    """
+    phase = phase or whole_epochs(0.05, epochs)
+    start, end = whole_epochs(warmup, epochs), epochs - whole_epochs(last, epochs)
+    pairs = (end - start) // (2 * phase)
+    if pairs < 1:
+        raise UserError(
+            f"sparsify.acdc_phase is {phase}, and a compressed and a dense phase take twice as "
+            f"many epochs, but {epochs} epochs leave {max(0, end - start)} between the warm-up and "
+            "the last phase: lower sparsify.acdc_phase, acdc_warmup or acdc_last, or train longer."
+        )
+    steps = {start + number * phase: number % 2 == 0 for number in range(2 * pairs)}
+    return steps | {end: True}
+
+
+def whole_epochs(share: float, epochs: int) -> int:
+    """Return ``share`` of the epochs to the nearest epoch, at least one."""
+    return max(1, round_fraction(share, epochs))
 
 
 def _check_target(target: float) -> None:

@@ -1,11 +1,11 @@
-"""Global ranking of weights in training: one ranking over all layers, with exact counts."""
+"""Ranking of weights in training, over all layers or within one, with exact counts."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from pipeline.prune.topk import keep_largest
+from pipeline.prune.topk import keep_largest, prune_smallest
 
 
 def magnitudes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -28,3 +28,15 @@ def largest(
         name: torch.empty_like(score, dtype=torch.bool).copy_(kept[name])
         for name, score in scores.items()
     }
+
+
+def top(score: Tensor, count: int, alive: Tensor) -> Tensor:
+    """Return the mask of the ``count`` largest scores of a layer, in the score's memory format.
+
+    Args:
+        score: non-negative; compared as float32.
+        count: at most the number that are alive.
+        alive: bool, True where a weight may be chosen.
+    """
+    kept = prune_smallest({"": score.float()}, score.numel() - count, {"": alive})
+    return torch.empty_like(score, dtype=torch.bool).copy_(kept[""])

@@ -40,6 +40,13 @@ class Sparsifier(Hook):
         for name, weight in self.weights.items():
             weight.masked_fill_(~self.masks[name], 0)
 
+    @torch.no_grad()
+    def mask_gradients(self) -> None:
+        """Zero the gradient of pruned weights, so that clipping does not count it."""
+        for name, weight in self.weights.items():
+            if weight.grad is not None:
+                weight.grad.masked_fill_(~self.masks[name], 0)
+
     def prune_to_sparsity(self) -> None:
         """Keep the largest |w| of one global ranking, at the exact sparsity."""
         self.masks = largest(magnitudes(self.weights), self.config.sparsity)

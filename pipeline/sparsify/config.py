@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # the planner reads this file too, and has no other use for t
 
     from torch import Tensor
 
-TO_A_SPARSITY = ("gmp", "dpf", "gsm", "lc", "dnw")  # for DST and STR it is a result
+TO_A_SPARSITY = ("gmp", "dpf", "gsm", "lc", "dnw", "acdc", "rigl")  # for DST and STR it is a result
 
 
 def _option(default: Any, about: str, *methods: str) -> Any:
@@ -23,9 +23,10 @@ def _option(default: Any, about: str, *methods: str) -> Any:
 class SparsifyConfig:
     """The sparsity to reach, and the options of the methods.
 
-    Attributes that are no option of a method: epochs, of the whole training; begin and end, the
-    epochs after which this part of it begins and ends (by default the whole); masks, by name, True
-    = kept: those of the part before.
+    Attributes that are no option of a method: epochs, of the whole training; epoch_steps, the
+    optimiser's steps in each; begin and end, the epochs after which this part of it begins and ends
+    (by default the whole); masks, by name, True = kept: those of the part before; seed, of masks
+    that are drawn at random.
     """
 
     sparsity: float = _option(0.0, "fraction of the weights, in [0, 1)", *TO_A_SPARSITY)
@@ -35,9 +36,17 @@ class SparsifyConfig:
     lc_mu0: float = _option(1e-3, "mu_0, of the first epoch", "lc")
     dst_alpha: float = _option(1e-6, "weight of the regulariser", "dst")
     str_init: float = _option(-5.0, "threshold before the sigmoid, at first", "str")
+    acdc_warmup: float = _option(0.1, "share of the training, dense at first", "acdc")
+    acdc_phase: int = _option(0, "epochs of a phase; 0: a twentieth of the training", "acdc")
+    acdc_last: float = _option(0.15, "share of the training, the last compressed phase", "acdc")
+    rigl_alpha: float = _option(0.3, "share of each layer's weights replaced at first", "rigl")
+    rigl_interval: int = _option(0, "iterations between updates; 0: 100, fewer if short", "rigl")
+    rigl_end: float = _option(0.75, "share of the training with updates", "rigl")
+    epoch_steps: int = 1
     begin: int = 0
     end: int | None = None
     masks: "Mapping[str, Tensor] | None" = None
+    seed: int = 0
 
 
 def options(method: str | None = None) -> list[Field[Any]]:
@@ -49,3 +58,14 @@ def options(method: str | None = None) -> list[Field[Any]]:
     if method is None:
         return every
     return [option for option in every if method in option.metadata["methods"]] or every[:1]
+
+
+def valid_interval(value: int) -> int:
+    """Return ``value``, if it is one of ``rigl_interval``: no update follows another at once.
+
+    Raises:
+        ValueError: says which values exist.
+    """
+    if value < 0 or value == 1:
+        raise ValueError("0 or at least 2")
+    return value

@@ -8,7 +8,6 @@ One ranking over all layers. Pruned weights stay pruned.
 Source: Zhu & Gupta 2017, section 3; Gale et al. 2019; Sparse Model Soups, section 3.3 and A.2.
 """
 
-import torch
 from torch import nn
 
 from pipeline.sparsify._ranking import largest, magnitudes
@@ -23,12 +22,9 @@ class GMP(GradualSparsifier):
         super().on_train_start(model)
         self.zero_pruned()
 
-    @torch.no_grad()
     def on_gradients(self, model: nn.Module, step: int) -> None:  # noqa: ARG002
-        """Zero the gradient of pruned weights, so that clipping does not count it."""
-        for name, weight in self.weights.items():
-            if weight.grad is not None:
-                weight.grad.masked_fill_(~self.masks[name], 0)
+        """Zero the gradient of pruned weights."""
+        self.mask_gradients()
 
     def on_step_end(self, model: nn.Module, step: int) -> None:  # noqa: ARG002
         """Zero pruned weights, which their remaining momentum has moved."""

@@ -1,5 +1,6 @@
 """Hook of the training loop: called at its start, in each step, after each epoch and at its end."""
 
+import torch
 from torch import nn
 
 
@@ -17,6 +18,9 @@ class Hook:
 
     def on_train_start(self, model: nn.Module) -> None:
         """Act before the optimiser is made; parameters that are added here are trained too."""
+
+    def on_optimiser(self, optimiser: torch.optim.Optimizer) -> None:
+        """Receive the optimiser, which has the momentum of the part of the training before."""
 
     def on_gradients(self, model: nn.Module, step: int) -> None:
         """Change the gradients of ``step``, before clipping and weight decay."""

@@ -98,6 +98,8 @@ def _epochs(
     done: int,
 ) -> list[dict[str, float]]:
     """Take a step a learning rate, epoch by epoch after the ``done`` ones; return their rows."""
+    for hook in hooks:
+        hook.on_optimiser(step.optimiser)
     length, val = len(batches), _local_part(data.val)
     steps = stepper(step, batches, hooks)
     starts = range(0, len(learning_rates), length)

@@ -75,6 +75,12 @@ def departures(params: Experiment) -> list[str]:
     examples = params.paper.examples_here if params.paper else None
     if examples not in {official, None}:
         reasons.append(f"the test split has {examples:,} examples, not {official:,}")
+    return [*reasons, *_other_method(params)]
+
+
+def _other_method(params: Experiment) -> list[str]:
+    """Return the settings of pruning, retraining and budget that the paper does not have."""
+    reasons = []
     rule = (params.prune.criterion, params.prune.allocation)
     if params.prune.structure not in STRUCTURES:
         reasons.append(f"prune.structure is {params.prune.structure}, not weights")
