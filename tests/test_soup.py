@@ -20,7 +20,7 @@ from pipeline.storage.checkpoint import Checkpoint
 
 asks = build.required_inputs
 MASK = torch.tensor([[True, False, True], [False, True, True]])
-RULES = ["distilled", "greedy", "learned", "model_stock", "uniform", "wise"]
+RULES = ["distilled", "greedy", "learned", "model_stock", "repair", "uniform", "wise"]
 
 weights = npst.arrays(np.float32, (2, 3), elements=st.floats(-100, 100, width=32))
 groups = st.lists(weights, min_size=1, max_size=6)

@@ -22,6 +22,7 @@ from pipeline.config.schema import (
     Pretrain,
     Prune,
     Retrain,
+    Rewind,
     Section,
     Seed,
     Sparsify,
@@ -68,6 +69,7 @@ class Experiment(Section):
     prune: Prune = Prune()
     retrain: Retrain
     swa: Swa = Swa()
+    rewind: Rewind = Rewind()
     sparsify: Sparsify = Sparsify()
     evaluate: Evaluate = Evaluate()
     export: list[str] = Field(default_factory=list)

@@ -116,15 +116,25 @@ class Retrain(Section):
 
 
 class Swa(Section):
-    """Stochastic weight averaging in the methods imp_swa and sms_swa.
+    """Stochastic weight averaging in the methods imp_swa, sms_swa and swamp.
 
     ``start``: the fraction of a retraining after which epochs are averaged; by default 0 for
-    imp_swa and 0.5 for sms_swa. ``learning_rate``: sms_swa's constant rate from there on, by
+    imp_swa and 0.5 for the others. ``learning_rate``: the others' constant rate from there on, by
     default half of pretraining's.
     """
 
     start: Annotated[float, Field(ge=0, lt=1)] | None = None
     learning_rate: Positive | None = None
+
+
+class Rewind(Section):
+    """Weight rewinding in the methods rewind, swamp and lottery_pools.
+
+    ``epoch``: the epoch of pretraining to whose weights a pruned network goes back; by default
+    pretrain.epochs - retrain.epochs. The epochs that follow it are trained again in every phase.
+    """
+
+    epoch: Annotated[int, Field(ge=0)] | None = None
 
 
 class Sparsify(Section):

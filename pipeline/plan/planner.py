@@ -61,20 +61,22 @@ class Planner(StageAdder):
         final = parse(self.settings.prune.structure)
         return final.levels(self.settings.phases)[phase - 1] if final and phase else None
 
-    def pretrain(self) -> str:
-        """Return the trained dense network."""
+    def pretrain(self, to_epoch: int | None = None) -> str:
+        """Return the trained dense network, or the network after the epoch ``to_epoch``."""
         network, schedule = self.settings.network, self.settings.pretrain
         flags = {
             "data": artifact(self.data()),
             "network": network.name,
             "weights": network.weights,
             "epochs": schedule.epochs,
+            "to_epoch": to_epoch,
             **self.pretrain_schedule(),
             "seed": derive(self.seed, "pretrain"),
             **self.training_flags(schedule.weight_decay),
         }
         files = (network.weights,) if network.weights else ()
-        return self.add("dense", "pretrain", flags, files=files, modules=self.learning_modules())
+        name = "dense" if to_epoch is None else "early"
+        return self.add(name, "pretrain", flags, files=files, modules=self.learning_modules())
 
     def prune(self, parent: str, phase: int, run: int | None = None) -> str:
         """Return ``parent`` pruned to the sparsity of ``phase``.
