@@ -75,6 +75,7 @@ def merged(rule: str, candidates: Sequence[Checkpoint], parent: Checkpoint) -> S
         "distillation": objective,
         "parent": parent,
         "parameters": ["w"],
+        "activations": lambda *_: {},  # no layer can be corrected
     }
     soup: Soup = build.load(rule).merge(candidates, **{name: given[name] for name in asks(rule)})
     return soup
@@ -171,6 +172,7 @@ def merged_bare(rule: str, candidates: Sequence[Checkpoint], parent: Checkpoint)
         "distillation": objective,
         "parent": parent,
         "parameters": ["w"],
+        "activations": never,
     }
     soup: Soup = build.load(rule).merge(candidates, **{name: given[name] for name in asks(rule)})
     return soup

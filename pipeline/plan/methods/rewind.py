@@ -4,7 +4,7 @@ from pipeline.plan.planner import Planner
 from pipeline.plan.rewinding import rewind, train_rest
 
 LABEL = "IMP, rewound"
-LOOK = ("green", "<", "-.")
+LOOK = ("sky", "<", "-.")
 
 
 def plan(work: Planner) -> None:
