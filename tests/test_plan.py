@@ -31,6 +31,7 @@ FAMILY = [
     "imp_cia",
     "imp_phases",
     "imp_swa",
+    "lottery_pools",
     "rewind",
     "sms_swa",
     "swamp",

@@ -31,6 +31,7 @@ from pipeline.train.settings import Augmentation
 
 ROOT = Path(__file__).parent.parent
 METHODS = ["rewind", "swamp"]
+POOLED = (("lottery_pools", ""), ("rewind", "-c0"))  # the network of a phase, and its ticket
 EPOCHS, EARLY, BATCH = 3, 1, 512
 
 
@@ -124,7 +125,7 @@ def test_the_other_methods_see_nothing_of_it():
     assert "to_epoch" not in before["s0-dense"].arguments
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "lottery_pools"])
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
@@ -167,13 +168,14 @@ def run(tmp_path_factory) -> tuple[Plan, Path]:
     """Return a small plan of which every stage that trains has run, and its artifacts."""
     of = plan(
         **{"m": 2, "phases": 2, "target_sparsity": 0.8, "evaluate.corruptions": "none"},
+        methods=[*METHODS, "lottery_pools"],
         **{"pretrain.epochs": EPOCHS, "pretrain.batch_size": BATCH, "rewind.epoch": EARLY},
     )
     root = tmp_path_factory.mktemp("rewind")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         for node in of.nodes.values():
-            if node.script not in {"evaluate", "compare"}:
+            if node.script not in {"evaluate", "compare"}:  # which measure
                 script = importlib.import_module(f"stages.{node.script}")
                 words = shlex.split(" ".join(dvc_yaml.command(node)))[2:]
                 script.main(script.parser.parse_args(words))
@@ -286,3 +288,22 @@ def test_every_ticket_starts_from_the_early_weights_under_its_mask(run):
             mask = pruned.masks.get(key, torch.ones_like(value, dtype=torch.bool))
             assert torch.equal(value, torch.where(mask, early.state[key], 0))
         assert rewound.meta == pruned.meta
+
+
+def test_pools_are_as_sparse_as_their_tickets_and_no_worse_on_validation(run):
+    for phase in (1, 2):
+        pooled, ticket = (stored(run, f"{n}-p{phase}{c}") for n, c in POOLED)
+        assert pooled.masks.keys() == ticket.masks.keys()
+        total = sum(mask.numel() for mask in pooled.masks.values())
+        pruned = sum(int((~mask).sum()) for mask in pooled.masks.values())
+        assert pruned == round_fraction((0, 1 - 0.2**0.5, 0.8)[phase], total)
+        assert all(not pooled.state[key][~mask].any() for key, mask in pooled.masks.items())
+        scores = [
+            read_json(run[1] / f"s0-{n}-p{phase}{c}" / "metrics.json")["val_accuracy"]
+            for n, c in POOLED
+        ]
+        assert scores[0] >= scores[1]
+        trials = read_json(run[1] / f"s0-lottery_pools-p{phase}" / "pool.json")["trials"]
+        accepted = [trial["val_score"] for trial in trials if trial["accepted"]]
+        assert scores[0] == ([scores[1], *accepted])[-1]
+        assert len(trials) == 2

@@ -182,6 +182,20 @@ class Planner(StageAdder):
         name = join_name(self.method, f"p{phase}")
         return self.add(name, "reprune", flags, modules=modules, phase=phase)
 
+    def interpolate_tickets(self, ticket: str, pool: Sequence[str], phase: int) -> str:
+        """Return ``ticket`` interpolated with those of ``pool``, at the phase's sparsity."""
+        flags = {
+            "data": artifact(self.data()),
+            "ticket": artifact(ticket),
+            "pool": [artifact(name) for name in pool],
+            "sparsity": self.sparsity(phase),
+            **self._pruning_flags(phase),
+            "seed": self._pruning_seed(phase),
+        }
+        modules = (*self._pruning_modules(), *self.learning_modules())
+        name = join_name(self.method, f"p{phase}")
+        return self.add(name, "lottery_pools", flags, modules=modules, phase=phase)
+
     def report(self, phase: int, model: str, candidates: Sequence[str] = ()) -> None:
         """Measure ``model`` as the method's result of ``phase``, made of its ``candidates``."""
         self.plan.rows.append(

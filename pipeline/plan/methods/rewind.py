@@ -10,9 +10,15 @@ LOOK = ("sky", "<", "-.")
 def plan(work: Planner) -> None:
     """Prune the trained network, rewind what is kept, and train it on to the end; repeat."""
     work.set_method("rewind")
-    model = work.pretrain()
-    for phase in work.phases:
-        pruned = work.prune(model, phase)
-        ticket = rewind(work, pruned, phase)
-        model = train_rest(work, ticket, phase)
+    for phase, model in enumerate(tickets(work), start=1):
         work.report(phase, model)
+
+
+def tickets(work: Planner) -> list[str]:
+    """Return the trained network of every phase."""
+    models = [work.pretrain()]
+    for phase in work.phases:
+        pruned = work.prune(models[-1], phase)
+        rewound = rewind(work, pruned, phase)
+        models.append(train_rest(work, rewound, phase))
+    return models[1:]
