@@ -101,7 +101,7 @@ def repaired(candidates: Sequence[Checkpoint]) -> Checkpoint:
 
 
 def test_the_soup_has_the_mean_of_the_candidates_means_and_deviations():
-    """The law of the paper, Eq. 3: in one forward pass, layer by layer, on plain arrays."""
+    """The law of the paper: in one forward pass, layer by layer, on plain arrays."""
     each = [by_hand(network(candidate)) for candidate in CANDIDATES]
     soup, unrepaired = by_hand(network(repaired(CANDIDATES))), by_hand(network(average(CANDIDATES)))
     for name in LAYERS:

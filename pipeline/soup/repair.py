@@ -35,7 +35,7 @@ def merge(candidates: Sequence[Checkpoint], *, activations: Callable[..., Moment
     Raises:
         UserError: as `uniform.merge`.
 
-    Source: Jordan et al. 2023, REPAIR, section 3, Eq. 2 and 3, with m networks for two.
+    Source: Jordan et al. 2023, REPAIR, section 3, with m networks for two.
     """
     check(candidates)
     m, soup = len(candidates), average(candidates)
