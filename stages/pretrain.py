@@ -1,7 +1,8 @@
 """Train the dense network, from scratch or from a file of weights, and keep its learning rates.
 
 With 0 epochs the weights are kept. The learning rates, which retraining reuses, are then those of
-one epoch with the same schedule and peak.
+one epoch with the same schedule and peak. With --to-epoch the training ends early, with the bits
+that the whole has after that epoch.
 """
 
 import argparse
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 from pipeline.data.base import load
+from pipeline.errors import UserError
 from pipeline.models._weights import load_weights
 from pipeline.models.build import build
 from pipeline.prune.prunable import check_network
@@ -33,6 +35,7 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)
 parser.add_argument("--network", required=True)
 parser.add_argument("--weights", type=Path)
+parser.add_argument("--to-epoch", type=int, help="the last of --epochs to train")
 parser.add_argument("--out", type=Path, required=True)
 add_schedule_flags(parser)
 add_training_flags(parser)
@@ -48,13 +51,13 @@ def main(flags: argparse.Namespace) -> None:
     if flags.weights:
         load_weights(model, flags.weights)
     check_network(model, data.train.images[:1])
-    steps = max(flags.epochs, 1) * steps_per_epoch(len(data.train), flags.batch_size)
-    rates = scheduled_rates(flags, steps)
+    epoch = steps_per_epoch(len(data.train), flags.batch_size)
+    rates = scheduled_rates(flags, max(flags.epochs, 1) * epoch)
     history = train(
         model,
         data,
         settings(flags),
-        rates if flags.epochs else [],
+        rates[: _last_epoch(flags) * epoch],
         seed=flags.seed,
         criterion=load_task(data.task),
         device=device,
@@ -69,6 +72,17 @@ def main(flags: argparse.Namespace) -> None:
         learning_rates = {"learning_rate": torch.tensor(rates, dtype=torch.float64)}
         save_tensors(folder / "learning_rates.safetensors", learning_rates)
         write_json(folder / "history.json", history)
+
+
+def _last_epoch(flags: argparse.Namespace) -> int:
+    """Return the number of epochs to train."""
+    end: int = flags.epochs if flags.to_epoch is None else flags.to_epoch
+    if not 0 <= end <= flags.epochs:
+        raise UserError(
+            f"--to-epoch is {end}, but must be in [0, {flags.epochs}], an epoch of the training: "
+            "lower it, or raise --epochs."
+        )
+    return end
 
 
 if __name__ == "__main__":

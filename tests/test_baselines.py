@@ -128,7 +128,8 @@ def test_swa_takes_the_difference_seed_by_seed_after_the_last_phase(tmp_path):
 
 
 RELATIVES = ["imp_caa", "imp_cia", "imp_phases", "imp_reprune"]
-METHODS = f"methods: [{', '.join([*RELATIVES, 'imp_swa', 'sms_swa', 'imp_align'])}]"
+EVERY_PHASE = ["imp_swa", "lottery_pools", "rewind", "sms_swa", "swamp"]
+METHODS = f"methods: [{', '.join([*RELATIVES, *EVERY_PHASE, 'imp_align'])}]"
 STUDIES = "studies: [interpolation, alignment]\n"
 
 
@@ -141,7 +142,7 @@ def first(tmp_path_factory) -> tuple[Project, str]:
     project.edit("params.yaml", "allocation: global", "allocation: erk")
     project.edit("params.yaml", "epochs: null, schedule", "epochs: 2, schedule")
     with (project.root / "params.yaml").open("a") as file:
-        file.write(f"swa: {{start: null, learning_rate: 0.02}}\n{STUDIES}")
+        file.write(f"swa: {{start: null, learning_rate: 0.02}}\nrewind: {{epoch: 1}}\n{STUDIES}")
     return project, project.run("dvc", "repro")
 
 
@@ -164,8 +165,8 @@ def test_every_stage_is_run_once_and_the_averages_share_their_runs(first):
     project, output = first
     stages = yaml.safe_load((project.root / "stages" / "dvc.yaml").read_text())["stages"]
     assert ran(output) == set(stages)
-    # Not those of SWA and of the studies.
-    others = re.compile(r"s0-(imp_swa|sms_swa|sms_uniform)|s100-")
+    # Not those of SWA, of rewinding and of the studies.
+    others = re.compile(r"s0-(imp_swa|sms_swa|sms_uniform|early|rewind|swamp)|s100-")
     runs = {"s0-p1-c0", "s0-p1-c1", "s0-imp-p2-c0", "s0-imp-p2-c1"}
     longer = {"s0-phases4-p1-c0", *(f"s0-phases4-imp-p{phase}-c0" for phase in (2, 3, 4))}
     relatives = {name for name in trained(output) if not others.match(name)}
@@ -176,7 +177,8 @@ def test_every_stage_is_run_once_and_the_averages_share_their_runs(first):
 def test_every_method_has_its_rows_at_the_sparsity(project):
     found = {(r["method"], r["phase"]): r for r in rows(project, "results.csv")}
     assert found.keys() == {
-        *(("dense", "0"), ("imp_swa", "1"), ("imp_swa", "2"), ("sms_swa", "1"), ("sms_swa", "2")),
+        ("dense", "0"),
+        *((method, phase) for method in EVERY_PHASE for phase in "12"),
         *((method, "2") for method in ("imp_align", *RELATIVES)),
     }
     for method in RELATIVES:
@@ -196,6 +198,27 @@ def test_swa_candidates_settle_at_their_rate(project):
         assert history[-1]["learning_rate"] == 0.02
     swa = json.loads((folder / "s0-imp_swa-p2-c0" / "history.json").read_text())
     assert swa[-1]["learning_rate"] < 0.02, "IMP+SWA keeps ALLR, which ends near 0"
+
+
+@pytest.mark.slow
+def test_rewound_networks_train_the_last_epoch_again_from_the_early_one(project):
+    dense, early, *others = (
+        json.loads((project.root / "artifacts" / f"s0-{name}" / "history.json").read_text())
+        for name in ("dense", "early", "rewind-p1-c0", "rewind-p2-c0")
+    )
+    assert early == dense[:1]
+    assert len(dense) == 2
+    assert [[row["learning_rate"] for row in rows] for rows in others] == [
+        [dense[1]["learning_rate"]]
+    ] * 2
+    last = [
+        load(project.root / "artifacts" / f"s0-{name}" / "model.safetensors")
+        for name in ("swamp-p2-c0", "swamp-p2-c1", "swamp-p2")
+    ]
+    for name, mask in last[2].masks.items():
+        assert all(torch.equal(mask, each.masks[name]) for each in last)
+        mean = (last[0].state[name] + last[1].state[name]) / 2
+        torch.testing.assert_close(last[2].state[name], mean)
 
 
 @pytest.mark.slow

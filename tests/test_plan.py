@@ -25,7 +25,18 @@ from pipeline.report.labels import Look, label, looks
 
 ROOT = Path(__file__).parent.parent
 ALL = ["imp", "imp_mx", "imp_reprune", "sms"]
-FAMILY = ["imp_align", "imp_caa", "imp_cia", "imp_phases", "imp_swa", "sms_swa", *ALL]
+FAMILY = [
+    "imp_align",
+    "imp_caa",
+    "imp_cia",
+    "imp_phases",
+    "imp_swa",
+    "lottery_pools",
+    "rewind",
+    "sms_swa",
+    "swamp",
+    *ALL,
+]
 
 
 def plan(**changes: object) -> Plan:
@@ -115,7 +126,7 @@ def test_a_merge_is_told_what_its_rule_asks_for_and_watches_that_rule_only():
     asked = {"distilled": {"dense", "seed"}, "learned": {"seed"}}
     asked |= {"model_stock": {"parent"}, "wise": {"parent"}}
     own = {"distilled": ["learned"], "greedy": ["uniform"], "model_stock": ["uniform"]}
-    own["wise"] = ["uniform"]
+    own["repair"] = own["wise"] = ["uniform"]
     for rule in registry.names("soup"):
         node = of.nodes[f"s0-sms_{rule}-p2"]
         given = {"data", "candidates", "rule"} | asked.get(rule, set())

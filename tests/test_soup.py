@@ -20,7 +20,7 @@ from pipeline.storage.checkpoint import Checkpoint
 
 asks = build.required_inputs
 MASK = torch.tensor([[True, False, True], [False, True, True]])
-RULES = ["distilled", "greedy", "learned", "model_stock", "uniform", "wise"]
+RULES = ["distilled", "greedy", "learned", "model_stock", "repair", "uniform", "wise"]
 
 weights = npst.arrays(np.float32, (2, 3), elements=st.floats(-100, 100, width=32))
 groups = st.lists(weights, min_size=1, max_size=6)
@@ -75,6 +75,7 @@ def merged(rule: str, candidates: Sequence[Checkpoint], parent: Checkpoint) -> S
         "distillation": objective,
         "parent": parent,
         "parameters": ["w"],
+        "activations": lambda *_: {},  # no layer can be corrected
     }
     soup: Soup = build.load(rule).merge(candidates, **{name: given[name] for name in asks(rule)})
     return soup
@@ -171,6 +172,7 @@ def merged_bare(rule: str, candidates: Sequence[Checkpoint], parent: Checkpoint)
         "distillation": objective,
         "parent": parent,
         "parameters": ["w"],
+        "activations": never,
     }
     soup: Soup = build.load(rule).merge(candidates, **{name: given[name] for name in asks(rule)})
     return soup

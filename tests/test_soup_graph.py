@@ -95,13 +95,13 @@ def test_with_nothing_to_do_nothing_is_imported_written_or_logged(project):
 
 def test_a_report_under_other_parameters_has_none_of_these_results(project):
     project.edit("params.yaml", "m: 3", "m: 4")
-    assert "1 of 13 results" in project.run(sys.executable, "-m", "pipeline", "report")
+    assert "1 of 15 results" in project.run(sys.executable, "-m", "pipeline", "report")
     results = (project.root / "reports" / "results.csv").open(encoding="utf-8")
     with results:
         found = {row["method"]: row["test_score"] for row in csv.DictReader(results)}
     assert [method for method, score in found.items() if score] == ["dense"]
     project.edit("params.yaml", "m: 4", "m: 3")
-    assert "13 results" in project.run(sys.executable, "-m", "pipeline", "report")
+    assert "15 results" in project.run(sys.executable, "-m", "pipeline", "report")
     assert "## Missing" not in (project.root / "reports" / "results.md").read_text()
 
 

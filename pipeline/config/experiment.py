@@ -25,6 +25,7 @@ from pipeline.config.schema import (
     Pretrain,
     Prune,
     Retrain,
+    Rewind,
     Section,
     Seed,
     Sparsify,
@@ -74,6 +75,7 @@ class Experiment(Section):
     retrain: Retrain
     swa: Swa = Swa()
     ema: Ema = Ema()
+    rewind: Rewind = Rewind()
     sparsify: Sparsify = Sparsify()
     evaluate: Evaluate = Evaluate()
     export: list[str] = Field(default_factory=list)

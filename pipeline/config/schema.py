@@ -139,11 +139,11 @@ class Retrain(Section):
 
 
 class Swa(Section):
-    """Stochastic weight averaging: ``retrain.average`` swa, and the methods imp_swa and sms_swa.
+    """Stochastic weight averaging: ``retrain.average`` swa, and imp_swa, sms_swa and swamp.
 
     ``start``: the fraction of a retraining after which epochs are averaged; by default 0, and 0.5
-    for sms_swa. ``learning_rate``: the constant rate from there on; by default the schedule's, and
-    half of pretraining's for sms_swa. imp_swa always keeps the schedule.
+    for sms_swa and swamp. ``learning_rate``: the constant rate from there on; by default the
+    schedule's, and half of pretraining's for sms_swa and swamp. imp_swa always keeps the schedule.
     """
 
     start: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -159,6 +159,16 @@ class Ema(Section):
 
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     window: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+class Rewind(Section):
+    """Weight rewinding in the methods rewind, swamp and lottery_pools.
+
+    ``epoch``: the epoch of pretraining to whose weights a pruned network goes back; by default
+    pretrain.epochs - retrain.epochs. The epochs that follow it are trained again in every phase.
+    """
+
+    epoch: Annotated[int, Field(ge=0)] | None = None
 
 
 class Sparsify(Section):

@@ -72,21 +72,23 @@ class Planner(StageAdder):
         final = parse(self.settings.prune.structure)
         return final.levels(self.settings.phases)[phase - 1] if final and phase else None
 
-    def pretrain(self) -> str:
-        """Return the trained dense network."""
+    def pretrain(self, to_epoch: int | None = None) -> str:
+        """Return the trained dense network, or the network after the epoch ``to_epoch``."""
         network, schedule = self.settings.network, self.settings.pretrain
         flags = {
             "data": artifact(self.data()),
             "network": network.name,
             "weights": network.weights,
             "epochs": schedule.epochs,
+            "to_epoch": to_epoch,
             **self.pretrain_schedule(),
             "seed": derive(self.seed, "pretrain"),
             **self.training_flags(schedule.weight_decay),
         }
         files = (network.weights,) if network.weights else ()
         dense, modules = self.any_length(), self.learning_modules()
-        return dense.add("dense", "pretrain", flags, files=files, modules=modules)
+        name = "dense" if to_epoch is None else "early"
+        return dense.add(name, "pretrain", flags, files=files, modules=modules)
 
     def prune(self, parent: str, phase: int, run: int | None = None) -> str:
         """Return ``parent`` pruned to the sparsity of ``phase``.
@@ -128,11 +130,14 @@ class Planner(StageAdder):
             **option_flags(self.settings, retrain),
             **more,
         }
-        of_dense = self.plan.nodes[pruned].arguments.get("parent") == artifact(self.pretrain())
-        shared = times == 1 and not more and of_dense
+        shared = times == 1 and not more and self.of_dense(pruned)
         name = join_name("" if shared else self.lineage, f"p{phase}", f"c{candidate}")
         modules = (*self.learning_modules(), *option_modules(flags))
         return self.add(name, "retrain", flags, modules=modules, phase=phase, candidate=candidate)
+
+    def of_dense(self, pruned: str) -> bool:
+        """Return whether a pruned network is the dense one's, which methods share."""
+        return self.plan.nodes[pruned].arguments.get("parent") == artifact(self.pretrain())
 
     def merge(self, candidates: Sequence[str], phase: int, rule: str, name: str = "") -> str:
         """Return the soup of ``candidates``, which share one mask, by ``rule``.
@@ -194,6 +199,20 @@ class Planner(StageAdder):
         files, modules = self._pruning_files(), (*self._pruning_modules(), *self.learning_modules())
         name = join_name(self.method, f"p{phase}")
         return self.add(name, "reprune", flags, files=files, modules=modules, phase=phase)
+
+    def interpolate_tickets(self, ticket: str, pool: Sequence[str], phase: int) -> str:
+        """Return ``ticket`` interpolated with those of ``pool``, at the phase's sparsity."""
+        flags = {
+            "data": artifact(self.data()),
+            "ticket": artifact(ticket),
+            "pool": [artifact(name) for name in pool],
+            "sparsity": self.sparsity(phase),
+            **self._pruning_flags(phase),
+            "seed": self._pruning_seed(phase),
+        }
+        files, modules = self._pruning_files(), (*self._pruning_modules(), *self.learning_modules())
+        name = join_name(self.method, f"p{phase}")
+        return self.add(name, "lottery_pools", flags, files=files, modules=modules, phase=phase)
 
     def report(self, phase: int, model: str, candidates: Sequence[str] = ()) -> None:
         """Measure ``model`` as the method's result of ``phase``, made of its ``candidates``."""

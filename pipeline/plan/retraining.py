@@ -48,3 +48,14 @@ def swa_flags(work: "Planner", **swa: float | None) -> dict[str, Any]:
     params = work.settings.with_values(values, work.source)
     averaged = retrain.model_copy(update={"average": "swa", "sam": "none", "distill": 0.0})
     return option_flags(params, averaged)
+
+
+def constant_rate_swa_flags(work: "Planner") -> dict[str, Any]:
+    """Return `swa_flags` over the last half of a retraining, at half of pretraining's rate.
+
+    ``swa.start`` and ``swa.learning_rate`` replace these.
+    """
+    swa = work.settings.swa
+    start = 0.5 if swa.start is None else swa.start
+    rate = swa.learning_rate or work.settings.pretrain.learning_rate / 2
+    return swa_flags(work, start=start, learning_rate=rate)

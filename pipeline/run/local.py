@@ -51,6 +51,7 @@ ON_THE_CPU = {  # the scripts of stages/ that have no flag --device
     "prepare",
     "prune",
     "prune_copies",
+    "rewind",
     "shrink",
 }
 SHELL_FLAGS = {"bash": ["--noprofile", "--norc"], "zsh": ["--no-rcs"]}  # the same as DVC's

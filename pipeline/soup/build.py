@@ -15,7 +15,7 @@ from pipeline import registry
 from pipeline.errors import UserError
 
 # The further inputs that a rule may name: attributes of `MergeInputs`.
-INPUTS = ("distillation", "loss", "parameters", "parent", "score", "scores")
+INPUTS = ("activations", "distillation", "loss", "parameters", "parent", "score", "scores")
 
 
 def names() -> list[str]:

@@ -23,6 +23,7 @@ from pipeline.stagekit.model_folder import (
 )
 from pipeline.storage.checkpoint import Checkpoint, load_tensors, open_checkpoint, read_json
 from pipeline.tasks.base import load as load_task
+from pipeline.train.activations import Moments, channel_moments
 from pipeline.train.coefficient_gradient import slopes
 from pipeline.train.normalise import normaliser
 from pipeline.train.placement import to_device
@@ -102,6 +103,12 @@ class MergeInputs:
             ),
             gradient=self._slopes(targets.float(), cross_entropy),
         )
+
+    def activations(self, soup: Checkpoint, goals: Moments | None = None) -> Moments:
+        """Return `channel_moments` of ``soup`` on the training images."""
+        train = self.data.train.images
+        model = network_on(self.device, soup)
+        return channel_moments(model, train, self.data.mean, self.data.std, goals)
 
     def _slopes(
         self, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor]

@@ -4,13 +4,18 @@ from pipeline.plan.planner import Planner
 from pipeline.soup.build import label
 
 LABEL = "SMS {variant}"
-NAMES = {"model_stock": "Model Stock", "wise": "WiSE"}  # as their papers write them
+NAMES = {
+    "model_stock": "Model Stock",
+    "repair": "REPAIR",
+    "wise": "WiSE",
+}  # as their papers write them
 LOOK = {
     "uniform": ("blue", "o", "-"),
     "greedy": ("orange", "s", "-"),
     "learned": ("sky", "X", "-", 1.2),
     "distilled": ("green", "h", "-", 1.2),
     "model_stock": ("purple", "<", "-"),
+    "repair": ("purple", "*", "-", 1.4),
     "wise": ("vermilion", "*", "-", 1.4),
 }
 PAPER = {

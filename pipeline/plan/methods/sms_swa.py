@@ -1,7 +1,7 @@
 """SMS of SWA means, taken at a constant learning rate (appendix C.3; Izmailov et al., 2018)."""
 
 from pipeline.plan.planner import Planner
-from pipeline.plan.retraining import swa_flags
+from pipeline.plan.retraining import constant_rate_swa_flags
 
 LABEL = "SMS of SWA means"
 LOOK = ("black", "s", "-")
@@ -11,10 +11,7 @@ BASELINES = ("imp_mx", "imp", "imp_reprune")
 def plan(work: Planner) -> None:
     """Plan SMS with ``retrain.average: swa`` over the last half, at a constant learning rate."""
     work.set_method("sms_swa")
-    swa = work.settings.swa
-    start = 0.5 if swa.start is None else swa.start
-    rate = swa.learning_rate or work.settings.pretrain.learning_rate / 2
-    average = swa_flags(work, start=start, learning_rate=rate)
+    average = constant_rate_swa_flags(work)
     soup = work.pretrain()
     for phase in work.phases:
         pruned = work.prune(soup, phase)
