@@ -204,7 +204,7 @@ def test_swa_candidates_settle_at_their_rate(project):
 def test_rewound_networks_train_the_last_epoch_again_from_the_early_one(project):
     dense, early, *others = (
         json.loads((project.root / "artifacts" / f"s0-{name}" / "history.json").read_text())
-        for name in ("dense", "early", "rewind-p1-c0", "rewind-p2-c0")
+        for name in ("dense", "early1", "rewind-p1-c0", "rewind-p2-c0")
     )
     assert early == dense[:1]
     assert len(dense) == 2

@@ -56,6 +56,8 @@ def trained(commands: dict[str, list[str]], model: str) -> int:
             waiting += [word for word in words if word in commands]
     total = 0
     for name in needed:
+        if "pretrain" in commands[name] and "--to-epoch" in commands[name]:
+            continue  # epochs of the dense network's own training
         flags = dict(re.findall(r"--(epochs|from-epoch|to-epoch) (\d+)", " ".join(commands[name])))
         total += int(flags.get("to-epoch", flags.get("epochs", 0))) - int(
             flags.get("from-epoch", 0)
@@ -103,11 +105,12 @@ def lengths(method: str, **changes: Any) -> set[tuple[str, int]]:
 @pytest.mark.parametrize(
     ("method", "retraining"),
     [("imp", 21), ("imp_swa", 21), ("imp_mx", 21), ("imp_phases", 7), ("sms", 7), ("sms_swa", 7),
+     ("rewind", 21), ("swamp", 7), ("lottery_pools", 21),
      ("imp_reprune", 7), ("imp_cia", 7), ("imp_caa", 7), ("imp_align", 7)],
 )  # fmt: skip
 def test_phases_and_copies_share_what_pretraining_leaves(method, retraining):
     """63 = 3 phases x 21 = 3 phases x 3 copies x 7 = 9 phases x 7."""
-    assert lengths(method) == {("pretrain", 27), ("retrain", retraining)}
+    assert lengths(method) - {("pretrain", 0)} == {("pretrain", 27), ("retrain", retraining)}
 
 
 def test_pruning_during_training_is_as_long_as_the_budget():
@@ -121,6 +124,21 @@ def test_pruning_during_training_is_as_long_as_the_budget():
     # 0.67 of 90 is 60: the rest is 3 phases of 10, or of 3 copies of 3, and 3 more dense epochs.
     assert lengths("bimp") == {("pretrain", 60), ("retrain", 10)}
     assert lengths("bimp_sms") == {("pretrain", 63), ("retrain", 3)}
+
+
+def test_a_step_of_sam_counts_twice():
+    assert lengths("sms", retrain__sam="s2sam") == {("pretrain", 27), ("retrain", 7)}
+    assert lengths("sms", retrain__sam="sam", budget=27 + 9 * 2 * 4) == {
+        ("pretrain", 27),
+        ("retrain", 4),
+    }
+
+
+def test_a_rewound_phase_is_no_longer_than_pretraining():
+    with pytest.raises(UserError, match=r"swamp cannot spend .* set it to 40, the nearest"):
+        plan(budget=41, methods=["swamp"], m=1, phases=1, pretrain__epochs=20)
+    with pytest.raises(UserError, match=r"rewind cannot spend .* set it to 60, the nearest"):
+        plan(budget=61, methods=["rewind"], phases=2, pretrain__epochs=20)
 
 
 def test_equal_lengths_are_the_networks_of_imp():

@@ -80,7 +80,7 @@ def test_every_ticket_trains_the_epochs_after_the_early_network(epochs, data):
     key = data.draw(st.sampled_from(["retrain.epochs", "rewind.epoch"]))
     value = rest if key == "retrain.epochs" else epochs - rest
     of = plan(**{"pretrain.epochs": epochs, key: value})
-    early, dense = of.nodes["s0-early"].arguments, of.nodes["s0-dense"].arguments
+    early, dense = of.nodes[f"s0-early{epochs - rest}"].arguments, of.nodes["s0-dense"].arguments
     assert early == dense | {"to_epoch": epochs - rest}, "one seed and one schedule"
     retrained = [n.arguments for n in of.nodes.values() if n.script == "retrain"]
     assert len(retrained) == 3 * (1 + 3)
@@ -89,15 +89,16 @@ def test_every_ticket_trains_the_epochs_after_the_early_network(epochs, data):
 
 def test_a_phase_prunes_the_trained_network_and_trains_the_rewound_one():
     of = plan()
+    (early,) = [name for name in of.nodes if name.startswith("s0-early")]
     for name, before in (("rewind", "s0-rewind-p1-c0"), ("swamp", "s0-swamp-p1")):
         pruned = of.nodes[f"s0-{name}-p2-prune"]
         rewound = of.nodes[f"s0-{name}-p2-rewind"]
         assert pruned.inputs == (before,)
-        assert set(rewound.inputs) == {"s0-early", pruned.name}
+        assert set(rewound.inputs) == {early, pruned.name}
         assert of.nodes[f"s0-{name}-p2-c0"].arguments["parent"] == rewound.out
     first = {of.nodes[f"s0-{name}-p1-c0"].arguments["parent"] for name in METHODS}
     assert first == {"artifacts/s0-p1-rewind"}, "the first ticket is shared"
-    assert set(of.nodes["s0-p1-rewind"].inputs) == {"s0-early", "s0-p1-prune"}
+    assert set(of.nodes["s0-p1-rewind"].inputs) == {early, "s0-p1-prune"}
     for method in METHODS:
         alone = plan(methods=[method]).nodes
         assert all(dvc_yaml.command(alone[n]) == dvc_yaml.command(of.nodes[n]) for n in alone)
@@ -203,17 +204,19 @@ def test_the_early_network_has_the_bits_of_pretraining_after_that_epoch(run):
     torch.manual_seed(derive(seed, "weights"))
     model = build_network("resnet8", len(data.classes), 1)
     train(model, data, settings(run), trace(run), seed=seed, hooks=[ends])
-    early, dense = stored(run, "early"), stored(run, "dense")
+    early, dense = stored(run, f"early{EARLY}"), stored(run, "dense")
     for name in ends.weights[0]:
         assert torch.equal(early.state[name], ends.weights[EARLY - 1][name])
         assert torch.equal(dense.state[name], ends.weights[-1][name])
-    rows = [read_json(run[1] / f"s0-{name}" / "history.json") for name in ("early", "dense")]
+    rows = [
+        read_json(run[1] / f"s0-{name}" / "history.json") for name in (f"early{EARLY}", "dense")
+    ]
     assert rows[0] == rows[1][:EARLY]
 
 
 def test_epoch_zero_is_the_initialisation(run, tmp_path):
     script = importlib.import_module("stages.pretrain")
-    words = shlex.split(" ".join(dvc_yaml.command(run[0].nodes["s0-early"])))[2:]
+    words = shlex.split(" ".join(dvc_yaml.command(run[0].nodes[f"s0-early{EARLY}"])))[2:]
     flags = script.parser.parse_args(words)
     flags.data, flags.out, flags.to_epoch = run[1] / "data", tmp_path / "start", 0
     script.main(flags)
@@ -238,7 +241,7 @@ def masked(weights: dict[str, np.ndarray], sparsity: float) -> dict[str, np.ndar
 
 def lineage(run: tuple[Plan, Path], particles: int, swa: bool) -> list[dict[str, np.ndarray]]:
     """Do the papers' algorithm once more on plain arrays; return the result of each phase."""
-    data, early, rates = load_data(run[1] / "data"), stored(run, "early"), trace(run)
+    data, early, rates = load_data(run[1] / "data"), stored(run, f"early{EARLY}"), trace(run)
     names = prunable(build_network("resnet8", 10, 1))
     weights = {name: each.numpy() for name, each in stored(run, "dense").state.items()}
     rest = rates[EARLY * len(rates) // EPOCHS :]
@@ -281,7 +284,7 @@ def test_the_stages_do_the_papers_algorithm(run, method, particles, models):
 
 
 def test_every_ticket_starts_from_the_early_weights_under_its_mask(run):
-    early = stored(run, "early")
+    early = stored(run, f"early{EARLY}")
     for name in ("p1", "rewind-p2", "swamp-p2"):
         pruned, rewound = (stored(run, f"{name}-{part}") for part in ("prune", "rewind"))
         for key, value in rewound.state.items():

@@ -238,7 +238,7 @@ def test_grids_of_cifar_100_are_the_papers():
         ),
         (
             "studies: [subgroups]\nstudy: {subgroups: {methods: [imp, smz]}}",
-            "study.subgroups.methods is 'smz': use one of bimp, ",
+            "study.subgroups.methods is 'smz': use one of acdc, ",
         ),
         (
             "studies: [merging]\nstudy: {merging: {rules: [mean]}}",

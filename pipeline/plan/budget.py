@@ -22,6 +22,7 @@ from pipeline.train import retrain_options
 RETRAIN, SPARSIFY = "retrain.epochs", "sparsify.epochs"
 _NAMES = {RETRAIN: "epochs", SPARSIFY: "train"}  # in names of stages, before the epochs
 _ROUNDS = 40  # of the search for a budget that all methods can spend
+_TOO_LONG = 10**9  # passes, more than any budget
 _SPARE = 1000  # epochs more than the budget that a method may need at least
 
 MethodPlan = Callable[[Planner], None]
@@ -33,8 +34,14 @@ def passes_per_step(stage: Stage) -> int:
 
 
 def epochs(stage: Stage) -> int:
-    """Return the epochs that a stage trains; 0 for a stage that does not train."""
+    """Return the epochs that a stage trains; 0 for a stage that does not train.
+
+    Pretraining up to an early epoch counts as 0 too: the dense network's own training passes
+    through the same weights.
+    """
     flags = stage.arguments
+    if stage.script == "pretrain" and "to_epoch" in flags:
+        return 0
     end: int = flags.get("to_epoch", flags.get("epochs", 0))
     begin: int = flags.get("from_epoch", 0)
     return end - begin
@@ -87,8 +94,13 @@ class Trial:
         self.key = RETRAIN if varies else SPARSIFY
 
     def passes(self, length: int) -> int:
-        """Return the passes at a length; 0 if the method refuses it, as too short."""
-        return self._count(self.key, length)
+        """Return the passes at a length that the method does not refuse.
+
+        A length that is too short has 0, and one that is too long `_TOO_LONG`.
+        """
+        count = self._count(self.key, length)
+        too_long = not count and length > 1 and self._count(self.key, 1)
+        return _TOO_LONG if too_long else count
 
     def length(self, budget: int) -> int | None:
         """Return the length at which the method takes exactly ``budget`` passes, if there is one.
@@ -101,7 +113,7 @@ class Trial:
     def at_least(self, budget: int) -> int:
         """Return the smallest possible number of passes from ``budget`` on; 0 if there is none."""
         count = self.passes(self._first_with(budget))
-        return count if count >= budget else 0
+        return count if budget <= count < _TOO_LONG else 0
 
     def at_most(self, budget: int) -> int:
         """Return the largest possible number of passes up to ``budget``; 0 if there is none."""

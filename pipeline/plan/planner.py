@@ -87,7 +87,7 @@ class Planner(StageAdder):
         }
         files = (network.weights,) if network.weights else ()
         dense, modules = self.any_length(), self.learning_modules()
-        name = "dense" if to_epoch is None else "early"
+        name = "dense" if to_epoch is None else f"early{to_epoch}"
         return dense.add(name, "pretrain", flags, files=files, modules=modules)
 
     def prune(self, parent: str, phase: int, run: int | None = None) -> str:
