@@ -62,7 +62,9 @@ def command(node: Stage) -> list[str]:
 def _stage(node: Stage) -> str:
     lines = "\n      ".join(command(node))
     deps = "".join(map(_item, dependencies(node)))
-    body = f"    wdir: ..\n    deps:\n{deps}    outs:\n{_item(node.out)}"
+    outside = "".join(f"  {_item(path)}" for path in (*node.files, *node.unwatched))
+    meta = f"    meta:\n      outside:\n{outside}" if outside else ""  # DVC hashes no meta
+    body = f"    wdir: ..\n    deps:\n{deps}    outs:\n{_item(node.out)}{meta}"
     return f"  {node.name}:\n    cmd: >-\n      {lines}\n{body}"
 
 
