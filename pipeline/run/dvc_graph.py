@@ -169,7 +169,7 @@ class DvcGraph:
         )
 
     def _path(self, file: Any) -> str:
-        return os.path.relpath(file.fs_path, self.repo.root_dir)
+        return os.path.relpath(str(file.fs_path), str(self.repo.root_dir))
 
     def keep(self, name: str) -> None:
         """Cache the outputs, and record them in the run cache with the inputs of the beginning."""
