@@ -62,10 +62,15 @@ def command(node: Stage) -> list[str]:
 def _stage(node: Stage) -> str:
     lines = "\n      ".join(command(node))
     deps = "".join(map(_item, dependencies(node)))
-    outside = "".join(f"  {_item(path)}" for path in (*node.files, *node.unwatched))
-    meta = f"    meta:\n      outside:\n{outside}" if outside else ""  # DVC hashes no meta
+    meta = _meta([*node.files, *node.unwatched, *node.outside])
     body = f"    wdir: ..\n    deps:\n{deps}    outs:\n{_item(node.out)}{meta}"
     return f"  {node.name}:\n    cmd: >-\n      {lines}\n{body}"
+
+
+def _meta(outside: list[str]) -> str:
+    """Return the lines that list data outside the graph, for engines; DVC hashes no `meta`."""
+    text = yaml.safe_dump({"meta": {"outside": outside}}) if outside else ""
+    return "".join(f"    {line}\n" for line in text.splitlines())
 
 
 @cache

@@ -1,9 +1,12 @@
-"""Runs the commands of stages on a Ray cluster whose nodes see the repository's folder.
+"""Runs the commands of stages on a Ray cluster.
 
 A stage waits for its CPUs and GPUs as a Ray task, its lease; the node on which the lease is placed
 runs the commands in its one actor (pipeline/run/ray_node.py). The order of stages is the
 scheduler's: no more leases are asked for than the cluster can hold, and none while one waits, as
 happens where others use the cluster. A stage that is lost with its node runs again elsewhere.
+
+Nodes that see the repository's folder work in it. To all others the inputs go as objects, each once
+(pipeline/run/ray_objects.py), and log and outputs come back at the end.
 """
 
 import os
@@ -87,16 +90,16 @@ class RayEngine:
         lease.attempt += 1
         lease.node, lease.asked, lease.seen = "", time.monotonic(), 0
         task = lease.task
-        everywhere = self.hosts.see([str(self.root / path) for path in task.outside])
+        objects = None if self.hosts.shared else self.hosts.objects.of(task.inputs)
+        portable = (self.hosts.shared or objects is not None) and self.hosts.see([*task.outside])
+        fields = asdict(task) | {"folder": str(task.folder), "objects": objects or {}}
         pending = self.lease.options(
             name=name,
             num_cpus=task.cpus,
             num_gpus=task.gpus if self.hosts.with_gpus else 0,
             max_retries=0,
-            scheduling_strategy="SPREAD" if everywhere else self.hosts.here(),
-        ).remote(
-            self.hosts.prefix, name, lease.attempt, asdict(task) | {"folder": str(task.folder)}
-        )
+            scheduling_strategy="SPREAD" if portable else self.hosts.here(),
+        ).remote(self.hosts.prefix, name, lease.attempt, fields)
         self.leases[pending] = name
 
     def wait(self, seconds: float) -> list[Event | Exit]:
@@ -147,7 +150,11 @@ class RayEngine:
             self.hosts.refresh()
             self._ask(name)
             return []
-        status, events = end
+        status, events, log, outputs = end
+        if log is not None:
+            self.log(name).write_bytes(log)
+        if outputs is not None:
+            status = self.hosts.objects.keep(outputs, lease.task.outputs)
         del self.tasks[name]
         return [*(Event(name, fields) for fields in events[lease.seen :]), Exit(name, status)]
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.process import GPUS_PER_STAGE
-from pipeline.run import ray_node
+from pipeline.run import ray_files, ray_node
 from pipeline.run.ray_cluster import Cluster
+from pipeline.run.ray_objects import Objects
 
 REFRESH = 5.0  # seconds between looks at the nodes of the cluster
 ANSWER = 60.0  # seconds in which an actor must start and answer
@@ -31,7 +32,7 @@ class Hosts:
             needs: CPUs and GPUs of a stage that uses a GPU, and of one that does not
 
         Raises:
-            UserError: a node has other versions or does not see the folder, or none is large enough
+            UserError: a node has other versions, or none is large enough
 
         """
         self.cluster, self.ray, self.root, self.needs = cluster, cluster.ray, root, needs
@@ -40,8 +41,11 @@ class Hosts:
         self.resources: dict[str, dict[str, float]] = {}
         self.names: dict[str, str] = {}  # host names, also of nodes that are gone
         self.polls: dict[Any, str] = {}  # pending reports -> node
+        self.shared = True  # whether all nodes see the repository's folder
+        self.objects = Objects(self.ray, root)
         self.refreshed = 0.0
-        self.ray.cloudpickle.register_pickle_by_value(ray_node)
+        for module in (ray_node, ray_files):
+            self.ray.cloudpickle.register_pickle_by_value(module)
         self.refresh()
         self.with_gpus = any(node.get("GPU", 0) for node in self.resources.values())
         self._check_resources()
@@ -68,16 +72,20 @@ class Hosts:
         first = not self.actors
         probe = self.root / ".dvc" / "tmp" / "sms" / f"probe-{uuid.uuid4().hex}"
         probe.touch()
-        environment, code = self.cluster.environment, str(Path(__file__).parents[2])
+        code = Path(__file__).parents[2]
         try:
             for node, actor in {node: self._actor(node) for node in nodes}.items():
                 facts = self.ray.get(actor.facts.remote(str(probe)), timeout=ANSWER)
-                sentence = mismatch(self.names[node], ray_node.versions(), facts, self.root)
+                sentence = mismatch(self.names[node], ray_node.versions(), facts)
                 if sentence:
                     raise UserError(sentence)
-                opened = actor.open.remote(str(self.root), code, environment)
+                archive = None if facts["sees"] else self.objects.code(code)
+                opened = actor.open.remote(
+                    str(self.root), str(code), self.cluster.environment, archive
+                )
                 self.ray.get(opened, timeout=ANSWER)
                 self.actors[node] = actor
+                self.shared = self.shared and facts["sees"]
                 self.poll(node)
         except (self.ray.exceptions.RayError, ValueError) as error:
             if first:  # a node that joins later may leave at once, and is asked again
@@ -116,7 +124,8 @@ class Hosts:
         """Say whether all nodes see ``paths``, as the driver does."""
         if len(self.actors) == 1 or not paths:
             return True
-        return all(self.ray.get([actor.sees.remote(paths) for actor in self.actors.values()]))
+        root = str(self.root)
+        return all(self.ray.get([each.sees.remote(root, paths) for each in self.actors.values()]))
 
     def cancel(self, node: str, name: str) -> None:
         """Kill the stage ``name`` on ``node``, if that is alive."""
@@ -167,9 +176,7 @@ class Hosts:
                 )
 
 
-def mismatch(
-    node: str, here: Mapping[str, str], there: Mapping[str, Any], root: Path
-) -> str | None:
+def mismatch(node: str, here: Mapping[str, str], there: Mapping[str, Any]) -> str | None:
     """Return a sentence on why ``node`` cannot run stages of the driver, or None if it can."""
     for package, version in here.items():
         if there[package] != version:
@@ -177,9 +184,4 @@ def mismatch(
                 f"node {node} of the Ray cluster has {package} {there[package]}, but the driver "
                 f"has {version}: results depend on it; install the same version on all nodes"
             )
-    if not there["sees"]:
-        return (
-            f"node {node} of the Ray cluster does not see the folder {root}: mount it there under "
-            "the same path"
-        )
     return None

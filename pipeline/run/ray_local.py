@@ -20,11 +20,11 @@ class NodeEngine(LocalEngine):
     def __init__(self, root: Path) -> None:
         super().__init__(root, sys.maxsize)
 
-    def task(self, fields: Mapping[str, Any]) -> Task:
-        """Return the task that ``fields`` describe."""
+    def task(self, fields: Mapping[str, Any], folder: Path) -> Task:
+        """Return the task that ``fields`` describe, in ``folder``."""
         return Task(
             commands=tuple(fields["commands"]),
-            folder=Path(fields["folder"]),
+            folder=folder,
             address=fields["address"],
             gpu=fields["gpu"],
         )

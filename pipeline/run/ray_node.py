@@ -10,6 +10,7 @@ import os
 import platform
 import runpy
 import select
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from pipeline.run.ray_files import NodeFolder, pack, unpack
 
 TICK = 0.1  # seconds between looks at the events of running stages
 HOLD = 2.0  # seconds for which `Host.reports` waits for a report
@@ -29,6 +32,8 @@ class Host:
 
     def __init__(self) -> None:
         self.engine: Any = None
+        self.folder: NodeFolder | None = None  # where it does not see the driver's
+        self.arrived: dict[str, asyncio.Task[None]] = {}  # objects by key
         self.runs: dict[str, Run] = {}
         self.news: list[tuple[str, int, int, dict[str, Any]]] = []
         self.changed = asyncio.Event()
@@ -38,38 +43,80 @@ class Host:
         """Return versions, and whether this node sees the driver's file ``probe``."""
         return versions() | {"sees": Path(probe).exists()}
 
-    async def sees(self, paths: Sequence[str]) -> bool:
-        """Say whether all ``paths`` exist on this node."""
-        return all(Path(path).exists() for path in paths)
+    async def sees(self, root: str, paths: Sequence[str]) -> bool:
+        """Say whether all ``paths`` exist on this node, relative ones in the folder ``root``."""
+        places = [Path(path) if self.folder else Path(root, path) for path in paths]
+        return all(place.is_absolute() and place.exists() for place in places)
 
-    async def open(self, root: str, code: str, environment: Mapping[str, str]) -> None:
+    async def open(
+        self, root: str, code: str, environment: Mapping[str, str], archive: bytes | None
+    ) -> None:
         """Prepare to run commands of the repository ``root`` in the driver's environment.
 
-        The driver's code is the package `pipeline` in the folder ``code``.
+        The driver's code is the package `pipeline` in the folder ``code``, or in ``archive`` if
+        this node does not see the folders.
         """
         own = {name: os.environ[name] for name in LOCAL if name in os.environ}
         theirs = {name: value for name, value in environment.items() if name not in LOCAL}
         os.environ.clear()  # also of Ray's variables, which commands must not inherit
         os.environ.update(theirs | own | {"CUDA_VISIBLE_DEVICES": ""})
+        if archive is not None:
+            self.folder = NodeFolder()
+            root, code = str(self.folder.path), str(self.folder.stored("code"))
+            unpack(archive, Path(code))
+            os.environ.pop("DVC_ROOT", None)
+            os.environ["PYTHONPATH"] = code
         sys.path.insert(0, code)
         from pipeline.run.ray_local import NodeEngine  # noqa: PLC0415 - the driver's version
 
         self.engine = NodeEngine(Path(root))
 
     async def run(self, name: str, attempt: int, gpus: str, task: Mapping[str, Any]) -> "End":
-        """Run ``task`` and return its exit status with all events of stage ``name``."""
+        """Run ``task`` and return its exit status with all events of stage ``name``.
+
+        Where this node does not see the driver's folder, ``task`` has the objects of its inputs,
+        and the end an archive of the outputs.
+        """
         run = Run(attempt, asyncio.get_running_loop().create_future())
         self.runs[name] = run
         self._tell(name, run, {})  # number 0
+        folder = Path(task["folder"])
         try:
-            self.engine.start_on(gpus, name, self.engine.task(task))
+            if self.folder:
+                folder = await self._arrive(name, attempt, task["objects"])
+            self.engine.start_on(gpus, name, self.engine.task(task, folder))
         except OSError as error:
             run.status.set_result(self.engine.status(error))
         if self.pump is None or self.pump.done():
             self.pump = asyncio.create_task(self._pump())
         status = await run.status
         del self.runs[name]
-        return status, run.events
+        if not self.folder:
+            return status, run.events, None, None
+        log = self.engine.log(name)
+        text = log.read_bytes() if log.exists() else b""
+        outputs = None
+        if status == 0:
+            outputs = await asyncio.to_thread(pack, folder, task["outputs"])
+        await asyncio.to_thread(shutil.rmtree, self.folder.place(name, attempt), True)
+        return status, run.events, text, outputs
+
+    async def _arrive(self, name: str, attempt: int, objects: Mapping[str, Any]) -> Path:
+        """Return a folder with the inputs of a stage; each object comes once to a node."""
+        assert self.folder
+        for key, reference in objects.items():
+            if key not in self.arrived:
+                self.arrived[key] = asyncio.create_task(self._fetch(key, reference))
+            try:
+                await self.arrived[key]
+            except BaseException:
+                self.arrived.pop(key, None)
+                raise
+        return await asyncio.to_thread(self.folder.run, name, attempt, list(objects))
+
+    async def _fetch(self, key: str, reference: Any) -> None:
+        assert self.folder
+        await asyncio.to_thread(unpack, await reference, self.folder.stored(key))
 
     async def reports(self) -> list[tuple[str, int, int, dict[str, Any]]]:
         """Return stage, attempt, number and fields of new events, waiting shortly for one.
@@ -97,6 +144,8 @@ class Host:
                 await self.pump
         if self.engine:
             self.engine.stop(seconds)
+        if self.folder:
+            self.folder.close()
         for run in self.runs.values():
             if not run.status.done():
                 run.status.set_result(-signal.SIGTERM)
@@ -130,7 +179,8 @@ class Host:
         self.changed.set()
 
 
-End = tuple[int, list[dict[str, Any]]]  # exit status and all events
+# Exit status and all events; log and outputs, unless the driver sees them.
+End = tuple[int, list[dict[str, Any]], bytes | None, bytes | None]
 
 
 class Run:
