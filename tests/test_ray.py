@@ -156,7 +156,6 @@ def address() -> Iterator[str]:
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> Callable[[str], Toy]:
     alone(monkeypatch, tmp_path)
     monkeypatch.setenv("SMS_ENGINE", "ray")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return lambda name: Toy(tmp_path / name)
 
 
@@ -415,7 +414,6 @@ def test_cluster_of_this_machine_ends_with_its_last_driver(
 ) -> None:
     alone(monkeypatch, tmp_path)
     monkeypatch.setenv("SMS_ENGINE", "ray")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     first, second = Toy(tmp_path / "first"), Toy(tmp_path / "second")
     first.add("slow", run="touch begun && sleep 60")
     second.add("quick")

@@ -26,6 +26,7 @@ from typing import IO, Any
 from pipeline.errors import UserError
 from pipeline.optional_imports import extra
 
+ENGINE = "SMS_ENGINE"
 ADDRESS = "RAY_ADDRESS"
 OBJECTS = 200 * 2**20  # bytes of the object store: it holds no data sets
 REACHED, STARTED = 15, 120  # seconds to reach a cluster, and to start one
@@ -47,8 +48,7 @@ class Cluster:
             UserError: Ray is not installed, or no cluster can be reached or started.
         """
         self.environment = dict(os.environ)  # Ray adds to it
-        address = os.environ.get(ADDRESS) or "local"
-        self.named = address != "local"
+        address, self.named = os.environ.get(ADDRESS, ""), named()
         self.lock: IO[str] | None = None
         importable()
         os.environ |= QUIET
@@ -92,6 +92,16 @@ class Cluster:
         for name in os.environ.keys() - self.environment.keys():
             del os.environ[name]
         os.environ |= self.environment
+
+
+def elsewhere() -> bool:
+    """Say whether stages run on a cluster that RAY_ADDRESS names, whose devices may be others."""
+    return os.environ.get(ENGINE) == "ray" and named()
+
+
+def named() -> bool:
+    """Say whether RAY_ADDRESS names a cluster."""
+    return os.environ.get(ADDRESS, "") not in {"", "local"}
 
 
 def importable() -> None:

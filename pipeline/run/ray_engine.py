@@ -20,7 +20,7 @@ from pipeline.run import ray_node
 from pipeline.run.interfaces import Event, Exit, Task
 from pipeline.run.local import MISSING
 from pipeline.run.machine import cores, default_jobs, demand, gpus
-from pipeline.run.ray_cluster import ADDRESS, Cluster
+from pipeline.run.ray_cluster import Cluster, named
 from pipeline.run.ray_hosts import REFRESH, Hosts
 
 ATTEMPTS = 3  # times that a stage may start; the node of each but the last was lost
@@ -40,7 +40,7 @@ class RayEngine:
         self.logs = root / ".dvc" / "tmp" / "sms" / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
         self.needs = {gpu: demand(gpu=gpu, gpu_jobs=gpu_jobs) for gpu in (True, False)}
-        if jobs is None and (os.environ.get("SMS_JOBS") or not os.environ.get(ADDRESS)):
+        if jobs is None and (os.environ.get("SMS_JOBS") or not named()):
             jobs = default_jobs()
         self.jobs = jobs or sys.maxsize
         self.leases: dict[Any, str] = {}  # pending leases -> stage
