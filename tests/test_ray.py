@@ -239,11 +239,11 @@ def test_stopped_driver_keeps_what_is_done_and_leaves_no_process(
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with toy.driver() as driver:
-            until((toy.root / "pid").exists, 60)
+            until((toy.root / "pid").exists, 180)
             until((toy.root / "pid").read_text)
             sleeper = int((toy.root / "pid").read_text())
             driver.send_signal(number)
-            _, shown = driver.communicate(timeout=60)
+            _, shown = driver.communicate(timeout=180)
     finally:
         signal.signal(signal.SIGINT, before)
     until(lambda: not alive(sleeper), 15)
@@ -268,7 +268,7 @@ def test_two_drivers_share_the_cpus(make: Callable[[str], Toy]) -> None:
     with ExitStack() as stack:
         drivers = [stack.enter_context(toy.driver()) for toy in toys]
         for driver in drivers:
-            assert driver.wait(90) == 0, driver.stderr and driver.stderr.read()
+            assert driver.wait(180) == 0, driver.stderr and driver.stderr.read()
     spans = [
         [float(text) for text in file.read_text().split()]
         for toy in toys
@@ -284,11 +284,11 @@ def test_stage_of_a_lost_actor_runs_again(toy: Toy, address: str) -> None:
     folder = str(Path(tempfile.gettempdir()))
     toy.add("slow", run=f"(test -e pid || {SLEEPER})")
     with toy.driver() as driver:
-        until((toy.root / "pid").exists, 60)
+        until((toy.root / "pid").exists, 180)
         until((toy.root / "pid").read_text)
         (actor,) = (pid for pid, words in processes(folder).items() if "ray::Host" in words)
         os.kill(actor, signal.SIGKILL)
-        assert driver.wait(60) == 0, driver.stderr and driver.stderr.read()
+        assert driver.wait(180) == 0, driver.stderr and driver.stderr.read()
     assert not alive(int((toy.root / "pid").read_text()))
     assert toy.ran() == ["slow", "slow"]
 
@@ -387,7 +387,7 @@ def test_nodes_that_do_not_see_the_folder(
         (toy.root / "raw" / "file").touch()
     with blind_node(address, ours.root):
         engine = RayEngine(ours.root, 3)
-        until(lambda: engine.hosts.refresh() or len(engine.hosts.actors) == 2, 60)
+        until(lambda: engine.hosts.refresh() or len(engine.hosts.actors) == 2, 180)
         put: list[int] = []
         store = engine.ray.put
         monkeypatch.setattr(engine.ray, "put", lambda data: put.append(len(data)) or store(data))
@@ -419,12 +419,12 @@ def test_cluster_of_this_machine_ends_with_its_last_driver(
     second.add("quick")
     with short_folder() as folder:
         with first.driver() as driver:
-            until((first.root / "begun").exists, 120)
+            until((first.root / "begun").exists, 180)
             address = ray_cluster.running(ray_cluster.private_folder())
             with second.driver() as other:
-                assert other.wait(60) == 0, other.stderr and other.stderr.read()
+                assert other.wait(180) == 0, other.stderr and other.stderr.read()
             assert second.ran() == ["quick"]
             assert ray_cluster.running(ray_cluster.private_folder()) == address
             driver.kill()
             driver.wait()
-        until(lambda: not processes(folder), 60)
+        until(lambda: not processes(folder), 90)

@@ -124,7 +124,7 @@ def report(params: Experiment, images: int, speed: float, slots: Iterable[int] =
         for name, row in rows.items()
     ]
     saved = 1 - whole.epochs / total.epochs if total.epochs else 0.0
-    lines += ["", f"sharing saves {saved:.0%} of the epochs of each method planned alone", ""]
+    lines += ["", f"sharing saves {saved:.0%} of the epochs that they would train alone", ""]
     lines.append("slots     hours  efficiency")
     for number in slots:
         length = span(plan, number)
