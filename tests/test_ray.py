@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -350,17 +350,16 @@ def test_wrong_address_is_one_sentence(
 
 
 @contextmanager
-def blind_node(address: str, hidden: Path) -> Iterator[None]:
-    """Add a node with one CPU, on which the folder ``hidden`` is empty."""
+def another_node(address: str, flags: str, *before: str) -> Iterator[None]:
+    """Add a node to the cluster; ``before`` is the command that starts it."""
+    words = f"-m ray.scripts.scripts start --address {address} {flags} --block".split()
     token = ray_cluster.authentication(ray_cluster.private_folder())
-    start = (
-        f"mount -t tmpfs none {hidden} && exec {sys.executable} -m ray.scripts.scripts start "
-        f"--address {address} --num-cpus 1 --num-gpus 0 --object-store-memory 100000000 --block"
-    )
+    environment = os.environ | token | ray_cluster.QUIET
+    environment.pop("CUDA_VISIBLE_DEVICES", None)
     with subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", start],
+        [*before, sys.executable, *words, "--object-store-memory", "100000000"],
         cwd="/",
-        env=os.environ | token | {"RAY_USAGE_STATS_ENABLED": "0"},
+        env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as node:
@@ -368,6 +367,51 @@ def blind_node(address: str, hidden: Path) -> Iterator[None]:
             yield
         finally:
             node.terminate()
+
+
+def blind_node(address: str, hidden: Path) -> AbstractContextManager[None]:
+    """Add a node with one CPU, on which the folder ``hidden`` is empty."""
+    hide = f'mount -t tmpfs none {hidden} && exec "$@"'
+    before = ["unshare", "--mount", "sh", "-c", hide, "sh"]
+    return another_node(address, "--num-cpus 1 --num-gpus 0", *before)
+
+
+@pytest.mark.extras
+def test_ray_gives_gpus_and_parts_of_them(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """On a node with two logical GPUs; stages without GPU work see none."""
+    modules(toy)
+    toy.stages.clear()
+    for name in "abcd":
+        toy.add(name, run="echo gpu $CUDA_VISIBLE_DEVICES >> seen; sleep 1")
+    (toy.root / "stages" / "prune.py").write_text(
+        "import os; from pathlib import Path; Path('artifacts/cpu').mkdir(parents=True)\n"
+        "Path('artifacts/cpu/devices').write_text(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+    )
+    toy.stages["cpu"] = {"cmd": "stages/run prune", "wdir": "..", "outs": ["artifacts/cpu"]}
+    toy.write()
+    monkeypatch.setenv("SMS_GPU_JOBS", "2")
+    with another_node(address, "--num-cpus 4 --num-gpus 2"):
+        joined(toy)
+        engine = RayEngine(toy.root, 8)
+        assert engine.hosts.slots(gpu=True) == 4
+        assert set(toy.execute(engine=engine).ran) == {*"abcd", "cpu"}
+        seen = sorted((toy.root / "seen").read_text().split("\n")[:-1])
+        assert seen == ["gpu 0", "gpu 0", "gpu 1", "gpu 1"], "two on each at once"
+        assert (toy.root / "artifacts" / "cpu" / "devices").read_text() == ""
+        monkeypatch.setenv("SMS_GPUS_PER_STAGE", "2")
+        toy.stages.clear()
+        toy.add("both", run="echo $CUDA_VISIBLE_DEVICES > seen")
+        assert toy.execute(engine=RayEngine(toy.root, 8)).ran == ("both",)
+        assert sorted((toy.root / "seen").read_text().strip().split(",")) == ["0", "1"]
+
+
+def joined(toy: Toy) -> None:
+    """Wait until the cluster has a second node."""
+    engine = RayEngine(toy.root, 1)
+    until(lambda: engine.hosts.refresh() or len(engine.hosts.actors) == 2, 180)
+    engine.stop(1)
 
 
 @pytest.mark.extras
@@ -386,8 +430,8 @@ def test_nodes_that_do_not_see_the_folder(
         (toy.root / "raw").mkdir()
         (toy.root / "raw" / "file").touch()
     with blind_node(address, ours.root):
+        joined(ours)
         engine = RayEngine(ours.root, 3)
-        until(lambda: engine.hosts.refresh() or len(engine.hosts.actors) == 2, 180)
         put: list[int] = []
         store = engine.ray.put
         monkeypatch.setattr(engine.ray, "put", lambda data: put.append(len(data)) or store(data))
