@@ -175,6 +175,7 @@ def named(make: Callable[[str], Toy], monkeypatch: pytest.MonkeyPatch, address: 
 def fill(toy: Toy) -> None:
     modules(toy)
     (toy.root / "stages" / "toy.py").write_text(MODULE)
+    toy.stages["m"]["deps"] = ["stages/__init__.py", "stages/toy.py"]
     diamond(toy)
     toy.add("long", "join", value="a 'word' " * 12)
     lines = r"""printf '{"epoch": 1}\n{"epoch": 2}\n'"""
@@ -447,8 +448,10 @@ def test_nodes_that_do_not_see_the_folder(
     assert len(set(places.values())) > 1, "the other node ran some"
     told = [note[2] for note in notes.heard if note[:2] == ("event", "told")]
     assert told == [{"epoch": 1}, {"epoch": 2}]
-    read = {dep for stage in ours.stages.values() for dep in stage["deps"]}
-    assert len(put) == len(read), "an object for each artifact that is read, and for code.txt"
+    read = [set(stage["deps"]) for stage in ours.stages.values()]
+    artifacts = {path for paths in read for path in paths if path.startswith("artifacts/")}
+    code = {frozenset(paths - artifacts) for paths in read}
+    assert len(put) == len(artifacts) + len(code), "each artifact and version of code once"
     assert not list(Path(tempfile.gettempdir()).glob("sms-node-*/*")), "the node is clean"
 
 
