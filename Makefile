@@ -42,7 +42,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -W ignore -c 'import cv2, dvc.cli, matplotlib.pyplot, mlflow, mypy.api, pandas, pytest, skimage, sklearn.datasets, torch, torchvision'
 	@touch $@
 
-extras: $(EXTRAS)  ## add the optional packages: export, timm, other training loops, documentation
+extras: $(EXTRAS)  ## add the optional packages: export, timm, Ray, other training loops, documentation
 
 $(EXTRAS): $(INSTALLED)
 	$(BIN)/pip install --no-compile -c constraints.txt -e '.[dev,extras]'

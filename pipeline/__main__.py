@@ -36,6 +36,7 @@ def main() -> None:
         "studies": ("list the studies", lambda: _list(studies())),
     }
     with_arguments: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
+        "cost": ("print epochs, images and hours of the plan; nothing is trained", _cost),
         "experiments": ("compare the experiments, the best first", _experiments),
         "export": ("write a network for use elsewhere", _export),
         "ui": ("open the saved views of the MLflow UI", _ui),
@@ -117,6 +118,34 @@ def _export(arguments: "Sequence[str]") -> int:
 
     export(Path.cwd(), flags.model, flags.formats, flags.out)
     return 0
+
+
+def _cost(arguments: "Sequence[str]") -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline cost", description="Print what the plan costs; nothing is trained."
+    )
+    parser.add_argument("--speed", type=float, help="images/s; measured here by default")
+    parser.add_argument("--images", type=int, help="training images; by default artifacts/data's")
+    parser.add_argument("--slots", type=int, nargs="+", help="stages that train at once")
+    flags = parser.parse_args(arguments)
+    from pipeline.plan import cost  # noqa: PLC0415
+
+    for name in ("speed", "images", "slots"):
+        values = getattr(flags, name) or [1] if name == "slots" else [getattr(flags, name)]
+        if any(value is not None and value <= 0 for value in values):
+            raise UserError(f"--{name} must be greater than 0")
+    params = experiment.load(Path("params.yaml"))
+    images = cost.training_images(Path.cwd(), flags.images)
+    speed = flags.speed or _speed(params)
+    sys.stdout.write(cost.report(params, images, speed, flags.slots or cost.SLOTS))
+    return 0
+
+
+def _speed(params: experiment.Experiment) -> float:
+    from pipeline.plan.build import build  # noqa: PLC0415
+    from pipeline.plan.speed import images_per_second  # noqa: PLC0415
+
+    return images_per_second(build(params), Path.cwd())
 
 
 def _methods() -> int:

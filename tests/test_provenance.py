@@ -14,6 +14,7 @@ import torch
 
 from pipeline.process import cpu_name
 from pipeline.report.tables import made_by
+from pipeline.run.local import LocalEngine
 from pipeline.run.provenance import FILE, provenance
 from tests.toy import SOURCE, Toy, alone
 
@@ -70,6 +71,20 @@ def test_equal_results_say_nothing_and_threads_count(
     monkeypatch.setenv("SMS_THREADS", "2")
     toy.execute()
     assert "a (threads 1, here 2)" in capsys.readouterr().err
+
+
+def test_devices_of_another_cluster_are_not_compared(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reporting(toy, "a", **here() | {"device": "GPU of the cluster"})
+    toy.execute()
+    monkeypatch.setenv("SMS_ENGINE", "ray")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    toy.execute(engine=LocalEngine(toy.root, 1))
+    assert capsys.readouterr().err == ""
+    monkeypatch.delenv("RAY_ADDRESS")  # on this machine
+    toy.execute(engine=LocalEngine(toy.root, 1))
+    assert "device GPU of the cluster, here " in capsys.readouterr().err
 
 
 def test_records_come_back_with_results(toy: Toy) -> None:

@@ -105,7 +105,8 @@ def alone(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         "GIT_CONFIG_GLOBAL": "/dev/null",
     }.items():
         monkeypatch.setenv(key, value)
-    for key in ("SMS_GPUS_PER_STAGE", "SMS_GPU_JOBS", "SMS_THREADS", "DVC_STAGE", "DVC_ROOT"):
+    settings = ("ENGINE", "GPUS_PER_STAGE", "GPU_JOBS", "JOBS", "THREADS")
+    for key in (*(f"SMS_{name}" for name in settings), "DVC_STAGE", "DVC_ROOT", "RAY_ADDRESS"):
         monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 

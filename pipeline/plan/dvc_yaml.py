@@ -61,9 +61,18 @@ def command(node: Stage) -> list[str]:
 
 def _stage(node: Stage) -> str:
     lines = "\n      ".join(command(node))
-    deps = "".join(map(_item, dependencies(node)))
-    body = f"    wdir: ..\n    deps:\n{deps}    outs:\n{_item(node.out)}"
+    needed = dependencies(node)
+    deps = "".join(map(_item, needed))
+    code = [path for path in needed if path.startswith(("../", "/")) and path not in node.files]
+    meta = _meta([*node.files, *node.unwatched, *node.outside, *code])
+    body = f"    wdir: ..\n    deps:\n{deps}    outs:\n{_item(node.out)}{meta}"
     return f"  {node.name}:\n    cmd: >-\n      {lines}\n{body}"
+
+
+def _meta(outside: list[str]) -> str:
+    """Return the lines that list data and code outside, for engines; DVC hashes no `meta`."""
+    text = yaml.safe_dump({"meta": {"outside": outside}}) if outside else ""
+    return "".join(f"    {line}\n" for line in text.splitlines())
 
 
 @cache

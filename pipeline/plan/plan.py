@@ -27,6 +27,7 @@ class Stage:
     lineage: str = ""  # the section of the graph it is listed under
     study: str = ""  # the study that needs it, where no method does
     unwatched: tuple[str, ...] = ()  # data outside the graph that it reads and DVC does not hash
+    outside: tuple[str, ...] = ()  # folders outside the graph that it reads, or fills by a download
 
     @property
     def out(self) -> str:

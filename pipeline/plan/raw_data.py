@@ -52,6 +52,11 @@ def listing(name: str, path: str | None) -> str | None:
     return fingerprint(path or "data", reads)
 
 
+def folder(name: str, path: str | None) -> str | None:
+    """Return the folder of the raw files of the data set ``name``, if it has any."""
+    return path if path or _reads(name) is None else "data"
+
+
 def fingerprint(path: str, reads: tuple[str, ...] | None = None) -> str | None:
     """Return a hash over names and sizes of the files under ``path``, or None without files.
 

@@ -118,7 +118,10 @@ class StageAdder:
         if not files:
             flags["listing"] = self.plan.once(raw_data.listing, data.name, data.path)
         modules = (self.module("data", data.name, "data.name"),)
-        return self.add("data", "prepare", flags, files=files, modules=modules, shared=True)
+        stage = self.add("data", "prepare", flags, files=files, modules=modules, shared=True)
+        raw = self.plan.once(raw_data.folder, data.name, data.path)
+        self.plan.nodes[stage].outside = (raw,) if raw and not files else ()
+        return stage
 
     def network_modules(self) -> tuple[str, ...]:
         """Return the module of the network, unless it is a library's."""

@@ -14,9 +14,8 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.process import die_with_parent
 from pipeline.run.dvc_graph import DvcGraph
+from pipeline.run.engines import choose
 from pipeline.run.interfaces import Engine, Listener, Outcome, Summary
-from pipeline.run.local import LocalEngine
-from pipeline.run.machine import default_jobs
 from pipeline.run.provenance import Provenance
 from pipeline.run.scheduler import Scheduler
 
@@ -38,9 +37,10 @@ def execute(
 
     Args:
         root: the repository
-        jobs: how many commands run at once; the default is ``SMS_JOBS``, or one per core
+        jobs: how many commands run at once; the default is ``SMS_JOBS``, or one per core,
+            and on a Ray cluster that RAY_ADDRESS names as many as it holds
         listeners: told of each stage's start, events and end
-        engine: runs the commands, in place of this machine
+        engine: runs the commands, in place of the one that ``SMS_ENGINE`` names
         gpu_jobs: how many commands share a GPU, where ``SMS_GPU_JOBS`` is not set
 
     Raises:
@@ -51,8 +51,13 @@ def execute(
     """
     root = root.resolve()
     # DVC resolves some of its paths against the working directory
-    with chdir(root), _only_driver(root), _signals() as signals, closing(DvcGraph(root)) as graph:
-        engine = engine or LocalEngine(root, jobs or default_jobs(), gpu_jobs=gpu_jobs)
+    with (
+        chdir(root),
+        _only_driver(root),
+        _signals() as signals,
+        closing(DvcGraph(root, gpu_jobs=gpu_jobs)) as graph,
+    ):
+        engine = engine or choose(root, jobs, gpu_jobs)
         provenance = Provenance(root, graph)
         tell = Listeners([*listeners, provenance])
         scheduler = Scheduler(graph, engine, tell, lambda: bool(signals))

@@ -34,14 +34,18 @@ from pipeline.run.dvc_files import HEADER, entries, load_stages, no_collection
 from pipeline.run.file_stamps import file_stamps
 from pipeline.run.interfaces import DiskFullError, StageError, Task
 from pipeline.run.local import uses_gpu
+from pipeline.run.machine import demand
 from pipeline.storage import disk_space
 from pipeline.storage.atomic_files import atomic_file
+
+OUTSIDE = "outside"  # the key of a stage's `meta` that lists data outside the graph
 
 
 class DvcGraph:
     """The stages of one dvc.yaml, as a `pipeline.run.interfaces.Graph`."""
 
-    def __init__(self, root: Path, file: str = "stages/dvc.yaml") -> None:
+    def __init__(self, root: Path, file: str = "stages/dvc.yaml", *, gpu_jobs: int = 1) -> None:
+        self.gpu_jobs = gpu_jobs  # stages that share a GPU, where SMS_GPU_JOBS is not set
         for name in ("dvc", "dvc_data", "dvc_objects"):  # from this level on: no progress bars
             logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
@@ -147,7 +151,25 @@ class DvcGraph:
             except BaseException:
                 self.release(name)
                 raise
-        return Task(_commands(stage), Path(stage.wdir), stage.addressing, name in self.gpu)
+        return self._task(stage)
+
+    def _task(self, stage: Any) -> Task:
+        gpu = stage.name in self.gpu
+        cpus, gpus = demand(gpu=gpu, gpu_jobs=self.gpu_jobs)
+        return Task(
+            commands=_commands(stage),
+            folder=Path(stage.wdir),
+            address=stage.addressing,
+            gpu=gpu,
+            inputs={self._path(dep): dep.hash_info.value for dep in stage.deps},
+            outputs=tuple(map(self._path, stage.outs)),
+            outside=tuple((stage.meta or {}).get(OUTSIDE, ())),
+            cpus=cpus,
+            gpus=gpus,
+        )
+
+    def _path(self, file: Any) -> str:
+        return os.path.relpath(str(file.fs_path), str(self.repo.root_dir))
 
     def keep(self, name: str) -> None:
         """Cache the outputs, and record them in the run cache with the inputs of the beginning."""

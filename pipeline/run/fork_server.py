@@ -4,11 +4,11 @@
 fork server of multiprocessing does not fit: there every worker keeps the server alive, so that
 workers outlive a driver that was killed.
 
-`Server` starts the process ``python -P -m pipeline.run.fork_server FD [MODULE ...]``. It sends
-requests over the socket FD, one JSON object a line: name, folder, environment, log, and either argv
-(to execute) or module and arguments (to run as ``python -m`` does). The replies are {name, pid} and
-then {name, status}. End of file means that the driver is gone: the process then kills all workers
-and their children.
+`Server` starts the process ``python -P -m pipeline.run.fork_server [--apart] FD [MODULE ...]``. It
+sends requests over the socket FD, one JSON object a line: name, folder, environment, log, and
+either argv (to execute) or module and arguments (to run as ``python -m`` does). The replies are
+{name, pid} and then {name, status}. End of file means that the driver is gone: the process then
+kills all workers and their children.
 """
 
 import atexit
@@ -32,13 +32,21 @@ from pipeline.process import die_with_parent
 from pipeline.storage import disk_space
 
 MODULE = "pipeline.run.fork_server"
+APART = "--apart"
 PROJECT = ("pipeline", "stages")  # packages that a worker must import anew: they may be edited
 
 
 class Server:
     """The driver's end of the process."""
 
-    def __init__(self, modules: Sequence[str], environment: Mapping[str, str], logs: Path) -> None:
+    def __init__(
+        self,
+        modules: Sequence[str],
+        environment: Mapping[str, str],
+        logs: Path,
+        *,
+        apart: bool = False,
+    ) -> None:
         code = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [code, os.environ.get("PYTHONPATH")]))
         self.channel, theirs = socket.socketpair()
@@ -50,6 +58,7 @@ class Server:
                     "-P",
                     "-m",
                     MODULE,
+                    *([APART] if apart else []),
                     str(theirs.fileno()),
                     *modules,
                 ],
@@ -138,6 +147,7 @@ def send(channel: socket.socket, **fields: str | int) -> None:
 def run_worker(request: dict[str, Any], server: int) -> None:
     """Turn this fork of the process ``server`` into the worker of ``request``."""
     os.setpgid(0, 0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # Ray blocks SIGINT in all its processes
     die_with_parent(signal.SIGKILL)
     if os.getppid() != server:
         sys.exit(1)
@@ -192,15 +202,31 @@ def exit_worker(status: int) -> NoReturn:
     os._exit(status & 0xFF)
 
 
+def stand_apart(channel: int) -> None:
+    """Continue in a fork, for which this process only waits.
+
+    Ray kills the children of its processes at their end, but not the children of these. So the
+    server lives to see the end of file, and ends its workers with all their children.
+    """
+    child = os.fork()
+    if child:
+        os.close(channel)
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
+
+
 def main() -> None:
     """Import the modules that the command line names, then serve."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles ^C
+    apart = sys.argv[1] == APART
+    number, *modules = sys.argv[1 + apart :]
+    if apart:
+        stand_apart(int(number))
     server = os.getpid()
-    for module in sys.argv[2:]:
+    for module in modules:
         with contextlib.suppress(Exception):  # the stage that imports it reports the error
             importlib.import_module(module)
     gc.freeze()  # the workers' garbage collectors neither visit nor copy these objects
-    with socket.socket(fileno=int(sys.argv[1])) as channel:
+    with socket.socket(fileno=int(number)) as channel:
         request = serve(channel)
     if request:
         run_worker(request, server)

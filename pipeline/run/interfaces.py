@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -37,12 +37,18 @@ class Task:
     """The command lines of one stage, run one after the other in ``folder``.
 
     ``gpu`` says whether they use a GPU where there is one; the others run on the CPU's cores.
+    Paths are relative to the repository or absolute.
     """
 
     commands: tuple[str, ...]
     folder: Path
     address: str
     gpu: bool
+    inputs: Mapping[str, str] = field(default_factory=dict)  # path -> hash of its content
+    outputs: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()  # data outside the graph that the commands read
+    cpus: float = 1.0
+    gpus: float = 0.0  # a fraction where several stages share a GPU; counts where there are GPUs
 
 
 @dataclass(frozen=True)

@@ -98,14 +98,22 @@ class LocalEngine:
 
     def start(self, name: str, task: Task) -> None:
         """Start ``task``; returns at once."""
+        self.start_on(self._device() if task.gpu else "", name, task)
+
+    def start_on(self, device: str | None, name: str, task: Task) -> None:
+        """Start ``task`` on a GPU or a group of them, "" for none, None for any."""
         worker = Worker(name, task, self.folder / "events" / f"{name}.jsonl")
-        worker.device = self._device() if task.gpu else ""
+        worker.device = device
         self._launch(worker)
         self.tasks[name] = worker
 
+    def servers(self) -> list[Server]:
+        """Return the servers at work."""
+        return [server for server in (self.warm, self.cold) if server]
+
     def wait(self, seconds: float) -> list[Event | Exit]:
         """Return the events and exits of workers, waiting at most ``seconds`` for an exit."""
-        servers = [server for server in (self.warm, self.cold) if server]
+        servers = self.servers()
         ready = select.select([server.channel for server in servers], [], [], seconds)[0]
         exits: list[Exit] = []
         for one in servers:
@@ -132,9 +140,8 @@ class LocalEngine:
         limit = time.monotonic() + seconds
         while any(worker.pid for worker in self.tasks.values()) and time.monotonic() < limit:
             self.wait(0.05)
-        for one in (self.warm, self.cold):
-            if one:
-                one.close()
+        for one in self.servers():
+            one.close()
         self.warm = self.cold = None
         self.tasks.clear()
 
@@ -157,9 +164,9 @@ class LocalEngine:
         worker.position = 0
         call = as_module(worker.task.commands) if self.preload is not None else None
         if call and not self.warm:
-            self.warm = Server(self.preload or (), self.shared, self.folder / "logs")
+            self.warm = self._server(self.preload or ())
         if not call and not self.cold:
-            self.cold = Server((), self.shared, self.folder / "logs")
+            self.cold = self._server(())
         worker.server = self.warm if call else self.cold
         assert worker.server
         worker.server.ask(
@@ -169,6 +176,9 @@ class LocalEngine:
             log=str(log),
             **(call or {"argv": in_shell(worker.task.commands)}),
         )
+
+    def _server(self, modules: Sequence[str]) -> Server:
+        return Server(modules, self.shared, self.folder / "logs")
 
     def _restart_orphans(self, dead: "Server", ended: set[str]) -> list[Exit]:
         """Start the workers of a dead server once more, in a shell; they died with it."""

@@ -43,6 +43,17 @@ def default_gpu_jobs(network: str, size: int | None) -> int:
     return GPU_JOBS.get(network, 1) if small and gpus_per_stage() == 1 else 1
 
 
+def demand(*, gpu: bool, gpu_jobs: int = 1) -> tuple[float, float]:
+    """Return the CPUs of a stage, and its GPUs: a fraction of one where several stages share it.
+
+    ``SMS_GPUS_PER_STAGE`` processes of ``SMS_THREADS`` threads train together, each on a GPU of
+    its own; ``SMS_GPU_JOBS``, or else ``gpu_jobs``, stages share a GPU.
+    """
+    processes = gpus_per_stage() if gpu else 1
+    shared = 1 if processes > 1 else positive("SMS_GPU_JOBS", gpu_jobs)
+    return float(processes * threads()), processes / shared if gpu else 0.0
+
+
 def grouped(devices: Sequence[str], size: int) -> list[str]:
     """Return groups of ``size`` GPUs for one stage each, as CUDA_VISIBLE_DEVICES names them.
 

@@ -22,6 +22,7 @@ from pipeline.process import cpu_name, gpus_per_stage, threads
 from pipeline.run.dvc_files import outputs
 from pipeline.run.interfaces import Graph, Outcome
 from pipeline.run.machine import gpus
+from pipeline.run.ray_cluster import elsewhere
 from pipeline.storage.atomic_files import atomic_file
 
 FILE = "stages/provenance.json"
@@ -119,10 +120,13 @@ class Provenance:
         """Return the values that the stage may report here; empty where they are not known."""
         return {
             "torch": [self._torch["__version__"]] if self._torch else [],
-            "device": self._gpu_names if self._gpus and name in self.graph.gpu else [self._cpu],
+            "device": [] if elsewhere() else self._devices(name),
             "threads": [threads()],
             "gpus": [gpus_per_stage()],
         }
+
+    def _devices(self, name: str) -> list[Any]:
+        return self._gpu_names if self._gpus and name in self.graph.gpu else [self._cpu]
 
     @cached_property
     def _torch(self) -> dict[str, Any]:

@@ -1,0 +1,25 @@
+"""The engine that runs the commands of stages: the one that ``SMS_ENGINE`` names."""
+
+import os
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.run.interfaces import Engine
+from pipeline.run.local import LocalEngine
+from pipeline.run.machine import default_jobs
+from pipeline.run.ray_cluster import ENGINE
+from pipeline.run.ray_engine import RayEngine
+
+
+def choose(root: Path, jobs: int | None, gpu_jobs: int) -> Engine:
+    """Return the engine for the repository ``root``: local (by default) or ray.
+
+    Raises:
+        UserError: SMS_ENGINE names no engine, Ray is not installed, or its cluster does not fit.
+    """
+    name = os.environ.get(ENGINE) or "local"
+    if name == "local":
+        return LocalEngine(root, jobs or default_jobs(), gpu_jobs=gpu_jobs)
+    if name == "ray":
+        return RayEngine(root, jobs, gpu_jobs=gpu_jobs)
+    raise UserError(f"{ENGINE} is {name!r}, but must be local or ray: set or unset it.")

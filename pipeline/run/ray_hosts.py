@@ -1,0 +1,187 @@
+"""The nodes of a Ray cluster that run stages: their actors, versions and resources."""
+
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.process import GPUS_PER_STAGE
+from pipeline.run import ray_files, ray_node
+from pipeline.run.ray_cluster import Cluster
+from pipeline.run.ray_objects import Objects
+
+REFRESH = 5.0  # seconds between looks at the nodes of the cluster
+ANSWER = 60.0  # seconds in which an actor must start and answer
+
+
+class Hosts:
+    """One actor for each node; `refresh` takes in nodes that join, and drops those that leave."""
+
+    def __init__(
+        self, cluster: Cluster, root: Path, needs: Mapping[bool, tuple[float, float]]
+    ) -> None:
+        """Start the actors.
+
+        Args:
+            cluster: the connection
+            root: the repository
+            needs: CPUs and GPUs of a stage that uses a GPU, and of one that does not
+
+        Raises:
+            UserError: a node has other versions, or none is large enough
+
+        """
+        self.cluster, self.ray, self.root, self.needs = cluster, cluster.ray, root, needs
+        self.prefix = f"sms-{uuid.uuid4().hex[:12]}-"
+        self.actors: dict[str, Any] = {}  # by node
+        self.resources: dict[str, dict[str, float]] = {}
+        self.names: dict[str, str] = {}  # host names, also of nodes that are gone
+        self.polls: dict[Any, str] = {}  # pending reports -> node
+        self.shared = True  # whether all nodes see the repository's folder
+        self.objects = Objects(self.ray, root)
+        self.refreshed = 0.0
+        for module in (ray_node, ray_files):
+            self.ray.cloudpickle.register_pickle_by_value(module)
+        self.refresh()
+        self.with_gpus = any(node.get("GPU", 0) for node in self.resources.values())
+        self._check_resources()
+
+    def refresh(self, seconds: float = 0.0) -> None:
+        """Look at the nodes, unless the last look was less than ``seconds`` ago.
+
+        Raises:
+            UserError: a new node does not fit.
+        """
+        if seconds and time.monotonic() - self.refreshed < seconds:
+            return
+        alive = {node["NodeID"]: node for node in self.ray.nodes() if node["Alive"]}
+        new = [node for node in alive if node not in self.actors]
+        self.names |= {node: alive[node]["NodeManagerHostname"] for node in new}
+        self.actors = {node: actor for node, actor in self.actors.items() if node in alive}
+        if new:
+            self._start(new)
+        self.resources = {node: alive[node]["Resources"] for node in self.actors}
+        self.refreshed = time.monotonic()
+
+    def _start(self, nodes: list[str]) -> None:
+        """Start an actor on each of ``nodes``, and check that the node can run this project."""
+        first = not self.actors
+        probe = self.root / ".dvc" / "tmp" / "sms" / f"probe-{uuid.uuid4().hex}"
+        probe.touch()
+        code = Path(__file__).parents[2]
+        try:
+            for node, actor in {node: self._actor(node) for node in nodes}.items():
+                facts = self.ray.get(actor.facts.remote(str(probe)), timeout=ANSWER)
+                sentence = mismatch(self.names[node], ray_node.versions(), facts)
+                if sentence:
+                    raise UserError(sentence)
+                archive = None if facts["sees"] else self.objects.code(code)
+                opened = actor.open.remote(
+                    str(self.root), str(code), self.cluster.environment, archive
+                )
+                self.ray.get(opened, timeout=ANSWER)
+                self.actors[node] = actor
+                self.shared = self.shared and facts["sees"]
+                self.poll(node)
+        except (self.ray.exceptions.RayError, ValueError) as error:
+            if first:  # a node that joins later may leave at once, and is asked again
+                sentence = " ".join(str(error).split())[-300:]
+                raise UserError(f"the Ray cluster cannot start this project: {sentence}") from error
+        finally:
+            probe.unlink()
+
+    def _actor(self, node: str) -> Any:
+        return (
+            self.ray.remote(ray_node.Host)
+            .options(
+                name=self.prefix + node,
+                num_cpus=0,
+                num_gpus=0,
+                max_concurrency=10_000,
+                scheduling_strategy=self.on(node),
+            )
+            .remote()
+        )
+
+    def on(self, node: str) -> Any:
+        """Return Ray's scheduling strategy for ``node`` alone."""
+        strategies = self.ray.util.scheduling_strategies
+        return strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+
+    def here(self) -> Any:
+        """Return Ray's scheduling strategy for the driver's node alone."""
+        return self.on(self.ray.get_runtime_context().get_node_id())
+
+    def poll(self, node: str) -> None:
+        """Ask the actor of ``node`` for reports; the reply becomes a key of ``polls``."""
+        self.polls[self.actors[node].reports.remote()] = node
+
+    def see(self, paths: list[str]) -> bool:
+        """Say whether all nodes see ``paths``, as the driver does."""
+        if len(self.actors) == 1 or not paths:
+            return True
+        root = str(self.root)
+        return all(self.ray.get([each.sees.remote(root, paths) for each in self.actors.values()]))
+
+    def cancel(self, node: str, name: str) -> None:
+        """Kill the stage ``name`` on ``node``, if that is alive."""
+        if node in self.actors:
+            with suppress(self.ray.exceptions.RayError):
+                self.ray.get(self.actors[node].cancel.remote(name), timeout=ANSWER)
+
+    def stop(self, seconds: float) -> None:
+        """End all stages; kill those that have not ended after ``seconds``."""
+        ended = [actor.stop.remote(seconds) for actor in self.actors.values()]
+        if ended:
+            self.ray.wait(ended, num_returns=len(ended), timeout=seconds + 5)
+        self.actors.clear()
+        self.polls.clear()
+
+    def cpus(self) -> float:
+        """Return the CPUs of all nodes."""
+        return sum(node.get("CPU", 0) for node in self.resources.values())
+
+    def slots(self, *, gpu: bool) -> int:
+        """Return how many stages of one kind the empty cluster can hold."""
+        cpus, devices = self.needs[gpu]
+        slots = 0
+        for node in self.resources.values():
+            fit = int(node.get("CPU", 0) / cpus + 1e-6)
+            if gpu and self.with_gpus:
+                each = int(1 / devices + 1e-6) if devices < 1 else 1
+                fit = min(fit, int(node.get("GPU", 0) // max(devices, 1)) * each)
+            slots += fit
+        return slots
+
+    def _check_resources(self) -> None:
+        """Refuse a cluster on which some stages could never start."""
+        asked = os.environ.get(GPUS_PER_STAGE) or os.environ.get("SMS_GPU_JOBS")
+        if self.with_gpus or (asked and self.cluster.named):
+            most = int(max(node.get("GPU", 0) for node in self.resources.values()))
+            need = max(1, round(self.needs[True][1]))
+            if most < need:
+                raise UserError(
+                    f"{GPUS_PER_STAGE} or SMS_GPU_JOBS is set, so that a node of the Ray cluster "
+                    f"must have {need} GPUs, but the largest has {most}: unset them, or add GPUs"
+                )
+        for gpu, (cpus, _) in self.needs.items():
+            if not self.slots(gpu=gpu):
+                raise UserError(
+                    f"a stage needs {cpus:g} CPUs (SMS_THREADS times {GPUS_PER_STAGE}), but no "
+                    "node of the Ray cluster has as many: lower them, or add CPUs"
+                )
+
+
+def mismatch(node: str, here: Mapping[str, str], there: Mapping[str, Any]) -> str | None:
+    """Return a sentence on why ``node`` cannot run stages of the driver, or None if it can."""
+    for package, version in here.items():
+        if there[package] != version:
+            return (
+                f"node {node} of the Ray cluster has {package} {there[package]}, but the driver "
+                f"has {version}: results depend on it; install the same version on all nodes"
+            )
+    return None
