@@ -36,7 +36,7 @@ def main() -> None:
         "studies": ("list the studies", lambda: _list(studies())),
     }
     with_arguments: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
-        "cost": ("print epochs, images and hours of the plan; nothing is trained", _cost),
+        "cost": ("print epochs, images and time of the plan; nothing is trained", _cost),
         "experiments": ("compare the experiments, the best first", _experiments),
         "export": ("write a network for use elsewhere", _export),
         "ui": ("open the saved views of the MLflow UI", _ui),

@@ -11,7 +11,8 @@ from pipeline.config.experiment import Experiment, load
 from pipeline.data.base import save
 from pipeline.errors import UserError
 from pipeline.plan.build import build
-from pipeline.plan.cost import cost, costs, epochs, report, span, training_images
+from pipeline.plan.cost import cost, costs, report, span, training_images
+from pipeline.plan.passes import epochs
 from pipeline.plan.speed import images_per_second
 from tests.test_loop import dataset
 
@@ -64,14 +65,20 @@ def test_spans_obey_the_bounds_of_list_scheduling() -> None:
 def test_table_of_an_experiment() -> None:
     text = report(experiment(m=3, phases=3, methods=["imp"], merge=["uniform"]), 1200, 10.0, [1, 4])
     lines = text.splitlines()
-    assert lines[1].split()[2:] == ["4", "60", "72,000", "2.00"]  # 60 epochs of 2 minutes
+    assert lines[1].split()[2:] == ["4", "60", "72,000", "2.0", "h"]  # 60 epochs of 2 minutes
     assert lines[3].split()[2:] == lines[1].split()[2:]
     assert "sharing saves 0% of" in text
     assert [line.split() for line in lines[-4:-2]] == [
-        ["1", "2.00", "100%"],
-        ["4", "2.00", "25%"],
+        ["1", "2.0", "h", "100%"],
+        ["4", "2.0", "h", "25%"],
     ]
-    assert "the longest chain of trainings takes 2.00 hours" in text
+    assert "the longest chain of trainings takes 2.0 h on" in text
+
+
+def test_a_retraining_by_sam_takes_twice_as_long() -> None:
+    params = experiment(m=1, phases=1, methods=["imp"], merge=["uniform"])
+    twice = params.with_values({"retrain.sam": "sam"})
+    assert [cost(costs(each)[1].nodes.values()).epochs for each in (params, twice)] == [40, 50]
 
 
 def test_speed_and_size_are_measured_on_the_prepared_data(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import UserError
+from pipeline.plan.passes import passes
 from pipeline.plan.plan import Plan, Stage
 from pipeline.plan.planner import Planner
-from pipeline.train import retrain_options
 
 RETRAIN, SPARSIFY = "retrain.epochs", "sparsify.epochs"
 _NAMES = {RETRAIN: "epochs", SPARSIFY: "train"}  # in names of stages, before the epochs
@@ -26,25 +26,6 @@ _TOO_LONG = 10**9  # passes, more than any budget
 _SPARE = 1000  # epochs more than the budget that a method may need at least
 
 MethodPlan = Callable[[Planner], None]
-
-
-def passes_per_step(stage: Stage) -> int:
-    """Return the forward-backward passes of one step of a training stage; SAM takes two."""
-    return retrain_options.passes(stage.arguments.get("sam", "none"))
-
-
-def epochs(stage: Stage) -> int:
-    """Return the epochs that a stage trains; 0 for a stage that does not train.
-
-    Pretraining up to an early epoch counts as 0 too: the dense network's own training passes
-    through the same weights.
-    """
-    flags = stage.arguments
-    if stage.script == "pretrain" and "to_epoch" in flags:
-        return 0
-    end: int = flags.get("to_epoch", flags.get("epochs", 0))
-    begin: int = flags.get("from_epoch", 0)
-    return end - begin
 
 
 def stages_of(plan: Plan, model: str) -> Iterator[Stage]:
@@ -56,9 +37,17 @@ def stages_of(plan: Plan, model: str) -> Iterator[Stage]:
             yield stage
 
 
-def passes(plan: Plan, model: str) -> int:
-    """Return the passes of all trainings that ``model`` depends on, in epochs."""
-    return sum(epochs(stage) * passes_per_step(stage) for stage in stages_of(plan, model))
+def total(plan: Plan, model: str) -> int:
+    """Return the passes of all trainings that ``model`` depends on, in epochs.
+
+    Pretraining up to an early epoch is left out: the dense network's own training passes through
+    the same weights.
+    """
+    return sum(passes(stage) for stage in stages_of(plan, model) if not _is_early(stage))
+
+
+def _is_early(stage: Stage) -> bool:
+    return stage.script == "pretrain" and "to_epoch" in stage.arguments
 
 
 @dataclass(frozen=True)
@@ -143,7 +132,7 @@ class Trial:
         if (key, length) not in self._passes:
             try:
                 plan = self._plan(key, length)
-                self._passes[key, length] = passes(plan, plan.rows[-1].model)
+                self._passes[key, length] = total(plan, plan.rows[-1].model)
             except UserError as error:
                 self._passes[key, length], self.error = 0, error
         return self._passes[key, length]

@@ -1,8 +1,8 @@
-"""Epochs, images and hours of an experiment, from its plan: nothing is trained.
+"""Epochs, images and time of an experiment, from its plan: nothing is trained.
 
-A training of E epochs on N images passes E N images through the network, forward and backward. At v
-images/s it takes E N / v seconds; pruning, merging and measurements, which are short beside it,
-count as stages only.
+A training of E epochs on N images passes E N images through the network, forward and backward (2 E
+N with SAM). At v images/s it takes E N / v seconds. Pruning, merging and measurements, which are
+short compared with it, count as stages only.
 """
 
 import heapq
@@ -15,33 +15,25 @@ from safetensors import safe_open
 from pipeline.config.experiment import Experiment
 from pipeline.errors import UserError
 from pipeline.plan.build import build
+from pipeline.plan.passes import passes
 from pipeline.plan.plan import Plan, Stage
 from pipeline.run.scheduler import priorities
 
 SLOTS = (1, 2, 8, 64)
-TRAINING = {"pretrain", "retrain", "sparsify"}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Number of stages, of trainings among them, and of their epochs."""
+    """Number of stages, of trainings among them, and of their passes in epochs."""
 
     stages: int
     trainings: int
     epochs: int
 
 
-def epochs(stage: Stage) -> int:
-    """Return the epochs that a stage trains; 0 where it trains nothing."""
-    if stage.script not in TRAINING:
-        return 0
-    flags = stage.arguments
-    return int(flags.get("to_epoch") or flags["epochs"]) - int(flags.get("from_epoch") or 0)
-
-
 def cost(stages: Iterable[Stage]) -> Cost:
     """Return the sum over ``stages``."""
-    lengths = [epochs(stage) for stage in stages]
+    lengths = [passes(stage) for stage in stages]
     return Cost(len(lengths), sum(length > 0 for length in lengths), sum(lengths))
 
 
@@ -74,7 +66,7 @@ def span(plan: Plan, slots: int) -> int:
     while ready or running:
         while ready and len(running) < slots:
             name = heapq.heappop(ready).name
-            heapq.heappush(running, (now + epochs(plan.nodes[name]), name))
+            heapq.heappush(running, (now + passes(plan.nodes[name]), name))
         now, ended = heapq.heappop(running)
         for reader in readers[ended]:
             missing[reader].remove(ended)
@@ -102,40 +94,45 @@ def training_images(root: Path, given: int | None) -> int:
 
 
 def report(params: Experiment, images: int, speed: float, slots: Iterable[int] = SLOTS) -> str:
-    """Return the table of methods, what sharing saves, and the hours on several slots.
+    """Return the table of methods, what sharing saves, and the time on several slots.
 
     Args:
-        params: the experiment
-        images: of the training split
-        speed: images/s of one training
-        slots: numbers of stages that train at once
-
+        params: the experiment.
+        images: of the training split.
+        speed: images/s of one training.
+        slots: numbers of stages that train at once.
     """
     alone, plan = costs(params)
     whole = cost(plan.nodes.values())
-    hours = images / speed / 3600  # an epoch
+    seconds = images / speed  # an epoch
     total = Cost(*(sum(column) for column in zip(*map(_fields, alone.values()), strict=True)))
     rows: Mapping[str, Cost] = alone | {"sum": total, "together": whole}
     width = max(map(len, rows))
-    lines = [f"{'':{width}}  stages  trainings  epochs           images     hours"]
+    lines = [f"{'':{width}}  stages  trainings  epochs           images       time"]
     lines += [
         f"{name:{width}}  {row.stages:6,}  {row.trainings:9,}  {row.epochs:6,}  "
-        f"{row.epochs * images:15,}  {row.epochs * hours:8,.2f}"
+        f"{row.epochs * images:15,}  {_time(row.epochs * seconds):>9}"
         for name, row in rows.items()
     ]
     saved = 1 - whole.epochs / total.epochs if total.epochs else 0.0
     lines += ["", f"sharing saves {saved:.0%} of the epochs that they would train alone", ""]
-    lines.append("slots     hours  efficiency")
+    lines.append("slots       time  efficiency")
     for number in slots:
         length = span(plan, number)
         efficiency = whole.epochs / (number * length) if length else 1.0
-        lines.append(f"{number:5,}  {length * hours:8,.2f}  {efficiency:10.0%}")
-    lines.append(
-        f"the longest chain of trainings takes {span(plan, len(plan.nodes)) * hours:,.2f} hours on "
-        "any number of slots"
-    )
+        lines.append(f"{number:5,}  {_time(length * seconds):>9}  {efficiency:10.0%}")
+    longest = _time(span(plan, len(plan.nodes)) * seconds)
+    lines.append(f"the longest chain of trainings takes {longest} on any number of slots")
     lines.append(f"{images:,} training images, {speed:,.0f} images/s for each slot")
     return "\n".join(lines) + "\n"
+
+
+def _time(seconds: float) -> str:
+    """Return a duration in seconds, minutes or hours."""
+    for unit, size in (("s", 1), ("min", 60)):
+        if seconds < 120 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 3600:,.1f} h"
 
 
 def _fields(row: Cost) -> tuple[int, int, int]:

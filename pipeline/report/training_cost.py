@@ -5,7 +5,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from pipeline.plan.budget import epochs, stages_of
+from pipeline.plan.budget import stages_of
+from pipeline.plan.passes import passes
 from pipeline.plan.plan import Plan
 
 
@@ -19,7 +20,7 @@ def trained_images(plan: Plan, artifacts: Path, without: Collection[str] = ()) -
     if not images:
         return {}
     return {
-        row.method: images * sum(map(epochs, stages_of(plan, row.model)))
+        row.method: images * sum(map(passes, stages_of(plan, row.model)))
         for row in plan.rows
         if row.phase == plan.params.phases
     }
