@@ -154,14 +154,15 @@ class Planner(StageAdder):
                 f"merge: {rule} learns from the dense network's logits, which are kept of "
                 f"classification and not of {self.settings.task}: leave {rule} out"
             )
-        learns = "loss" in needs or "distillation" in needs
         flags = {
             "data": artifact(self.data()),
             "candidates": [artifact(each) for each in candidates],
             "rule": rule,
             "parent": self._parent(candidates[0], rule) if "parent" in needs else None,
             "dense": artifact(self.pretrain()) if "distillation" in needs else None,
-            "seed": derive(self.seed, "merge", phase) if learns else None,
+            "seed": derive(self.seed, "merge", phase)
+            if {"loss", "distillation"} & {*needs}
+            else None,
         }
         modules = (rules.module_name(rule), *self.learning_modules())
         name = name or join_name(self.method, f"p{phase}")
@@ -187,32 +188,28 @@ class Planner(StageAdder):
             average: how they are averaged; by default by the mean.
             unaligned: the same networks before their channels were matched, to compare with.
         """
-        flags = {
-            "data": artifact(self.data()),
-            "runs": [artifact(name) for name in runs],
-            "sparsity": self.sparsity(phase),
-            **self._pruning_flags(phase),
-            "seed": self._pruning_seed(phase),
-            "average": average,
-            "unaligned": [artifact(name) for name in unaligned],
-        }
-        files, modules = self._pruning_files(), (*self._pruning_modules(), *self.learning_modules())
-        name = join_name(self.method, f"p{phase}")
-        return self.add(name, "reprune", flags, files=files, modules=modules, phase=phase)
+        networks = {"runs": [artifact(name) for name in runs]}
+        apart = [artifact(name) for name in unaligned]
+        return self._prune_again("reprune", networks, phase, average=average, unaligned=apart)
 
     def interpolate_tickets(self, ticket: str, pool: Sequence[str], phase: int) -> str:
         """Return ``ticket`` interpolated with those of ``pool``, at the phase's sparsity."""
+        networks = {"ticket": artifact(ticket), "pool": [artifact(name) for name in pool]}
+        return self._prune_again("lottery_pools", networks, phase)
+
+    def _prune_again(self, script: str, networks: dict[str, Any], phase: int, **more: Any) -> str:
+        """Add a stage that prunes what it makes of ``networks`` to the phase's sparsity."""
         flags = {
             "data": artifact(self.data()),
-            "ticket": artifact(ticket),
-            "pool": [artifact(name) for name in pool],
+            **networks,
             "sparsity": self.sparsity(phase),
             **self._pruning_flags(phase),
             "seed": self._pruning_seed(phase),
+            **more,
         }
         files, modules = self._pruning_files(), (*self._pruning_modules(), *self.learning_modules())
         name = join_name(self.method, f"p{phase}")
-        return self.add(name, "lottery_pools", flags, files=files, modules=modules, phase=phase)
+        return self.add(name, script, flags, files=files, modules=modules, phase=phase)
 
     def report(self, phase: int, model: str, candidates: Sequence[str] = ()) -> None:
         """Measure ``model`` as the method's result of ``phase``, made of its ``candidates``."""
