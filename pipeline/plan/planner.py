@@ -117,7 +117,6 @@ class Planner(StageAdder):
         A network with ``more`` flags of the stage is not shared with other methods in phase 1.
         """
         retrain, decay, peak = self._candidate(candidate)
-        seed_of = candidate if retrain.vary == "seed" else 0
         flags = {
             "data": artifact(self.data()),
             "parent": artifact(pruned),
@@ -125,7 +124,7 @@ class Planner(StageAdder):
             "epochs": retrain.epochs * times,
             "schedule": retrain.schedule,
             "learning_rate": peak,
-            "seed": derive(self.seed, "retrain", phase, seed_of),
+            "seed": derive(self.seed, "retrain", phase, candidate if retrain.vary == "seed" else 0),
             **self.training_flags(decay),
             **option_flags(self.settings, retrain),
             **more,
@@ -154,15 +153,14 @@ class Planner(StageAdder):
                 f"merge: {rule} learns from the dense network's logits, which are kept of "
                 f"classification and not of {self.settings.task}: leave {rule} out"
             )
+        learns = "loss" in needs or "distillation" in needs
         flags = {
             "data": artifact(self.data()),
             "candidates": [artifact(each) for each in candidates],
             "rule": rule,
             "parent": self._parent(candidates[0], rule) if "parent" in needs else None,
             "dense": artifact(self.pretrain()) if "distillation" in needs else None,
-            "seed": derive(self.seed, "merge", phase)
-            if {"loss", "distillation"} & {*needs}
-            else None,
+            "seed": derive(self.seed, "merge", phase) if learns else None,
         }
         modules = (rules.module_name(rule), *self.learning_modules())
         name = name or join_name(self.method, f"p{phase}")
