@@ -176,7 +176,7 @@ def _checkpoint(model: nn.Module) -> Checkpoint:
 
 def _candidate(model: nn.Module | Mapping[str, Tensor]) -> Checkpoint:
     """Return the checkpoint of a model; without masks it is pruned where matrices are 0."""
-    own = _checkpoint(model) if isinstance(model, nn.Module) else Checkpoint(model, {}, {})
-    kept = {name: value != 0 for name, value in own.state.items() if value.is_floating_point()}
+    saved = _checkpoint(model) if isinstance(model, nn.Module) else Checkpoint(model, {}, {})
+    kept = {name: value != 0 for name, value in saved.state.items() if value.is_floating_point()}
     zeros = {name: mask for name, mask in kept.items() if mask.ndim > 1 and not mask.all()}
-    return Checkpoint(own.state, own.masks or zeros, {})
+    return Checkpoint(saved.state, saved.masks or zeros, {})

@@ -14,7 +14,10 @@ from torch import nn
 from pipeline import inference
 from pipeline.errors import UserError
 from pipeline.inference import library as kernels
+from pipeline.inference.compiled import FORMAT
+from pipeline.inference.geometry import Reading
 from pipeline.inference.network import split
+from pipeline.inference.rows import dense_rows, sparse_rows
 from pipeline.models.build import build
 from pipeline.storage.tensors import read, save_tensors
 
@@ -270,6 +273,13 @@ def edit(header, path):
     ["shapes", ("input", [3, 4000, 4000, 4])],
     [("output", "nothing")],
     ["operations", -2, "settings", ("windows", [[0], [400], [0], [400]])],
+    ["operations", -2, "settings", ("windows", [[2**32 - 5], [4], [0], [4]])],
+    ["operations", -2, "settings", ("windows", [[1e20], [4], [0], [4]])],
+    ["operations", 0, "settings", ("stride", [2**32, 1])],
+    ["operations", 0, "arrays", "weight", (1, [-1, -1, 3, 3])],
+    ["operations", (0, "text")],
+    ["operations", 0, ("arrays", [])],
+    [("shapes", [])],
 ])  # fmt: skip
 def test_file_whose_shapes_do_not_fit_is_refused(tmp_path, path):
     """It would read or write memory outside of the network."""
@@ -285,14 +295,32 @@ def test_file_whose_shapes_do_not_fit_is_refused(tmp_path, path):
 
 
 def test_other_files_are_refused(tmp_path):
-    save_tensors(tmp_path / "other.safetensors", {"a": torch.ones(1)})
-    with pytest.raises(UserError, match="no compiled network"):
-        inference.load(tmp_path / "other.safetensors")
+    file, tensors = tmp_path / "other.safetensors", {"a": torch.ones(1)}
+    for metadata, sentence in (
+        ({}, "no compiled network"),
+        ({FORMAT: '{"version": 99}'}, "has version 99, this code reads 1"),
+        ({FORMAT: "no JSON"}, "is truncated or not"),
+        ({FORMAT: "[]"}, "is truncated or not"),
+        ({FORMAT: "[" * 100_000}, "is truncated or not"),
+    ):
+        save_tensors(file, tensors, metadata)
+        with pytest.raises(UserError, match=sentence):
+            inference.load(file)
+
+
+def test_layer_that_int32_cannot_address_is_refused():
+    read = Reading(False, 0, np.zeros((1, 1), np.int64), 2**24, 1, 1, 1, False)
+    weight = np.ones((4, 40, 1, 1), np.float32)  # the last channel begins 39 * 64 MiB from the first
+    with pytest.raises(UserError, match="more than 2 GiB"):
+        sparse_rows(weight, 1, read, 40)
+    with pytest.raises(UserError, match="more than 2 GiB"):
+        dense_rows(weight, read, 40)
 
 
 def test_images_of_another_size_are_refused():
     compiled = inference.compile(build("resnet8", 10), (3, 16, 16))
-    for images in (torch.zeros(1, 3, 15, 16), torch.zeros(1, 3, 16, 16).double()):
+    for images in (torch.zeros(1, 3, 15, 16), torch.zeros(1, 3, 16, 16).double(),
+                   torch.zeros(1, 3, 16, 16, device="meta")):  # fmt: skip
         with pytest.raises(UserError, match=r"must be float32 \[B, 3, 16, 16\]"):
             compiled(images)
 

@@ -34,8 +34,8 @@ def check_equal(name: str, runner: Runner, source: Source) -> None:
         with torch.inference_mode():
             expected = source.served(images)
         # A translator scores only as many tokens as there are, its graph all.
-        found = runner(images)[..., : expected.shape[-1]]
-        difference = float((found - expected).abs().max())
+        outputs = runner(images)[..., : expected.shape[-1]]
+        difference = float((outputs - expected).abs().max())
         if not difference <= TOLERANCE:
             raise UserError(
                 f"the exported {name} differs from PyTorch by {difference:g} in a probability, but "

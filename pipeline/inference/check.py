@@ -1,7 +1,11 @@
 """Check of operations from a file: shapes fit, so that no kernel reads or writes outside."""
 
+from math import prod
+
 from pipeline.inference.geometry import kernel_of
 from pipeline.inference.operations import Network, Operation, Shape
+
+MOST = 2**31  # the kernels count in int32: values of an image, and numbers of a convolution
 
 
 def check(network: Network) -> None:
@@ -27,6 +31,7 @@ def check(network: Network) -> None:
         sizes = shape[:3]
         _require(all(isinstance(size, int) and size > 0 for size in sizes) and shape.rank in {2, 4})
         _require(shape.rank == 4 or shape[1:3] == (1, 1))
+        _require(prod(sizes) < MOST)
 
 
 def _require(holds: bool) -> None:
@@ -38,7 +43,7 @@ def _conv(operation: Operation, inputs: list[Shape], out: Shape) -> None:
     source, weight, kernel = inputs[0], operation.arrays["weight"], kernel_of(operation)
     groups = operation.settings["groups"]
     numbers = (*kernel.stride, *kernel.dilation, groups, *(p + 1 for p in kernel.padding))
-    _require(all(isinstance(number, int) and number > 0 for number in numbers))
+    _require(all(isinstance(number, int) and 0 < number < MOST for number in numbers))
     _require(weight.ndim == 4 and weight.size > 0 and len(weight) % groups == 0)
     _require((len(weight), weight.shape[1] * groups) == (out.channels, source.channels))
     _require(operation.arrays["bias"].shape == (out.channels,))
@@ -70,7 +75,8 @@ def _pool(operation: Operation, inputs: list[Shape], out: Shape) -> None:
         (x0, x1, out.width, source.width),
     ):
         _require(len(starts) == len(ends) == count)
-        _require(all(start >= 0 and end <= size for start, end in zip(starts, ends, strict=True)))
+        _require(all(isinstance(edge, int) for edge in (*starts, *ends)))
+        _require(all(0 <= start < end <= size for start, end in zip(starts, ends, strict=True)))
     weights = operation.arrays.get("weights")
     _require(weights is None or weights.shape == out[1:3])
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,10 @@ __all__ = ["SparseNetwork", "compile", "load", "save"]
 
 FORMAT = "sparse-model-soups-inference"
 VERSION = 1
+BROKEN = (  # errors of a header that is no JSON, or not that of a network
+    *(ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError),
+    *(TypeError, ValueError),
+)
 
 
 def compile(model: nn.Module, shape: Sequence[int], threads: int = 1) -> SparseNetwork:  # noqa: A001
@@ -109,26 +114,33 @@ def load(path: Path, threads: int = 1) -> SparseNetwork:
         raise UserError(
             f"{path} is no compiled network: name a file that pipeline.inference.save wrote."
         )
-    header = json.loads(metadata[FORMAT])
-    if header["version"] != VERSION:
-        raise UserError(
-            f"{path} has version {header['version']}, this code reads {VERSION}: compile the "
-            "network again."
-        )
     try:
-        operations = []
-        for i, fields in enumerate(header["operations"]):
-            arrays = {
-                name: _unpacked(tensors, f"{i}.{name}", *code)
-                for name, code in fields.pop("arrays").items()
-            }
-            operations.append(Operation(**fields, arrays=arrays))
-        shapes = {name: Shape(*shape) for name, shape in header["shapes"].items()}
-        network = Network(operations, shapes, header["output"])
-        check(network)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        header = json.loads(metadata[FORMAT])
+        version = header["version"]
+        network = _network(header, tensors) if version == VERSION else None
+    except BROKEN as error:
         raise damaged(path) from error
+    if network is None:
+        raise UserError(
+            f"{path} has version {version}, this code reads {VERSION}: compile the network again."
+        )
     return SparseNetwork(network, threads)
+
+
+def _network(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Network:
+    """Return the checked network of a file; errors of many types are those of `load`."""
+    operations = []
+    for i, fields in enumerate(header["operations"]):
+        arrays = {
+            name: _unpacked(tensors, f"{i}.{name}", *code)
+            for name, code in fields["arrays"].items()
+        }
+        plain = {name: fields[name] for name in ("kind", "inputs", "output", "settings")}
+        operations.append(Operation(**plain, arrays=arrays))
+    shapes = {name: Shape(*shape) for name, shape in header["shapes"].items()}
+    network = Network(operations, shapes, header["output"])
+    check(network)
+    return network
 
 
 def _unpacked(tensors: dict[str, torch.Tensor], name: str, kind: Kind, shape: list[int]) -> Floats:

@@ -94,12 +94,12 @@ def _library(isa: str, named: str | None, cache: str | None) -> Library | None:
         return None
     folder = Path(cache) if cache else _user_cache()
     try:
-        path = built(isa, compiler, folder)
+        run = _run(built(isa, compiler, folder))
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or error
         _warn(f"{compiler} cannot compile {SOURCE.name} ({str(reason).strip()[-300:]})")
         return None
-    return Library(isa, _run(path))
+    return Library(isa, run)
 
 
 def built(isa: str, compiler: str, folder: Path) -> Path:

@@ -40,12 +40,12 @@ KERNELS = (steps.CONV, steps.DENSE, steps.GATHER)
 def layers(model: nn.Module, shape: Sequence[int]) -> list[Layer]:
     """Return the shapes of the convolutions of ``model`` for images [C, H, W], each once."""
     network = lower(model, shape)
-    found = (
+    shapes = (
         _layer(network, operation)
         for operation in network.operations
         if operation.kind == "conv" and operation.settings["groups"] == 1
     )
-    return list(dict.fromkeys(layer for layer in found if layer.height > 1))
+    return list(dict.fromkeys(layer for layer in shapes if layer.height > 1))
 
 
 def _layer(network: Network, operation: Operation) -> Layer:

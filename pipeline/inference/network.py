@@ -40,13 +40,16 @@ class SparseNetwork(nn.Module):
         """Return the logits of ``images``.
 
         Raises:
-            UserError: the images are not float32 [B, C, H, W] of the compiled size.
+            UserError: the images are not float32 [B, C, H, W] of the compiled size on the CPU, or
+                a layer is too large for the kernels.
         """
         expected = self.network.shapes["input"][:3]
-        if images.ndim != 4 or images.shape[1:] != expected or images.dtype != torch.float32:
+        kind = (images.dtype, images.device.type)
+        if images.shape[1:] != expected or kind != (torch.float32, "cpu"):
             raise UserError(
-                f"images are {images.dtype} {list(images.shape)} but must be float32 "
-                f"[B, {', '.join(map(str, expected))}]: compile the network for their size."
+                f"images are {images.dtype} {list(images.shape)} on {images.device} but must be "
+                f"float32 [B, {', '.join(map(str, expected))}] on the CPU: move them there, and "
+                "compile the network for their size."
             )
         if self.library is None or len(images) == 0:
             return dense_path.run(self.network, images)
@@ -64,8 +67,9 @@ class SparseNetwork(nn.Module):
         """Return the plan for blocks of ``block`` images."""
         if block not in self.plans:
             assert self.library is not None
-            self.plans[block] = Plan(self.network, block, self.library.vector)
+            # Other threads may call this network too: the plan, which they look for, comes last.
             self.workspaces[block] = queue.SimpleQueue()
+            self.plans[block] = Plan(self.network, block, self.library.vector)
         return self.plans[block]
 
     @torch.inference_mode()

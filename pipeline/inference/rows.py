@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import UserError
 from pipeline.inference.geometry import Ints, Reading
 from pipeline.inference.layout import LINE
 from pipeline.inference.operations import Floats
@@ -68,7 +69,7 @@ def sparse_rows(
     output, channel, y, x = np.nonzero(weight)
     channel = channel + output // (outputs // groups) * width
     chunks = -(-width * groups // chunk)
-    offset = 4 * (channel * read.plane + read.taps[y, x])
+    offset = _checked(4 * (channel * read.plane + read.taps[y, x]))
     row = channel // chunk * outputs + output
     order = np.lexsort((offset, row))
     entries = np.empty(len(order), ENTRY)
@@ -90,11 +91,21 @@ def dense_rows(weight: Floats, read: Reading, chunk: int) -> tuple[npt.NDArray[n
         part = slice(c * chunk, (c + 1) * chunk)
         for g in range(groups):
             block = np.empty(taps[part].size, GROUP_ENTRY)
-            block["offset"] = 4 * taps[part].reshape(-1)
+            block["offset"] = _checked(4 * taps[part].reshape(-1))
             block["weight"] = weights[g, part].reshape(-1, GROUP)
             entries.append(block)
             row.append(np.full(len(block), c * groups + g))
     return np.concatenate(entries), _starts(np.concatenate(row), chunks * groups), chunks
+
+
+def _checked(offset: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return ``offset``, in bytes, which the kernels read as int32."""
+    if offset.max(initial=0) >= 2**31:
+        raise UserError(
+            "a layer's input takes more than 2 GiB for 16 images, which the kernels cannot address: "
+            "compile the network for smaller images."
+        )
+    return offset
 
 
 def _starts(row: npt.NDArray[np.int64], rows: int) -> Ints:

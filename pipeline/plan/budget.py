@@ -160,13 +160,13 @@ def lengths(plan: Plan, methods: Mapping[str, MethodPlan]) -> dict[str, Length]:
             "set retrain.vary to seed, or budget to null"
         )
     trials = {name: Trial(plan, method) for name, method in methods.items()}
-    found = {name: trial.length(params.budget) for name, trial in trials.items()}
-    refusing = [name for name, length in found.items() if length is None]
+    fitting = {name: trial.length(params.budget) for name, trial in trials.items()}
+    refusing = [name for name, length in fitting.items() if length is None]
     if refusing:
         raise _refusal(plan, refusing, trials)
     return {
         name: Length(trials[name].key, length)
-        for name, length in found.items()
+        for name, length in fitting.items()
         if length is not None
     }
 

@@ -254,8 +254,8 @@ def keep(folder: Path, cpus: float, gpus: int) -> None:
     for number in (signal.SIGINT, signal.SIGHUP):  # a handler; to ignore them is inherited
         signal.signal(number, lambda *_: None)
     ray = extra("ray", "ray")
-    with (folder / "keeper").open("a+") as own, (folder / "drivers").open("a") as drivers:
-        fcntl.flock(own, fcntl.LOCK_EX)
+    with (folder / "keeper").open("a+") as keeper, (folder / "drivers").open("a") as drivers:
+        fcntl.flock(keeper, fcntl.LOCK_EX)
         sessions = folder / "ray"
         shutil.rmtree(sessions, ignore_errors=True)
         context: Any = ray.init(
@@ -269,14 +269,14 @@ def keep(folder: Path, cpus: float, gpus: int) -> None:
             _temp_dir=str(sessions),
             _system_config=SYSTEM,
         )
-        own.truncate(0)
-        json.dump({"address": context.address_info["gcs_address"]}, own)
-        own.flush()
+        keeper.truncate(0)
+        json.dump({"address": context.address_info["gcs_address"]}, keeper)
+        keeper.flush()
         sys.stdout.write(context.address_info["gcs_address"] + "\n")
         sys.stdout.close()
         fcntl.flock(drivers, fcntl.LOCK_EX)
         ray.shutdown()
-        own.truncate(0)
+        keeper.truncate(0)
         shutil.rmtree(sessions, ignore_errors=True)
         os._exit(0)  # the locks go with the process
 

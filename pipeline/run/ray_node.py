@@ -56,10 +56,10 @@ class Host:
         The driver's code is the package `pipeline` in the folder ``code``, or in ``archive`` if
         this node does not see the folders.
         """
-        own = {name: os.environ[name] for name in LOCAL if name in os.environ}
+        kept = {name: os.environ[name] for name in LOCAL if name in os.environ}
         theirs = {name: value for name, value in environment.items() if name not in LOCAL}
         os.environ.clear()  # also of Ray's variables, which commands must not inherit
-        os.environ.update(theirs | own | {"CUDA_VISIBLE_DEVICES": ""})
+        os.environ.update(theirs | kept | {"CUDA_VISIBLE_DEVICES": ""})
         if archive is not None:
             self.folder = NodeFolder()
             root, code = str(self.folder.path), str(self.folder.stored("code"))

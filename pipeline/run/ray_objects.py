@@ -28,7 +28,7 @@ class Objects:
             str(file.relative_to(folder))
             for package in PACKAGES
             for file in sorted((folder / package).rglob("*"))
-            if file.is_file() and file.suffix in {"", ".py", ".csv"}
+            if file.is_file() and file.suffix in {"", ".c", ".csv", ".py"}
         ]
         return self._put("code", folder, files)
 

@@ -37,12 +37,12 @@ class Row:
     @property
     def scores(self) -> dict[str, float]:
         """The test score of each method in the last phase, as a fraction."""
-        found = {
+        scores = {
             method: value.get("test_score")
             for method, value in self.metrics.items()
             if isinstance(value, Mapping)
         }
-        return {method: float(score) for method, score in found.items() if is_number(score)}
+        return {method: float(score) for method, score in scores.items() if is_number(score)}
 
     @property
     def best(self) -> str | None:

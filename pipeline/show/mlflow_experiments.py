@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def ours(client: "MlflowClient") -> "list[Experiment]":
     """Return the experiments that have the saved views, the newest first."""
     experiments = client.search_experiments(order_by=["creation_time DESC"])
-    return [found for found in experiments if all(tag(view) in found.tags for view in VIEWS)]
+    return [each for each in experiments if all(tag(view) in each.tags for view in VIEWS)]
 
 
 def missing(home: Path, address: str) -> bool:

@@ -173,8 +173,8 @@ def _links(address: str, store: str) -> dict[str, list[str]]:
         raise _nothing_logged(store)
     base = address.rstrip("/")
     return {
-        found.name: [f"{base}/{link(found.experiment_id, view)}" for view in VIEWS]
-        for found in experiments
+        experiment.name: [f"{base}/{link(experiment.experiment_id, view)}" for view in VIEWS]
+        for experiment in experiments
     }
 
 
