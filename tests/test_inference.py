@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional
 
 from pipeline import inference
 from pipeline.errors import UserError
@@ -155,6 +156,35 @@ NETWORKS = [
     *(("torchvision.resnet50", 33), ("torchvision.mobilenet_v2", 33)),
     pytest.param("torchvision.vgg11_bn", 32, marks=pytest.mark.slow),
 ]
+
+
+class InPlace(nn.Module):
+    """Later operations read the values that in-place ones have changed."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(c, 4, 3, padding=1) for c in (3, 4))
+        self.relu, self.silu, self.same = (
+            nn.ReLU(inplace=True),
+            nn.SiLU(inplace=True),
+            nn.Identity(),
+        )
+
+    def forward(self, images):
+        x = self.first(images)
+        same = self.same(x)
+        y = self.second(x) + self.second(self.relu(x)) + same
+        y += x
+        z = self.second(y)
+        functional.relu(z, True)
+        y.mul_(2)
+        w = self.second(z) + y
+        self.silu(w)
+        return (self.second(w) - w).mean((2, 3))
+
+
+def test_values_that_are_changed_in_place_equal_pytorch(isa):
+    assert difference(InPlace().eval(), torch.randn(5, 3, 8, 8)) < TOLERANCE
 
 
 @pytest.mark.parametrize(("name", "size"), NETWORKS)
@@ -310,7 +340,9 @@ def test_other_files_are_refused(tmp_path):
 
 def test_layer_that_int32_cannot_address_is_refused():
     read = Reading(False, 0, np.zeros((1, 1), np.int64), 2**24, 1, 1, 1, False)
-    weight = np.ones((4, 40, 1, 1), np.float32)  # the last channel begins 39 * 64 MiB from the first
+    weight = np.ones(
+        (4, 40, 1, 1), np.float32
+    )  # the last channel begins 39 * 64 MiB from the first
     with pytest.raises(UserError, match="more than 2 GiB"):
         sparse_rows(weight, 1, read, 40)
     with pytest.raises(UserError, match="more than 2 GiB"):

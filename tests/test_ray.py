@@ -1,16 +1,22 @@
 """The Ray engine against the local one and plain DVC, on one cluster of two logical CPUs."""
 
+import fcntl
+import io
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
+import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -24,6 +30,7 @@ from pipeline.run.machine import demand
 from pipeline.run.ray_engine import RayEngine
 from pipeline.run.ray_hosts import mismatch
 from pipeline.run.ray_node import versions
+from pipeline.run.ray_objects import Objects
 from tests.test_run import Notes, diamond, modules
 from tests.toy import Toy, alive, alone, until
 
@@ -71,6 +78,28 @@ def test_other_versions_are_one_sentence() -> None:
             f"node n1 of the Ray cluster has {package} 1.0, but the driver has {here[package]}: "
             "results depend on it; install the same version on all nodes"
         )
+
+
+def test_code_for_other_nodes_has_every_file_of_the_package(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    ray = SimpleNamespace(put=lambda data: data)
+    with tarfile.open(fileobj=io.BytesIO(Objects(ray, tmp_path).code(root))) as archive:
+        sent = set(archive.getnames())
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["pipeline"]
+    package = root / "pipeline"
+    files = [*package.rglob("*.py"), *(each for glob in patterns for each in package.glob(glob))]
+    assert {str(file.relative_to(root)) for file in files} <= sent
+
+
+def test_keeper_that_is_still_starting_is_waited_for(tmp_path: Path) -> None:
+    with (tmp_path / "keeper").open("a+") as keeper:
+        fcntl.flock(keeper, fcntl.LOCK_EX)
+        timer = threading.Timer(0.3, lambda: (keeper.write('{"address": "a:1"}'), keeper.flush()))
+        timer.start()
+        assert ray_cluster.running(tmp_path) == "a:1"
+        timer.join()
+    assert ray_cluster.running(tmp_path) is None
 
 
 def test_what_a_stage_needs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.nn.modules import activation, dropout
 
 from pipeline.channels.operations import layer_of, mean_axes, trace
+from pipeline.inference.in_place import changed_by
 from pipeline.inference.operations import Floats, Network, Operation, Shape
 from pipeline.inference.windows import adaptive, pooled
 
@@ -64,8 +65,17 @@ class _Lowering:
                 self.network.shapes["input"] = _shape(node) or Shape(0, 0, 0)
             elif node.op == "output":
                 self.network.output = self.value(node.args[0])
-            elif not self.native(node):
-                self.fall_back(node)
+            else:
+                if not self.native(node):
+                    self.fall_back(node)
+                self.replace(changed_by(node, layer_of(traced, node)), node)
+
+    def replace(self, changed: fx.Node | None, node: fx.Node) -> None:
+        """Let later operations read the value of ``node`` for ``changed`` and what equals it."""
+        if changed in self.names and node in self.names:
+            old, new = self.names[changed], self.names[node]
+            for names in (self.names, self.flattened):
+                names |= {each: new for each, name in names.items() if name == old}
 
     def value(self, node: fx.Node) -> str:
         """Return the value of ``node``; a flattened one is made, because it is needed."""

@@ -102,8 +102,8 @@ def _checked(offset: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return ``offset``, in bytes, which the kernels read as int32."""
     if offset.max(initial=0) >= 2**31:
         raise UserError(
-            "a layer's input takes more than 2 GiB for 16 images, which the kernels cannot address: "
-            "compile the network for smaller images."
+            "a layer's input takes more than 2 GiB for a block of images, which the kernels cannot "
+            "address: compile the network for smaller images."
         )
     return offset
 

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -204,14 +205,27 @@ def join(folder: Path, cpus: float, gpus: int) -> tuple[str, IO[str]]:
 
 
 def running(folder: Path) -> str | None:
-    """Return the address of the cluster in ``folder``, if its keeper lives."""
+    """Return the address of the cluster in ``folder``, if its keeper lives.
+
+    The keeper of a driver that was killed may still be starting: it is waited for.
+
+    Raises:
+        UserError: it does not start.
+    """
+    deadline = time.monotonic() + STARTED
     with (folder / "keeper").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            return str(json.load(file)["address"])
-    return None
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                text = file.read()
+                if text:
+                    return str(json.loads(text)["address"])
+                time.sleep(0.1)
+            else:
+                return None
+    raise UserError(f"Ray does not start on this machine: see {folder}/keeper.log, or try again")
 
 
 def start(folder: Path, cpus: float, gpus: int) -> str:
