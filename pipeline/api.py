@@ -1,4 +1,4 @@
-"""Library for a training loop of your own: what the stages do, on any nn.Module.
+"""Library for any training loop: pruning, averaging and checkpoints of any nn.Module.
 
     metrics = prune(model, 0.9)              masks, and zeros where they prune
     hold(model)                              the zeros stay, in any loop, under any optimiser

@@ -33,7 +33,7 @@ class Facts:
         name: of the model.
         network: a file of pipeline/models or another network.name.
         data: meta.json of the prepared data.
-        metrics: of the model: those of its own folder and of the stages that measure it.
+        metrics: of the model: those of its folder and of the stages that measure it.
         dense: the same of the dense network; empty if there is none.
         merge: merge.json of a soup, else empty.
         small_macs: multiply-accumulates without the pruned filters, where filters are pruned.

@@ -1,4 +1,4 @@
-"""Selection of export formats: what a name includes, which tasks and packages it needs.
+"""Selection of export formats, by their tasks and packages.
 
 A format is a file of pipeline/export/formats. Nothing here imports PyTorch, so that the planner
 can refuse a wrong selection at once.

@@ -54,7 +54,7 @@ def _fits(producer: Operation, affine: Operation) -> bool:
 
 
 def _merge(producer: Operation, affine: Operation) -> None:
-    """Let ``producer`` compute what ``affine`` does."""
+    """Let ``producer`` compute ``affine`` too."""
     if affine.arrays:
         scale, shift = (affine.arrays[name].astype(np.float64) for name in ("scale", "shift"))
         _scale(producer, scale, shift)

@@ -57,7 +57,7 @@ def kernel_of(operation: Operation) -> Kernel:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a convolution reads its input.
+    """Places and strides by which a convolution reads its input.
 
     Args:
         gathered: whether phases are made first.

@@ -131,7 +131,7 @@ def built(isa: str, compiler: str, folder: Path) -> Path:
 
 
 def _whole(path: Path) -> bool:
-    """Say whether ``path`` ends with the hash of what is before (loaders ignore the end)."""
+    """Say whether ``path`` ends with the hash of its other bytes (loaders ignore the end)."""
     try:
         content = path.read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""Lowering: from a traced network to operations; what has no kernel stays a PyTorch operation."""
+"""Lowering: a traced network as operations; nodes without a kernel stay PyTorch operations."""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -71,7 +71,7 @@ class _Lowering:
                 self.replace(changed_by(node, layer_of(traced, node)), node)
 
     def replace(self, changed: fx.Node | None, node: fx.Node) -> None:
-        """Let later operations read the value of ``node`` for ``changed`` and what equals it."""
+        """Let later operations read the value of ``node`` for ``changed`` and its aliases."""
         if changed in self.names and node in self.names:
             old, new = self.names[changed], self.names[node]
             for names in (self.names, self.flattened):

@@ -33,7 +33,7 @@ class Operation:
 
     Args:
         kind: as above.
-        settings: what JSON can hold.
+        settings: values of JSON.
         arrays: float32.
         call: of a "torch" operation, from the tensors of ``inputs`` to the output.
     """

@@ -66,7 +66,7 @@ class Plan:
 
     @property
     def floats(self) -> int:
-        """Size of the workspace, with what the last vector reaches."""
+        """Size of the workspace, with the floats that the last vector may reach."""
         return self.memory.size + 4 * LINE
 
     def add(self, operation: Operation) -> None:
@@ -146,7 +146,7 @@ class _Memory:
 
 
 def _pads(network: Network, block: int) -> dict[str, int]:
-    """Return the padding of each value: its users' own, or in small blocks one for all."""
+    """Return the padding of each value: that of its users, or in small blocks one for all."""
     pads = dict.fromkeys(network.shapes, 0)
     for operation in network.operations:
         if operation.kind == "conv":

@@ -38,7 +38,7 @@ def tuning(weight: Floats, read: Reading, width: int, vector: int, dense: bool) 
     most = (MOST_DENSE if dense else MOST)[vector]
     density = 1.0 if dense else max(np.count_nonzero(weight) / weight.size, 1e-6)
     least = 4.0 if dense else max(8.0, RUN / (density * kh * kw))
-    cache = 4 * CACHE if dense else CACHE  # four outputs share what is loaded
+    cache = 4 * CACHE if dense else CACHE  # four outputs share a loaded vector
     if read.flat:
         bytes_ = 4 * min(read.plane, most * vector + int(read.taps.max()))
         return Tuning(_even(channels, max(least, cache / bytes_)), most)

@@ -94,7 +94,7 @@ def training_images(root: Path, given: int | None) -> int:
 
 
 def report(params: Experiment, images: int, speed: float, slots: Iterable[int] = SLOTS) -> str:
-    """Return the table of methods, what sharing saves, and the time on several slots.
+    """Return the table of methods, the epochs saved by sharing, and the time on several slots.
 
     Args:
         params: the experiment.

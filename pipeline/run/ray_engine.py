@@ -55,7 +55,7 @@ class RayEngine:
         self.lease = self.ray.remote(ray_node.lease)
 
     def _local_size(self, jobs: int) -> tuple[float, int]:
-        """Return CPUs and GPUs of a cluster of this machine: room for what runs without Ray."""
+        """Return CPUs and GPUs of a cluster of this machine, as many as are used without Ray."""
         devices = len(gpus(os.environ))
         if not devices:
             return jobs * self.needs[True][0], 0

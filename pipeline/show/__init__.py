@@ -1,1 +1,1 @@
-"""Show: the table of DVC's experiments, and the way to the saved views of the MLflow UI."""
+"""The table of DVC's experiments, and the MLflow UI at its saved views."""

@@ -20,7 +20,7 @@ ATTRIBUTES: dict[str, Callable[[Row], Any]] = {
 
 @dataclass(frozen=True)
 class Columns:
-    """The settings and methods that have a column, the number to sort by, and what is left out."""
+    """The settings and methods that have a column, the number to sort by, and those left out."""
 
     settings: tuple[str, ...]
     methods: tuple[str, ...]
