@@ -196,6 +196,25 @@ def test_a_network_with_other_operations_is_not_compiled(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("optional", [(), ("sparse",)])
+def test_only_an_optional_format_is_left_out_if_it_cannot_be_written(
+    tmp_path, monkeypatch, optional
+):
+    def fail(source, folder):
+        raise UserError("has no kernel")
+
+    monkeypatch.setattr("pipeline.export.formats.sparse.write", fail)
+    inputs, out = artifacts(tmp_path, "classifier"), tmp_path / "out"
+    if not optional:
+        with pytest.raises(UserError, match="has no kernel"):
+            export(inputs, ["torch", "sparse"], out, seconds=0)
+        assert not out.exists()
+        return
+    assert export(inputs, ["sparse", "torch"], out, 0, optional) == ["torch"]
+    assert json.loads((out / "config.json").read_text())["formats"] == ["torch"]
+    assert "pipeline.inference" not in (out / "README.md").read_text()
+
+
 def test_without_its_filters_a_network_is_dense_and_not_compiled(tmp_path):
     data = dataset(*KINDS["filters"][1:])
     with pytest.raises(UserError, match="the network without them is dense: leave sparse out"):
