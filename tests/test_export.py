@@ -30,6 +30,7 @@ from pipeline.export.measure import check_equal, score_on_test
 from pipeline.export.served import traced
 from pipeline.export.write import Inputs, export
 from pipeline.models.build import build
+from pipeline.plan import dvc_yaml
 from pipeline.prune.filters import prune_filters
 from pipeline.registry import names
 from pipeline.storage.checkpoint import Checkpoint, load, save, write_json
@@ -390,6 +391,13 @@ def test_the_final_soups_of_the_first_seed_are_exported(monkeypatch):
     networks = ("s3-dense", "s3-sms_uniform-p3")
     measured = {f"{network}-{kind}" for network in networks for kind in ("eval", "ood")}
     assert set(node.inputs) == {"data", *networks, *measured}
+
+
+def test_the_kernels_and_their_costs_are_dependencies_of_sparse_alone():
+    tables = {"pipeline/inference/costs.csv", "pipeline/inference/sparse_conv.c"}
+    for formats, used in ((["sparse"], tables), (["torch"], set())):
+        node = plan(export=formats).nodes["s0-sms_uniform-p3-export"]
+        assert tables & set(dvc_yaml.dependencies(node)) == used
 
 
 def facts(root: Path, kind: str = "classifier") -> Facts:
