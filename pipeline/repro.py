@@ -111,12 +111,13 @@ def export(root: Path, name: str | None, formats: Sequence[str], out: Path) -> N
     code_files.allow(plan.params.code)
     inputs = inputs_of(plan, root, up_to_date(root), name)
     settings = plan.params
-    formats = formats or settings.export or all_formats(settings.task, settings.prune.structure)
+    named = formats or settings.export
+    formats = named or all_formats(settings.task, settings.prune.structure)
     try:
-        write(inputs, formats, out)
+        written = write(inputs, formats, out, optional=() if named else ("sparse",))
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise UserError(f"--out {out} cannot be written ({error.strerror}): name another") from None
-    sys.stdout.write(f"{inputs.model.name} as {', '.join(formats)} in {out}\n")
+    sys.stdout.write(f"{inputs.model.name} as {', '.join(written)} in {out}\n")
 
 
 def _publish(

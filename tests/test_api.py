@@ -141,6 +141,30 @@ def test_filters_are_pruned_as_in_the_stage_with_bias_and_batchnorm():
     assert positive_zeros(pruned_entries(model))
 
 
+@pytest.mark.parametrize("network", [resnet, matrices])
+def test_n_of_m_is_pruned_as_in_the_stage_further_and_held(network):
+    flags = argparse.Namespace(
+        sparsity=0.5, structure="2:4", criterion="magnitude", allocation="global", seed=None
+    )
+    model = network()
+    expected, metrics = pruned(Checkpoint(network().state_dict(), {}, {}), network(), flags)
+    assert api.prune(model, 0.5, structure="2:4") == metrics
+    first = api.masks(model)
+    assert all(torch.equal(first[name], mask) for name, mask in expected.masks.items())
+    api.hold(model)
+    take(model, torch.optim.SGD(model.parameters(), 0.1))
+    dense_layers = api.prune(model, 0.75, structure="1:4")["dense_layers"]
+    take(model, torch.optim.SGD(model.parameters(), 0.1))
+    assert positive_zeros(pruned_entries(model))
+    patterned = api.masks(model).keys() - set(dense_layers)
+    assert len(patterned) >= 2
+    for name in patterned:
+        kept = model.get_parameter(name).detach() != 0
+        groups = kept.flatten(2).movedim(1, -1) if kept.ndim > 2 else kept
+        assert set(groups.reshape(-1, 4).sum(1).tolist()) == {1}
+        assert not (api.masks(model)[name] & ~first[name]).any()
+
+
 @pytest.mark.parametrize("allocation", ["global", "random"])
 def test_a_later_pruning_keeps_the_masks_of_an_earlier_one(allocation):
     model = dense()
@@ -633,6 +657,7 @@ REFUSALS = {
     "criterion": (lambda: api.prune(dense(), 0.5, criterion="x"), "criterion is 'x': use one of"),
     "allocation": (lambda: api.prune(dense(), 0.5, allocation="x"), "'x': use one of erk, global"),
     "structure": (lambda: api.prune(dense(), 0.5, structure="x"), "'x': use 'weights' or 'filt"),
+    "N:M": (lambda: api.prune(dense(), 0.9, structure="2:4"), "is 0.9, but .* 2:4: set it to 0.5"),
     "seed": (lambda: api.prune(dense(), 0.5, allocation="random"), "give it a seed"),
     "nothing": (lambda: api.prune(nn.BatchNorm2d(3), 0.5), "no convolution or linear layer"),
     "no filters": (lambda: api.prune(matrices(), 0.5, structure="filters"), "no convolution bef"),

@@ -323,6 +323,23 @@ def test_the_plan_names_the_files_where_they_are_used(mine):
     assert "seed" not in build(even).nodes["s0-p1-prune"].arguments
 
 
+def test_a_study_names_stages_and_results_after_the_file_of_an_allocation(mine):
+    def study(*allocations: str) -> Experiment:
+        grid = {"allocations": [*allocations], "sparsities": [0.9]}
+        return experiment(mine, studies=["latency"], study={"latency": grid})
+
+    plan = build(study("global", "../mine/spread.py"))
+    pruning = plan.nodes["s0-oneshot90-spread-p1-prune"]
+    assert pruning.arguments["code"] == ["../mine/spread.py"]
+    assert not any("/" in name for name in plan.nodes)
+    points = [point.values.get("allocation") for point in plan.points]
+    assert set(points) == {None, "global", "spread"}
+    (mine / "other").mkdir()
+    (mine / "other" / "spread.py").write_text(CONTENT["spread.py"])
+    with pytest.raises(UserError, match="would have the same name 'spread'"):
+        build(study("../mine/spread.py", "../mine/other/spread.py"))
+
+
 def test_rules_of_a_file_are_called_like_ours(mine):
     code_files.allow(["../mine/taylor.py", "../mine/spread.py", "../mine/median.py"])
     weights = {"a": torch.tensor([1.0, -2.0])}

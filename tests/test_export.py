@@ -30,6 +30,7 @@ from pipeline.export.measure import check_equal, score_on_test
 from pipeline.export.served import traced
 from pipeline.export.write import Inputs, export
 from pipeline.models.build import build
+from pipeline.plan import dvc_yaml
 from pipeline.prune.filters import prune_filters
 from pipeline.registry import names
 from pipeline.storage.checkpoint import Checkpoint, load, save, write_json
@@ -194,6 +195,25 @@ def test_a_network_with_other_operations_is_not_compiled(tmp_path):
     with pytest.raises(UserError, match=sentence):
         load_format("sparse").write(source, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("optional", [(), ("sparse",)])
+def test_only_an_optional_format_is_left_out_if_it_cannot_be_written(
+    tmp_path, monkeypatch, optional
+):
+    def fail(source, folder):
+        raise UserError("has no kernel")
+
+    monkeypatch.setattr("pipeline.export.formats.sparse.write", fail)
+    inputs, out = artifacts(tmp_path, "classifier"), tmp_path / "out"
+    if not optional:
+        with pytest.raises(UserError, match="has no kernel"):
+            export(inputs, ["torch", "sparse"], out, seconds=0)
+        assert not out.exists()
+        return
+    assert export(inputs, ["sparse", "torch"], out, 0, optional) == ["torch"]
+    assert json.loads((out / "config.json").read_text())["formats"] == ["torch"]
+    assert "pipeline.inference" not in (out / "README.md").read_text()
 
 
 def test_without_its_filters_a_network_is_dense_and_not_compiled(tmp_path):
@@ -371,6 +391,13 @@ def test_the_final_soups_of_the_first_seed_are_exported(monkeypatch):
     networks = ("s3-dense", "s3-sms_uniform-p3")
     measured = {f"{network}-{kind}" for network in networks for kind in ("eval", "ood")}
     assert set(node.inputs) == {"data", *networks, *measured}
+
+
+def test_the_kernels_and_their_costs_are_dependencies_of_sparse_alone():
+    tables = {"pipeline/inference/costs.csv", "pipeline/inference/sparse_conv.c"}
+    for formats, used in ((["sparse"], tables), (["torch"], set())):
+        node = plan(export=formats).nodes["s0-sms_uniform-p3-export"]
+        assert tables & set(dvc_yaml.dependencies(node)) == used
 
 
 def facts(root: Path, kind: str = "classifier") -> Facts:

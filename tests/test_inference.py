@@ -152,7 +152,8 @@ def test_fusions_and_pytorch_operations(isa):
 
 
 NETWORKS = [
-    *(("resnet8", 16), ("resnet18", 16), ("wrn20", 8), ("torchvision.resnet18", 40)),
+    *(("resnet8", 16), ("resnet18", 16), ("resnet20", 16), ("wrn20", 8)),
+    ("torchvision.resnet18", 40),
     *(("torchvision.resnet50", 33), ("torchvision.mobilenet_v2", 33)),
     pytest.param("torchvision.vgg11_bn", 32, marks=pytest.mark.slow),
 ]

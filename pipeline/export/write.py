@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,21 @@ class Inputs:
     dense_metrics: Sequence[Path] = ()
 
 
-def export(inputs: Inputs, formats: Sequence[str], out: Path, seconds: float = 5.0) -> None:
-    """Write the folder ``out``, whole or not at all.
+def export(
+    inputs: Inputs,
+    formats: Sequence[str],
+    out: Path,
+    seconds: float = 5.0,
+    optional: Sequence[str] = (),
+) -> list[str]:
+    """Write the folder ``out``, whole or not at all; return the formats in it.
 
     Args:
         inputs: the artifacts.
         formats: files of pipeline/export/formats.
         out: the folder; an earlier export there is replaced.
         seconds: of each measurement of latency.
+        optional: those of ``formats`` that are left out if they cannot hold the network.
 
     Raises:
         UserError: a format does not exist, is not for this task, needs a package that is not
@@ -64,24 +71,43 @@ def export(inputs: Inputs, formats: Sequence[str], out: Path, seconds: float = 5
     check_installed(formats)
     data = load_data(inputs.data)
     source, dense = _sources(inputs, data)
-    by_name = {name: load_format(name) for name in formats}
-    members = list(by_name.values())
     with atomic_folder(out) as folder, tempfile.TemporaryDirectory() as other:
-        for name, member in by_name.items():
-            member.write(source, folder)
-            member.write(dense, Path(other))
-            if member.EXACT:
-                check_equal(name, member.load(folder, threads()), source)
-        write_json(folder / CONFIG, _config(source, data, list(formats)))
+        folders = folder, Path(other)
+        written = dict(_written(formats, optional, (source, dense), folders))
+        members = list(written.values())
+        write_json(folder / CONFIG, _config(source, data, list(written)))
         facts = replace(
             _facts(inputs, source, data),
             files=_sizes(folder),
             usage={member.LABEL: member.USAGE for member in members},
             scores=_scores(members, folder, data),
-            latency=_latency(members, (folder, Path(other)), source, seconds),
+            latency=_latency(members, folders, source, seconds),
             machine=cpu_name(),
         )
         write_card(facts, folder / CARD)
+    return list(written)
+
+
+def _written(
+    formats: Sequence[str],
+    optional: Sequence[str],
+    sources: tuple[Source, Source],
+    folders: tuple[Path, Path],
+) -> Iterator[tuple[str, Format]]:
+    """Write the network and the dense one in each format; yield those that are written, by name."""
+    (source, dense), (folder, other) = sources, folders
+    for name in formats:
+        member = load_format(name)
+        try:
+            member.write(source, folder)
+        except UserError:
+            if name not in optional:
+                raise
+            continue
+        member.write(dense, other)
+        if member.EXACT:
+            check_equal(name, member.load(folder, threads()), source)
+        yield name, member
 
 
 def _check_replaceable(out: Path) -> None:

@@ -15,6 +15,11 @@ from pipeline.plan.raw_data import checkouts, fingerprint
 from pipeline.plan.stage_adder import StageAdder, join_name
 from pipeline.seeds import derive
 
+COMPILED = (  # what pipeline.inference reads, beside its modules
+    "pipeline/inference/costs.csv",
+    "pipeline/inference/sparse_conv.c",
+)
+
 
 def evaluate(work: StageAdder, model: str, phase: int) -> str:
     """Measure ``model`` on the test split."""
@@ -68,8 +73,8 @@ def export(work: StageAdder, row: Result) -> str | None:
     check_installed(formats)
     flags = {**export_inputs(work.plan, row), "formats": formats}
     modules = (*work.learning_modules(), *module_names(formats))
-    name = f"{work.short_name(row.model)}-export"
-    return work.add(name, "export", flags, modules=modules, phase=row.phase)
+    name, files = f"{work.short_name(row.model)}-export", COMPILED if "sparse" in formats else ()
+    return work.add(name, "export", flags, files=files, modules=modules, phase=row.phase)
 
 
 def export_inputs(plan: Plan, row: Result) -> dict[str, Any]:
@@ -155,8 +160,7 @@ def align(work: StageAdder, reference: str, run: str, phase: int, number: int) -
 
 def latency(work: StageAdder, model: str, phase: int) -> str:
     """Measure the time of ``model``, compiled for inference on a CPU."""
-    files = ("pipeline/inference/costs.csv", "pipeline/inference/sparse_conv.c")
     flags = {"data": artifact(work.data()), "model": artifact(model)}
     name = f"{work.short_name(model)}-latency"
     modules = work.network_modules()
-    return work.add(name, "latency", flags, files=files, modules=modules, phase=phase)
+    return work.add(name, "latency", flags, files=COMPILED, modules=modules, phase=phase)

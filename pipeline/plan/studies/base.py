@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from math import isclose
 from typing import Any, Self
 
+from pipeline import registry
 from pipeline.config.experiment import Grid
 from pipeline.config.schema import Retrain
 from pipeline.errors import UserError
@@ -56,6 +57,8 @@ class Study(Planner):
         for name, value in values.items():
             settings = (1, value) if name == "sparsity" else (value,)
             changes |= dict(zip(_KEYS[name], settings, strict=True))
+        if "allocation" in values:  # perhaps a path
+            values["allocation"] = registry.label("prune/allocations", values["allocation"])
         return self.with_changes(changes, **values)
 
     def with_changes(self, changes: dict[str, Any], **values: Any) -> Self:
@@ -138,7 +141,7 @@ def _variant(study: Study) -> str:
         else:
             parts.append(f"phases{here.phases}")
     if here.prune.allocation != there.prune.allocation:
-        parts.append(here.prune.allocation)
+        parts.append(registry.label("prune/allocations", here.prune.allocation))
     parts += _retraining(here.retrain, there.retrain)
     return "-".join(parts).replace(".", "_")
 

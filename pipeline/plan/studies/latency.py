@@ -4,6 +4,7 @@ from itertools import product
 
 from pydantic import Field
 
+from pipeline.config.members import check_labels
 from pipeline.config.schema import Section, Sparsity
 from pipeline.errors import UserError
 from pipeline.plan.measurements import latency
@@ -35,6 +36,7 @@ def plan(work: Study) -> None:
             f"studies has latency, which compares allocations of single weights, but "
             f"prune.structure is {structure}: set it to weights, or leave the study out"
         )
+    check_labels(grid.allocations, "prune/allocations")
     dense = work.pretrain()
     work.point(0, dense, latency=latency(work, dense, 0))
     for allocation, sparsity in product(dict.fromkeys(grid.allocations), grid.sparsities):
