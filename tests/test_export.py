@@ -425,6 +425,19 @@ def test_the_card_has_what_was_measured(tmp_path):
     assert len(text) < 5000, "MLflow's limit of a description"
 
 
+def test_card_and_config_name_the_pattern(tmp_path):
+    known = replace(facts(tmp_path), structure="2:4")
+    assert "the pattern 2:4: 2 of every 4 consecutive weights along the input" in body(known)
+    assert "pattern" not in body(replace(known, structure="filters"))
+    file = tmp_path / "soup" / "model.safetensors"
+    soup = load(file)
+    save(file, Checkpoint(soup.state, soup.masks, soup.meta | {"structure": "2:4"}))
+    inputs = Inputs(tmp_path / "data", tmp_path / "soup", tmp_path / "dense", [])
+    export(inputs, ["sparse"], tmp_path / "out", seconds=0)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["structure"] == "2:4"
+    assert "the pattern 2:4" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_the_card_of_segmentation_names_its_own_score(tmp_path):
     text = body(facts(tmp_path, "pixels"))
     assert "| mean IoU, test (%) | 50.00 | 50.00 |" in text

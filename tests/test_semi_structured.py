@@ -177,6 +177,7 @@ def test_every_kind_of_layer_has_the_pattern_along_its_inputs():
     model = Mixed()
     result, metrics = prune_semi_structured(checkpoint_of(model), model, TWO_OF_FOUR)
     assert metrics["dense_layers"] == ["stem.weight", "depthwise.weight", "odd.weight"]
+    assert result.meta["structure"] == "2:4"
     for name in prunable(model):
         mask, weight = result.masks[name], model.get_parameter(name).detach()
         assert torch.equal(result.state[name], torch.where(mask, weight, 0.0))

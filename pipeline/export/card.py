@@ -42,6 +42,12 @@ def _about(facts: Facts) -> str:
     )
     if facts.small_macs is not None:
         text += " Whole filters were pruned, and the files hold the smaller network without them."
+    if ":" in facts.structure:
+        n, m = facts.structure.split(":")
+        text += (
+            f" Pruned layers have the pattern {facts.structure}: {n} of every {m} consecutive weights "
+            "along the input channels are kept."
+        )
     if facts.merge:
         included, all_of_them = len(facts.merge["included"]), len(facts.merge["weights"])
         text += (

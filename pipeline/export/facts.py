@@ -36,6 +36,7 @@ class Facts:
         metrics: of the model: those of its folder and of the stages that measure it.
         dense: the same of the dense network; empty if there is none.
         merge: merge.json of a soup, else empty.
+        structure: weights, filters or N:M, as prune.structure.
         small_macs: multiply-accumulates without the pruned filters, where filters are pruned.
         files: bytes of each file.
         usage: by label of a format, Python that predicts.
@@ -50,6 +51,7 @@ class Facts:
     metrics: Mapping[str, Any]
     dense: Mapping[str, Any] = field(default_factory=dict)
     merge: Mapping[str, Any] = field(default_factory=dict)
+    structure: str = "weights"
     small_macs: int | None = None
     files: Mapping[str, int] = field(default_factory=dict)
     usage: Mapping[str, str] = field(default_factory=dict)

@@ -162,7 +162,7 @@ def _config(source: Source, data: Dataset, formats: list[str]) -> dict[str, Any]
         "mean": data.mean.tolist(),
         "std": data.std.tolist(),
         "sparsity": meta["sparsity"],
-        "structure": "filters" if source.kept else "weights",
+        "structure": _structure(source),
         "kept_filters": {name: int(mask.sum()) for name, mask in source.kept.items()},
     }
 
@@ -181,7 +181,13 @@ def _facts(inputs: Inputs, source: Source, data: Dataset) -> Facts:
     if "macs" not in metrics:
         metrics |= cost(network(checkpoint), checkpoint.masks, example)
     small = sum(macs(source.served.model, example).values()) if source.kept else None
-    return replace(facts, metrics=metrics, small_macs=small)
+    return replace(facts, metrics=metrics, small_macs=small, structure=_structure(source))
+
+
+def _structure(source: Source) -> str:
+    """Return weights, filters or N:M, as prune.structure."""
+    structure: str = source.checkpoint.meta.get("structure", "weights")
+    return "filters" if source.kept else structure
 
 
 def _sizes(folder: Path) -> dict[str, int]:

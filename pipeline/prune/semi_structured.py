@@ -41,8 +41,8 @@ def prune_semi_structured(
         criterion: a name in pipeline/prune/criteria.
 
     Returns:
-        As `pipeline.prune.apply.prune`, with the metric ``dense_layers``: the names of the layers
-        that stay dense.
+        As `pipeline.prune.apply.prune`, with the pattern as ``structure`` in the checkpoint's meta,
+        and the metric ``dense_layers``: the names of the layers that stay dense.
 
     Raises:
         UserError: as `prune`; or every layer stays dense, or a group has fewer than N weights left.
@@ -70,6 +70,7 @@ def prune_semi_structured(
     pruned, metrics = prune(
         checkpoint, names, pattern.sparsity, criterion, masks, parameters=parameters
     )
+    pruned.meta["structure"] = str(pattern)
     return pruned, metrics | {"dense_layers": [name for name in names if name not in dims]}
 
 

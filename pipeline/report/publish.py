@@ -90,6 +90,7 @@ def model_card(plan: Plan, root: Path, row: Result, current: Mapping[str, str]) 
         current_folders(root, inputs["metrics"], current),
         current_folders(root, dense, current),
     )
+    facts = replace(facts, structure=plan.params.prune.structure)
     if row.shrink and row.shrink in current:
         shrunk = read_json(root / artifact(row.shrink) / "metrics.json")
         facts = replace(facts, small_macs=shrunk["macs"]["removed"])
