@@ -45,8 +45,8 @@ def _about(facts: Facts) -> str:
     if ":" in facts.structure:
         n, m = facts.structure.split(":")
         text += (
-            f" Pruned layers have the pattern {facts.structure}: {n} of every {m} consecutive weights "
-            "along the input channels are kept."
+            f" Pruned layers have the pattern {facts.structure}: {n} of every {m} consecutive "
+            "weights along the input channels are kept."
         )
     if facts.merge:
         included, all_of_them = len(facts.merge["included"]), len(facts.merge["weights"])
