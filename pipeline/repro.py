@@ -18,6 +18,7 @@ from pipeline.report import fingerprint
 from pipeline.report.fingerprint import Finished
 from pipeline.run.machine import default_gpu_jobs
 from pipeline.run.progress_view import View
+from pipeline.storage import disk_space
 from pipeline.track.tracker import Tracker, tracking
 
 PARAMS, GRAPH, REPORTS, LOGS = "params.yaml", "stages/dvc.yaml", "reports", ".dvc/tmp/sms/logs"
@@ -115,7 +116,10 @@ def export(root: Path, name: str | None, formats: Sequence[str], out: Path) -> N
     formats = named or all_formats(settings.task, settings.prune.structure)
     try:
         written = write(inputs, formats, out, optional=() if named else ("sparse",))
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+    except OSError as error:
+        ours = error.filename and out.is_relative_to(Path(error.filename).parent)
+        if not ours or disk_space.shortage(error):
+            raise  # an artifact's, or a full disk's
         raise UserError(f"--out {out} cannot be written ({error.strerror}): name another") from None
     sys.stdout.write(f"{inputs.model.name} as {', '.join(written)} in {out}\n")
 

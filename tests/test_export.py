@@ -23,7 +23,7 @@ from pipeline.data.base import save as save_data
 from pipeline.errors import UserError
 from pipeline.evaluate.speedup import interleaved_medians
 from pipeline.export import selection
-from pipeline.export.card import body
+from pipeline.export.card import body, description
 from pipeline.export.facts import Facts, read_facts
 from pipeline.export.formats.base import CALIBRATION, load_format, source_of
 from pipeline.export.measure import check_equal, score_on_test
@@ -438,6 +438,24 @@ def test_card_and_config_name_the_pattern(tmp_path):
     assert "the pattern 2:4" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_the_description_in_mlflow_is_the_card_without_its_heading(tmp_path):
+    text = description(facts(tmp_path))
+    assert text.startswith("`"), "the list of versions shows the first words as they are"
+    assert "| accuracy, test (%) | &emsp;50.00 | &emsp;50.00 |" in text
+    assert "| :-- | --: | --: |" in text
+    assert f"# {facts(tmp_path).name}\n\n{text.replace('&emsp;', '')}" == body(facts(tmp_path))
+    assert len(text) < 5000, "MLflow's limit of a description"
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "shown"),
+    [(0.037, "0.0370"), (0.18, "0.180"), (1.4561, "1.46"), (99.99, "100"), (1234.5, "1,234")],
+)
+def test_latency_has_three_digits(tmp_path, milliseconds, shown):
+    latency = {1: {"PyTorch": (milliseconds, 2.0)}}
+    assert f"| PyTorch | {shown} | 2.00 |" in body(replace(facts(tmp_path), latency=latency))
+
+
 def test_the_card_of_segmentation_names_its_own_score(tmp_path):
     text = body(facts(tmp_path, "pixels"))
     assert "| mean IoU, test (%) | 50.00 | 50.00 |" in text
@@ -612,6 +630,7 @@ def test_a_whole_run_exports_its_soup_and_the_command_any_network(tmp_path):
         ("data", "--out", "no"): "data is a stage without a network",
         ("--out", "pipeline"): "pipeline exists and is no export",
         ("--out", "params.yaml/x"): "cannot be written",
+        ("--out", "/proc/nothing/x"): "cannot be written",
     }
     for words, sentence in refusals.items():
         text = project.run(*command, *words, ok=False)

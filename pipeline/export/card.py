@@ -1,5 +1,6 @@
 """Model card: the Markdown body; its metadata is in pipeline/export/metadata.py."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,12 @@ def body(facts: Facts) -> str:
     if facts.usage:
         parts += ["## Use", *_usage(facts)]
     return "\n\n".join(parts) + "\n"
+
+
+def description(facts: Facts) -> str:
+    """Return the card as MLflow shows it: below a heading of its own, in tables without spacing."""
+    text = body(facts).removeprefix(f"# {facts.name}\n\n")
+    return re.sub(r" \| (?!--:)(?=[^\s|])", " | &emsp;", text)
 
 
 def _about(facts: Facts) -> str:
@@ -114,7 +121,7 @@ def _latency(facts: Facts) -> Iterator[str]:
     head = ["", *(text for size in sizes for text in (f"batch {size}", "dense network"))]
     labels = list(facts.latency[sizes[0]])
     rows = [
-        [label, *(f"{time:.3g}" for size in sizes for time in facts.latency[size][label])]
+        [label, *(_digits(time) for size in sizes for time in facts.latency[size][label])]
         for label in labels
     ]
     yield _table(head, rows)
@@ -135,6 +142,11 @@ def _usage(facts: Facts) -> Iterator[str]:
 
 def _percent(fraction: float | None) -> str:
     return "" if fraction is None else f"{100 * fraction:.2f}"
+
+
+def _digits(number: float) -> str:
+    """Return three significant digits, zeros at the end included; from 100 on whole numbers."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:#.3g}".removesuffix(".")
 
 
 def _count(number: float | None) -> str:

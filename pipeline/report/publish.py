@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.export.card import body
+from pipeline.export.card import description
 from pipeline.export.facts import read_facts
 from pipeline.plan.measurements import export_inputs
 from pipeline.plan.plan import Plan, Result, artifact
@@ -48,7 +48,7 @@ def log_report(plan: Plan, root: Path, current: Mapping[str, str], tracker: Trac
                 model=root / artifact(name),
                 data=root / artifact("data"),
                 digest=current[name],
-                tags={key: str(value) for key, value in tags.items()},
+                tags={key: _text(value) for key, value in tags.items()},
                 description=model_card(plan, root, row, current),
                 code=plan.params.code,
             )
@@ -80,7 +80,7 @@ def best_soup(
 
 
 def model_card(plan: Plan, root: Path, row: Result, current: Mapping[str, str]) -> str:
-    """Return the text of the model card of ``row`` from the up-to-date artifacts ``current``."""
+    """Return the model card of ``row``, as MLflow shows it, from the artifacts ``current``."""
     inputs = export_inputs(plan, row)
     dense = [inputs["dense"], *inputs["dense_metrics"]]
     facts = read_facts(
@@ -94,7 +94,11 @@ def model_card(plan: Plan, root: Path, row: Result, current: Mapping[str, str]) 
     if row.shrink and row.shrink in current:
         shrunk = read_json(root / artifact(row.shrink) / "metrics.json")
         facts = replace(facts, small_macs=shrunk["macs"]["removed"])
-    return body(facts)
+    return description(facts)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def current_folders(root: Path, folders: Sequence[str], current: Mapping[str, str]) -> list[Path]:

@@ -16,7 +16,7 @@ EXACT = True
 USAGE = """\
 import torch
 from pathlib import Path
-from pipeline import inference
+from pipeline import inference  # of this project: sparse-model-soups
 model = inference.load(Path("model_inference.safetensors"))
 probabilities = model(torch.from_numpy(images).float()).softmax(1)"""
 
