@@ -220,8 +220,16 @@ def test_the_description_is_written_once_and_an_edited_one_is_kept(logged, tmp_p
     assert client.get_experiment(identifier).tags[ui_views.DESCRIPTION] == "mine"
 
 
+@pytest.fixture
+def ctrl_c():
+    """Give SIGINT, which is not ignored here, as it is in the background of a script."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.SIGINT
+    signal.signal(signal.SIGINT, before)
+
+
 @slow
-def test_it_serves_the_views_until_ctrl_c_and_leaves_no_process(logged):
+def test_it_serves_the_views_until_ctrl_c_and_leaves_no_process(logged, ctrl_c):
     with server_of(logged) as server:
         try:
             lines = iter(server.stdout.readline, "Ctrl-C ends it.\n")
@@ -236,8 +244,8 @@ def test_it_serves_the_views_until_ctrl_c_and_leaves_no_process(logged):
             ).stdout.split()
             assert len(children) == 1
         finally:
-            server.send_signal(signal.SIGINT)
-            rest = server.stdout.read()
+            server.send_signal(ctrl_c)
+            rest, _ = server.communicate(timeout=60)
     assert server.returncode == 0, rest
     assert rest == "\n"
     with pytest.raises(ProcessLookupError):

@@ -300,7 +300,7 @@ def test_the_whole_graph_with_filters_ends_in_a_report_of_measured_times(tmp_pat
 def assert_the_small_soup_is_served(root: Path) -> None:
     """Load the registered model: the probabilities of the masked network, from fewer weights."""
     version = mlflow.MlflowClient().get_model_version("sms-tiny", "1")
-    assert version.description.startswith("# digits-s0-sms_uniform-p2\n")
+    assert version.description.startswith("`resnet8` for image classification on `digits`")
     assert "| multiply-accumulates without the pruned filters | " in version.description
     assert mlflow.MlflowClient().get_registered_model("sms-tiny").description == version.description
     served = mlflow.pyfunc.load_model(version.source)
