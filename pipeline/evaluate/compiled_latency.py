@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.evaluate.speedup import BATCHES, latencies
+from pipeline.evaluate.speedup import BATCHES, latencies, relative_difference
 from pipeline.inference.compiled import SparseNetwork, compile  # noqa: A004
 from pipeline.process import cpu_name
 from pipeline.train.modes import evaluating
@@ -46,12 +46,12 @@ def compiled_latency(model: nn.Module, images: Tensor, seconds: float = 5.0) -> 
 
 
 def output_difference(dense: Tensor, compiled: Tensor) -> float:
-    """Return max |dense - compiled| / max |dense| of the logits.
+    """Return `relative_difference` of the logits of the two networks.
 
     Raises:
         UserError: it is above 1e-4.
     """
-    difference = float((dense - compiled).abs().max() / dense.abs().max())
+    difference = relative_difference(dense, compiled)
     if not difference <= TOLERANCE:
         raise UserError(
             f"the compiled network differs from PyTorch by {difference:g} of the largest logit, "

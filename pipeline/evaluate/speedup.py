@@ -21,13 +21,18 @@ MIN_ROUNDS, MAX_ROUNDS = 5, 100
 Key = TypeVar("Key", bound=Hashable)
 
 
+def relative_difference(expected: Tensor, other: Tensor) -> float:
+    """Return max |expected - other| / max |expected|."""
+    return float((expected - other).abs().max() / expected.abs().max())
+
+
 def output_difference(masked: Tensor, removed: Tensor) -> float:
-    """Return max |masked - removed| / max |masked| of the logits of the two networks.
+    """Return `relative_difference` of the logits of the two networks.
 
     Raises:
         UserError: it is above 1e-5, so the networks are not the same.
     """
-    difference = float((masked - removed).abs().max() / masked.abs().max())
+    difference = relative_difference(masked, removed)
     if not difference <= TOLERANCE:
         raise UserError(
             f"the network without its pruned filters differs by {difference:g} of the largest "

@@ -1,10 +1,11 @@
 """Tables of benchmarks/inference.py, from docs/data/inference.csv."""
 
-import csv
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from pipeline.pages.stored import Row
+from pipeline.pages.stored import rows as rows_of
 from pipeline.report.tables.markdown import NONE, table
 
 DATA = Path("docs/data/inference.csv")
@@ -12,46 +13,39 @@ NOTHING = "Not measured yet.\n"
 OURS = "this project"
 RIVALS = ("torch", "torch, channels_last", "torch.compile", "ONNX Runtime", "OpenVINO")
 LOW = "OpenVINO, bfloat16"  # another precision: shown, but no rival
+GOALS_AT = ("64", "1")  # batch and threads
 GOALS = {"90 % uniform": 2.0, "95 % uniform": 4.0, "98 % uniform": 8.0, "98 % global": 2.5}
-
-Row = dict[str, str]
 
 
 def latency(batch: str, threads: str, root: Path) -> str:
     """Return milliseconds an image of all contenders, and ours compared with the fastest one."""
-    path = root / DATA
-    if not path.exists():
-        return NOTHING
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [r for r in csv.DictReader(file) if (r["batch"], r["threads"]) == (batch, threads)]
+    rows = _rows(root, batch, threads)
     if not rows:
         return NOTHING
-    lines = []
+    lines, with_goals = [], (batch, threads) == GOALS_AT
     for network in dict.fromkeys(row["network"] for row in rows):
         times = {row["contender"]: row["ms"] for row in rows if row["network"] == network}
         known = [float(times[name]) for name in RIVALS if name in times]
         ratio = f"**{min(known) / float(times[OURS]):.1f}x**"
         cells = [times.get(name, NONE) for name in (*RIVALS, LOW, OURS)]
-        goal = (
-            [f"{GOALS[network]:g}x" if network in GOALS else NONE] if goals(batch, threads) else []
-        )
-        lines.append([network, *cells, ratio, *goal])
+        goal = f"{GOALS[network]:g}x" if network in GOALS else NONE
+        lines.append([network, *cells, ratio, *([goal] if with_goals else [])])
     headers = ["ResNet-18, ms an image", *RIVALS, LOW, OURS, "to the fastest float32"]
-    return table([*headers, *(["goal"] if goals(batch, threads) else [])], lines)
+    return table([*headers, *(["goal"] if with_goals else [])], lines)
 
 
-def goals(batch: str, threads: str) -> bool:
-    """Say whether the goals are for this setting."""
-    return (batch, threads) == ("64", "1")
+def _rows(root: Path, batch: str, threads: str) -> list[Row]:
+    """Return the stored rows of one setting; none before a measurement."""
+    path = root / DATA
+    stored = rows_of(path) if path.exists() else []
+    return [row for row in stored if (row["batch"], row["threads"]) == (batch, threads)]
 
 
 def limits(root: Path) -> str:
     """Return products, rates and the largest difference of our outputs, at batch 64, one thread."""
-    path = root / DATA
-    if not path.exists():
+    rows = _rows(root, *GOALS_AT)
+    if not rows:
         return NOTHING
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [r for r in csv.DictReader(file) if goals(r["batch"], r["threads"])]
     lines = []
     for row in (row for row in rows if row["contender"] == OURS):
         products = float(row["gmacs"]) * float(row["ms"])

@@ -10,12 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import safe_open
-
 from pipeline.config.experiment import Experiment
 from pipeline.errors import UserError
 from pipeline.plan.build import build
-from pipeline.plan.passes import passes
+from pipeline.plan.passes import passes, training_examples
 from pipeline.plan.plan import Plan, Stage
 from pipeline.run.scheduler import priorities
 
@@ -89,8 +87,7 @@ def training_images(root: Path, given: int | None) -> int:
             "artifacts/data does not exist yet, so that the number of training images is not "
             "known: give it as --images N"
         )
-    with safe_open(file, "numpy") as tensors:
-        return int(tensors.get_slice("labels").get_shape()[0])
+    return training_examples(file)
 
 
 def report(params: Experiment, images: int, speed: float, slots: Iterable[int] = SLOTS) -> str:

@@ -1,4 +1,8 @@
-"""Length of the trainings in a plan: epochs, and forward-backward passes counted in epochs."""
+"""Length of the trainings in a plan: epochs, passes counted in epochs, and training examples."""
+
+from pathlib import Path
+
+from safetensors import safe_open
 
 from pipeline.plan.plan import Stage
 from pipeline.train import retrain_options
@@ -24,3 +28,9 @@ def passes_per_step(stage: Stage) -> int:
 def passes(stage: Stage) -> int:
     """Return the passes of a stage, in epochs."""
     return epochs(stage) * passes_per_step(stage)
+
+
+def training_examples(file: Path) -> int:
+    """Return the number of examples in train.safetensors of a prepared data set."""
+    with safe_open(file, "numpy") as tensors:
+        return int(tensors.get_slice("labels").get_shape()[0])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from pipeline.averaging import weighted_sum
@@ -54,16 +55,12 @@ def interpolate(
     trials: list[dict[str, Any]] = []
     for other in pool:
         masks = average_union([best, other], names).masks
-        found: tuple[float, float, Checkpoint] | None = None
-        for a in COEFFICIENTS:
-            state = weighted_sum([best.state, other.state], [a, 1 - a])
-            point = prune(Checkpoint(state, masks, ticket.meta))
-            value = score(point)
-            if found is None or value > found[0]:
-                found = value, a, point
-        assert found is not None
-        accepted = found[0] >= highest
-        trials.append({"a": found[1], "val_score": found[0], "accepted": accepted})
+        mixtures = ((a, weighted_sum([best.state, other.state], [a, 1 - a])) for a in COEFFICIENTS)
+        points = ((a, prune(Checkpoint(state, masks, ticket.meta))) for a, state in mixtures)
+        scored = ((score(point), a, point) for a, point in points)
+        value, a, point = max(scored, key=itemgetter(0))  # the first of equal ones
+        accepted = value >= highest
+        trials.append({"a": a, "val_score": value, "accepted": accepted})
         if accepted:
-            highest, best = found[0], found[2]
+            highest, best = value, point
     return Interpolated(best, tuple(trials))

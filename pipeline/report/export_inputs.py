@@ -8,8 +8,7 @@ from pipeline.export.write import Inputs
 from pipeline.plan.measurements import export_inputs
 from pipeline.plan.plan import Plan, Result, artifact
 from pipeline.report.publish import ARTIFACTS, best_soup, current_folders
-
-MODEL = "model.safetensors"
+from pipeline.stagekit.model_folder import MODEL
 
 
 def inputs_of(plan: Plan, root: Path, current: Mapping[str, str], name: str | None) -> Inputs:

@@ -3,10 +3,10 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from pipeline.plan.budget import stages_of
-from pipeline.plan.passes import passes
+from pipeline.plan.passes import passes, training_examples
 from pipeline.plan.plan import Plan
 
 
@@ -32,8 +32,7 @@ def _images_per_epoch(plan: Plan, artifacts: Path, without: Collection[str]) -> 
     if "data" in without or not file.is_file():
         return 0
     try:
-        with safe_open(file, framework="np") as tensors:
-            examples = int(tensors.get_slice("labels").get_shape()[0])
+        examples = training_examples(file)
     except (SafetensorError, OSError):
         return 0
     return examples - examples % batch if examples >= batch else examples

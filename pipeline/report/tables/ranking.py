@@ -97,14 +97,14 @@ def _tests(results: Results, pairs: Iterable[tuple[str, str]]) -> Tests:
     differences = {}
     for pair in pairs:
         ours, theirs = (by_seed(results, each, results.final, "test_score") for each in pair)
-        found = difference(ours, theirs)
-        if found is not None:
-            differences[pair] = found
+        gap = difference(ours, theirs)
+        if gap is not None:
+            differences[pair] = gap
     p_values = [each.p_value for each in differences.values()]
     adjusted = holm([1.0 if p is None else p for p in p_values])
     return {
-        pair: PairedTest(found, None if p is None else corrected)
-        for (pair, found), p, corrected in zip(differences.items(), p_values, adjusted, strict=True)
+        pair: PairedTest(gap, None if p is None else corrected)
+        for (pair, gap), p, corrected in zip(differences.items(), p_values, adjusted, strict=True)
     }
 
 
