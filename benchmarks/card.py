@@ -16,21 +16,29 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-# Seconds at most, network, further arguments of benchmarks/loop.py; the most telling ones first.
+# Seconds at most, whether by MPS, network, further arguments of benchmarks/loop.py; the most
+# telling ones first. By MPS, a daemon of NVIDIA's driver, the processes on a GPU run at the same
+# time instead of in turn.
 LOOPS = (
-    (80, "resnet18", "--ways obvious eager graph graph+compile graph+fast --batches 350"),
-    (40, "resnet20", "--ways graph --batches 350 --jobs 1 2 3 4"),
-    (40, "resnet20", "--ways obvious graph --batches 350"),
-    (60, "wrn20", "--ways obvious graph --batches 50"),
+    (60, False, "resnet18", "--ways obvious eager graph graph+fast --batches 120"),
+    (30, False, "resnet20", "--ways graph --batches 350 --jobs 1 2 4"),
+    (30, True, "resnet20", "--ways graph --batches 350 --jobs 1 2 4 6"),
+    (30, True, "resnet18", "--ways graph --batches 120 --jobs 1 2 3"),
+    (60, False, "resnet18", "--ways graph graph+compile --batches 120"),
+    (30, False, "resnet20", "--ways obvious graph --batches 120"),
+    (40, False, "wrn20", "--ways obvious graph --batches 40"),
 )
 # It prints "  graph  65000 images/s  ratio" and "  resnet20 graph, 2 at once:  90000 images/s".
 SPEED = re.compile(r"^  (?:\S+ )?(\S+?)(?:, (\d+) at once:)? +([\d.]+) images/s", re.MULTILINE)
@@ -77,19 +85,57 @@ def first(options: argparse.Namespace) -> None:
     facts["date"] = time.strftime("%Y-%m-%d", time.gmtime())
     _keep(options, "first", [{"measure": "peak", **peak, **facts}])
     tests = [str(path) for path in sorted(ROOT.glob("tests/test_*.py")) if _on_gpu(path)]
-    log = options.out / "first-tests.log"
-    _output([*python, "-m", "pytest", "-q", "-m", "gpu", *tests], 60, options, log)
-    device = ["--device", "cpu" if facts["card"] == "CPU" else "cuda", "--precision", "bf16"]
-    device += ["--rounds", "3", "--loader-workers", str(min(14, max(0, (os.cpu_count() or 1) - 2)))]
-    for seconds, network, more in LOOPS:
-        words = [*device, "--network", network, *more.split(), *options.loop.split()]
-        text = _output([*python, "-m", "benchmarks.loop", *words], seconds, options)
+    short = ["network.name=resnet20", "pretrain.epochs=2", "retrain.epochs=1", "phases=1"]
+    graph = _graph(options, "short", short, 0, 1.0)
+    compiled = [*python, "-m", "benchmarks.step_time", "--way", "graph+compile"]
+    device = "cpu" if facts["card"] == "CPU" else "cuda"
+    _together(
+        options,
+        {
+            "first-tests": [*python, "-m", "pytest", "-q", "-m", "gpu", "-n", "4", *tests],
+            "first-graph": graph,
+            "first-compiled": [*compiled, "--device", device],  # its code is cached
+        },
+        75,
+    )
+    _output([*python, "-m", "benchmarks.step_time", "--device", device], 25, options)
+    loop = [*python, "-m", "benchmarks.loop", "--device", device, "--precision", "bf16"]
+    loop += ["--rounds", "3", "--loader-workers", str(min(14, max(0, (os.cpu_count() or 1) - 2)))]
+    for seconds, shared, network, more in LOOPS:
+        words = [*loop, "--network", network, *more.split(), *options.loop.split()]
+        with mps() if shared else nullcontext(not shared) as on:
+            text = _output(words, seconds, options) if on else ""
         lines = []
         for way, jobs, speed in SPEED.findall(text):
             share = float(speed) * flops[network] / (1e12 * peak["tflops"] or math.inf)
             line = {"measure": "loop", "network": network, "way": way, "jobs": int(jobs or 1)}
-            lines.append(line | {"images_per_s": float(speed), "share_of_peak": share} | facts)
+            line |= {"mps": shared, "images_per_s": float(speed), "share_of_peak": share}
+            lines.append(line | facts)
         _keep(options, "first", lines)
+
+
+@contextmanager
+def mps() -> Iterator[bool]:
+    """Run NVIDIA's Multi-Process Service for the processes started within; False without it."""
+    folders = [*os.get_exec_path(), "/usr/local/nvidia/bin"]
+    program = shutil.which("nvidia-cuda-mps-control", path=os.pathsep.join(folders))
+    if not program:
+        print("left out: there is no nvidia-cuda-mps-control", flush=True)
+        yield False
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        names = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
+        os.environ |= names
+        try:
+            subprocess.run([program, "-d"], check=False)
+            yield True
+        finally:
+            with suppress(subprocess.TimeoutExpired):
+                subprocess.run([program], input="quit -t 1\n", text=True, check=False, timeout=20)
+            for name in names:
+                del os.environ[name]
+            for log in Path(folder).glob("*.log"):
+                print(log.name, log.read_text()[-300:], flush=True)
 
 
 def _on_gpu(path: Path) -> bool:
@@ -142,12 +188,8 @@ def _lines(
     options: argparse.Namespace, name: str, settings: list[str], megabytes: int
 ) -> Iterator[str]:
     """Run the graph with ``settings`` through the bundle; give and print its lines as they come."""
-    whole = [*BASE, f"data.path={options.data}", *settings, *options.settings]
-    words = [word for setting in whole for word in ("-S", setting)]
     minutes = max(0.1, (left(options) - RESERVE) / 60)
-    command = [sys.executable, str(options.bundle / "run"), "--name", name, *words]
-    command += ["--minutes", f"{minutes:.2f}", "--out", str(options.out)]
-    command += ["--megabytes", str(megabytes)]
+    command = _graph(options, name, settings, megabytes, minutes)
     print(f"{name}: {minutes:.1f} minutes at most", flush=True)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -155,6 +197,37 @@ def _lines(
         for line in run.stdout or ():
             print(line, end="", flush=True)
             yield line
+
+
+def _graph(
+    options: argparse.Namespace, name: str, settings: list[str], megabytes: int, minutes: float
+) -> list[str]:
+    """Return the command that runs the graph with ``settings`` through the bundle."""
+    whole = [*BASE, f"data.path={options.data}", *settings, *options.settings]
+    words = [word for setting in whole for word in ("-S", setting)]
+    command = [sys.executable, str(options.bundle / "run"), "--name", name, *words]
+    command += ["--minutes", f"{minutes:.2f}", "--out", str(options.out)]
+    return [*command, "--megabytes", str(megabytes)]
+
+
+def _together(options: argparse.Namespace, commands: dict[str, list[str]], seconds: float) -> None:
+    """Run ``commands`` at the same time, at most ``seconds`` long; show the end of their logs."""
+    end = min(time.monotonic() + seconds, options.end)
+    runs = {}
+    for name, command in commands.items():
+        with (options.out / f"{name}.log").open("w") as log:
+            runs[name] = subprocess.Popen(
+                command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+    for name, run in runs.items():
+        try:
+            run.wait(max(0.1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+            print("cut off:", name, flush=True)
+        print(f"{name}: exit status {run.returncode}", flush=True)
+        print((options.out / f"{name}.log").read_text()[-2500:], flush=True)
 
 
 def _output(
