@@ -33,18 +33,17 @@ ROOT = Path(__file__).resolve().parent.parent
 # time instead of in turn.
 LOOPS = (
     (60, False, "resnet18", "--ways obvious eager graph graph+fast --batches 120"),
-    (30, False, "resnet20", "--ways graph --batches 350 --jobs 1 2 4"),
-    (30, True, "resnet20", "--ways graph --batches 350 --jobs 1 2 4 6"),
-    (30, True, "resnet18", "--ways graph --batches 120 --jobs 1 2 3"),
-    (60, False, "resnet18", "--ways graph graph+compile --batches 120"),
+    (35, False, "resnet20", "--ways graph --batches 350 --jobs 1 2 4"),
+    (35, True, "resnet20", "--ways graph --batches 350 --jobs 1 2 4 8"),
     (30, False, "resnet20", "--ways obvious graph --batches 120"),
-    (40, False, "wrn20", "--ways obvious graph --batches 40"),
+    (35, False, "wrn20", "--ways obvious graph --batches 40"),
+    (60, False, "resnet18", "--ways graph graph+compile --batches 120"),
 )
 # It prints "  graph  65000 images/s  ratio" and "  resnet20 graph, 2 at once:  90000 images/s".
 SPEED = re.compile(r"^  (?:\S+ )?(\S+?)(?:, (\d+) at once:)? +([\d.]+) images/s", re.MULTILINE)
 BASE = ("recipe=cifar10_resnet18", "+data.name=image_folder", "evaluate.corruptions=none",
         "methods=[sms,imp,imp_mx]", "merge=[uniform]", "pretrain.precision=bf16")  # fmt: skip
-RESERVE = 45  # seconds that stopping, the report and packing may take
+RESERVE = 35  # seconds that stopping, the report and packing may take
 
 
 def main() -> None:
@@ -87,17 +86,11 @@ def first(options: argparse.Namespace) -> None:
     tests = [str(path) for path in sorted(ROOT.glob("tests/test_*.py")) if _on_gpu(path)]
     short = ["network.name=resnet20", "pretrain.epochs=2", "retrain.epochs=1", "phases=1"]
     graph = _graph(options, "short", short, 0, 1.0)
-    compiled = [*python, "-m", "benchmarks.step_time", "--way", "graph+compile"]
     device = "cpu" if facts["card"] == "CPU" else "cuda"
-    _together(
-        options,
-        {
-            "first-tests": [*python, "-m", "pytest", "-q", "-m", "gpu", "-n", "4", *tests],
-            "first-graph": graph,
-            "first-compiled": [*compiled, "--device", device],  # its code is cached
-        },
-        75,
-    )
+    # Without the plugin that warns where tests run in parallel, here an error.
+    pytest = [*python, "-m", "pytest", "-q", "-n", "4", "-p", "no:benchmark", "--tb=short"]
+    _together(options, {"first-tests": [*pytest, "-m", "gpu", *tests], "first-graph": graph}, 100)
+    (options.out / "short-results.tar.gz").unlink(missing_ok=True)
     _output([*python, "-m", "benchmarks.step_time", "--device", device], 25, options)
     loop = [*python, "-m", "benchmarks.loop", "--device", device, "--precision", "bf16"]
     loop += ["--rounds", "3", "--loader-workers", str(min(14, max(0, (os.cpu_count() or 1) - 2)))]
@@ -148,14 +141,33 @@ def table5(options: argparse.Namespace) -> None:
 
 
 def resnet20(options: argparse.Namespace) -> None:
-    """Run ResNet-20 at three sparsities, seed after seed, until the time is over."""
-    for count in range(1, options.seeds + 1):
-        for target in (80, 90, 95):
-            if left(options) < 2 * RESERVE:
-                return
-            seeds = ",".join(map(str, range(count)))
-            settings = [f"seeds=[{seeds}]", f"target_sparsity={target / 100}"]
-            _run(options, f"resnet20-{target}", ["network.name=resnet20", *settings], 5)
+    """Run ResNet-20 at three sparsities, three seeds at a time, until the time is over.
+
+    As many stages share the card, and by MPS or without, as was fastest in --out/first.jsonl.
+    """
+    jobs, shared = _fastest_sharing(options, "resnet20")
+    print(f"{jobs} stages share the card{' by MPS' if shared else ''}", flush=True)
+    os.environ["SMS_GPU_JOBS"] = str(jobs)
+    with mps() if shared else nullcontext():
+        for count in range(3, options.seeds + 3, 3):
+            seeds = ",".join(map(str, range(min(count, options.seeds))))
+            for target in (90, 95, 80):
+                if left(options) < 2 * RESERVE:
+                    return
+                settings = [f"seeds=[{seeds}]", f"target_sparsity={target / 100}"]
+                _run(options, f"resnet20-{target}", ["network.name=resnet20", *settings], 0)
+
+
+def _fastest_sharing(options: argparse.Namespace, network: str) -> tuple[int, bool]:
+    """Return how many trainings of ``network`` at once were fastest, and whether by MPS."""
+    path = options.out / "first.jsonl"
+    lines = map(json.loads, path.read_text().splitlines()) if path.exists() else []
+    speeds = {
+        (line["jobs"], line["mps"]): line["images_per_s"]
+        for line in lines
+        if line["measure"] == "loop" and (line["network"], line["way"]) == (network, "graph")
+    }
+    return max(speeds, key=speeds.__getitem__, default=(4, False))
 
 
 def phase(options: argparse.Namespace) -> None:

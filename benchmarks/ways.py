@@ -57,6 +57,7 @@ def obvious(
         drop_last=True,
         num_workers=options.loader_workers,
         persistent_workers=options.loader_workers > 0,
+        multiprocessing_context="fork" if options.loader_workers else None,  # as in a script
     )
     for name, mask in masks.items():
         module, _, parameter = name.rpartition(".")

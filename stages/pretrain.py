@@ -44,13 +44,14 @@ add_training_flags(parser)
 def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
     device = resolve_device(flags.device)
-    data = resident(load(flags.data), device)
+    data = load(flags.data)
     classes, channels = len(data.classes), data.train.images.shape[1]
     torch.manual_seed(derive(flags.seed, "weights"))
     model = build(flags.network, classes, channels)
     if flags.weights:
         load_weights(model, flags.weights)
     check_network(model, data.train.images[:1])
+    data = resident(data, device)
     epoch = steps_per_epoch(len(data.train), flags.batch_size)
     rates = scheduled_rates(flags, max(flags.epochs, 1) * epoch)
     history = train(
