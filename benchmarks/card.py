@@ -209,6 +209,8 @@ def _lines(
         for line in run.stdout or ():
             print(line, end="", flush=True)
             yield line
+    if run.returncode:
+        sys.exit(f"{name}: exit status {run.returncode}, so nothing else is tried")
 
 
 def _graph(
