@@ -1,6 +1,6 @@
 """Measurements on a GPU, a command each; they print as they go, and leave files if interrupted.
 
-    python3 -m benchmarks.card first       3 minutes: the tests on the card, its peak, the loop
+    python3 -m benchmarks.card first       4 minutes: the tests on the card, its peak, the loop
     python3 -m benchmarks.card table5      the paper's CIFAR-10 table, one seed
     python3 -m benchmarks.card resnet20    80, 90 and 95 %, as many seeds as fit
     python3 -m benchmarks.card phase       seconds of one phase for m = 1, 3, 5, 10
@@ -12,6 +12,7 @@ Each uses the folder that `make bundle DATA=...` wrote (--bundle) and writes int
 """
 
 import argparse
+import csv
 import json
 import math
 import os
@@ -28,16 +29,17 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+MEASURES = ROOT / "docs" / "data" / "card.csv"
 # Seconds at most, whether by MPS, network, further arguments of benchmarks/loop.py; the most
 # telling ones first. By MPS, a daemon of NVIDIA's driver, the processes on a GPU run at the same
 # time instead of in turn.
 LOOPS = (
+    (70, False, "resnet18", "--ways graph graph+compile --batches 120"),
+    (60, True, "resnet18", "--ways graph --batches 120 --jobs 1 2 3"),
+    (60, False, "resnet20", "--ways obvious graph graph+compile --batches 120"),
+    (60, True, "resnet20", "--ways graph --batches 200 --jobs 1 2 4 8"),
+    (60, False, "wrn20", "--ways obvious graph --batches 40"),
     (60, False, "resnet18", "--ways obvious eager graph graph+fast --batches 120"),
-    (35, False, "resnet20", "--ways graph --batches 350 --jobs 1 2 4"),
-    (35, True, "resnet20", "--ways graph --batches 350 --jobs 1 2 4 8"),
-    (30, False, "resnet20", "--ways obvious graph --batches 120"),
-    (35, False, "wrn20", "--ways obvious graph --batches 40"),
-    (60, False, "resnet18", "--ways graph graph+compile --batches 120"),
 )
 # It prints "  graph  65000 images/s  ratio" and "  resnet20 graph, 2 at once:  90000 images/s".
 SPEED = re.compile(r"^  (?:\S+ )?(\S+?)(?:, (\d+) at once:)? +([\d.]+) images/s", re.MULTILINE)
@@ -52,7 +54,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["first", "table5", "resnet20", "phase"])
-    parser.add_argument("--minutes", type=float, help="in all; default: 3 for first, 9.5")
+    parser.add_argument("--minutes", type=float, help="in all; default: 4 for first, 9.5")
     parser.add_argument("--bundle", type=Path, default=Path("dist/bundle"))
     parser.add_argument("--data", default="data/cifar10", help="the image folder, in the bundle")
     parser.add_argument("--out", type=Path, default=Path("back"))
@@ -62,7 +64,7 @@ def main() -> None:
     parser.add_argument("-S", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     options.end = time.monotonic() + 60 * (
-        options.minutes or (3 if options.what == "first" else 9.5)
+        options.minutes or (4 if options.what == "first" else 9.5)
     )
     options.out, options.bundle = options.out.resolve(), options.bundle.resolve()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -91,7 +93,11 @@ def first(options: argparse.Namespace) -> None:
     pytest = [*python, "-m", "pytest", "-q", "-n", "4", "-p", "no:benchmark", "--tb=short"]
     _together(options, {"first-tests": [*pytest, "-m", "gpu", *tests], "first-graph": graph}, 100)
     (options.out / "short-results.tar.gz").unlink(missing_ok=True)
-    _output([*python, "-m", "benchmarks.step_time", "--device", device], 25, options)
+    for network in ("resnet20", "resnet18"):
+        words = [*python, "-m", "benchmarks.step_time", "--device", device, "--network", network]
+        kinds = json.loads((_output(words, 30, options).splitlines() or ["{}"])[-1])
+        line = {"measure": "step", "network": network, "way": "eager"} | facts
+        _keep(options, "first", [line | {"kind": k, "microseconds": v} for k, v in kinds.items()])
     loop = [*python, "-m", "benchmarks.loop", "--device", device, "--precision", "bf16"]
     loop += ["--rounds", "3", "--loader-workers", str(min(14, max(0, (os.cpu_count() or 1) - 2)))]
     for seconds, shared, network, more in LOOPS:
@@ -137,18 +143,13 @@ def _on_gpu(path: Path) -> bool:
 
 def table5(options: argparse.Namespace) -> None:
     """Run Table 5's settings for one seed: 3 phases of 20 epochs to 98 %, m = 3."""
-    _run(options, f"table5-s{options.seed}", [f"seed={options.seed}"], 60)
+    with sharing(options, "resnet18"):
+        _run(options, f"table5-s{options.seed}", [f"seed={options.seed}"], 60)
 
 
 def resnet20(options: argparse.Namespace) -> None:
-    """Run ResNet-20 at three sparsities, three seeds at a time, until the time is over.
-
-    As many stages share the card, and by MPS or without, as was fastest in --out/first.jsonl.
-    """
-    jobs, shared = _fastest_sharing(options, "resnet20")
-    print(f"{jobs} stages share the card{' by MPS' if shared else ''}", flush=True)
-    os.environ["SMS_GPU_JOBS"] = str(jobs)
-    with mps() if shared else nullcontext():
+    """Run ResNet-20 at three sparsities, three seeds at a time, until the time is over."""
+    with sharing(options, "resnet20"):
         for count in range(3, options.seeds + 3, 3):
             seeds = ",".join(map(str, range(min(count, options.seeds))))
             for target in (90, 95, 80):
@@ -158,16 +159,29 @@ def resnet20(options: argparse.Namespace) -> None:
                 _run(options, f"resnet20-{target}", ["network.name=resnet20", *settings], 0)
 
 
-def _fastest_sharing(options: argparse.Namespace, network: str) -> tuple[int, bool]:
-    """Return how many trainings of ``network`` at once were fastest, and whether by MPS."""
-    path = options.out / "first.jsonl"
-    lines = map(json.loads, path.read_text().splitlines()) if path.exists() else []
+@contextmanager
+def sharing(options: argparse.Namespace, network: str) -> Iterator[None]:
+    """Let as many stages share the card as was fastest, by MPS where that was faster.
+
+    Measurements are those of docs/data/ and of --out/first.jsonl; without any it is 3, by MPS.
+    """
+    lines: list[dict[str, Any]] = []
+    if MEASURES.exists():
+        with MEASURES.open(newline="") as file:
+            lines += csv.DictReader(file)
+    if (options.out / "first.jsonl").exists():
+        lines += map(json.loads, (options.out / "first.jsonl").read_text().splitlines())
     speeds = {
-        (line["jobs"], line["mps"]): line["images_per_s"]
+        (int(float(line["jobs"])), str(line["mps"]) == "True"): float(line["images_per_s"])
         for line in lines
         if line["measure"] == "loop" and (line["network"], line["way"]) == (network, "graph")
     }
-    return max(speeds, key=speeds.__getitem__, default=(4, False))
+    together = [key for key in speeds if key[0] > 1]  # otherwise nobody has tried
+    jobs, shared = max(together, key=speeds.__getitem__, default=(3, True))
+    print(f"{jobs} stages share the card{' by MPS' if shared else ''}", flush=True)
+    os.environ["SMS_GPU_JOBS"] = str(jobs)
+    with mps() if shared else nullcontext():
+        yield
 
 
 def phase(options: argparse.Namespace) -> None:

@@ -55,6 +55,9 @@ def main() -> None:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
+    except KeyboardInterrupt:  # before the stages, or after them
+        sys.stderr.write("stopped; finished stages are kept\n")
+        sys.exit(130)
     except Exception as error:
         sentence = disk_space.shortage(error)  # while planning, reporting or locking
         if sentence is None:

@@ -44,6 +44,7 @@ from pipeline.train.s2sam import SingleStep
 from pipeline.train.sam import SharpnessAware
 from pipeline.train.settings import Augmentation
 from pipeline.train.swa import AverageEpochs
+from stages import pretrain
 from tests.fake_card import CARD, MisplacedError, card, misplaced, run_backward
 
 CPU = torch.device("cpu")
@@ -594,3 +595,25 @@ def test_the_stand_in_for_autograd_gives_autograds_bits(monkeypatch):
     for expected, found in zip(*gradients, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert all(a.any() for a, _ in pairwise(gradients[1]))
+
+
+def test_pretraining_checks_the_network_before_the_images_are_sent(monkeypatch):
+    """The network is on the host until the loop sends it."""
+    sent = []
+
+    def send(data: Dataset, device: torch.device) -> Dataset:
+        sent.append(data)
+        images = data.train.images.to("meta")
+        return replace(data, train=replace(data.train, images=images))
+
+    def stop(*given: object, **more: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(pretrain, "load", lambda folder: dataset())  # noqa: ARG005
+    monkeypatch.setattr(pretrain, "resident", send)
+    monkeypatch.setattr(pretrain, "train", stop)
+    words = "--data d --out o --network resnet8 --epochs 1 --batch-size 4 --weight-decay 0 --seed 0"
+    words += " --schedule linear --learning-rate 0.1"
+    with pytest.raises(InterruptedError):
+        pretrain.main(pretrain.parser.parse_args(words.split()))
+    assert sent

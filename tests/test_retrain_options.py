@@ -231,11 +231,11 @@ def test_a_replayed_step_has_the_bits_of_a_called_one(kind, monkeypatch):
 @pytest.mark.parametrize("kind", [SharpnessAware, SingleStep])
 def test_a_captured_step_has_the_bits_of_a_called_one(kind, precision, monkeypatch):
     kinds, runs = [], []
+    teacher = dense().to(device="cuda", memory_format=torch.channels_last)
     monkeypatch.setattr(
         "pipeline.train.loop.stepper", lambda *given: kinds.append(stepper(*given)) or kinds[-1]
     )
     for graph in (False, True):
-        teacher = dense().to(device="cuda", memory_format=torch.channels_last)
         more = {"step_type": sharp(kind), "hooks": [AverageSteps(0.5)], "device": "cuda"}
         more["criterion"] = Distilled(CrossEntropy(), teacher, weight=0.5, temperature=2.0)
         settings = replace(CLIPPED, graph=graph, precision=precision)

@@ -257,6 +257,7 @@ def test_an_average_of_different_masks_gets_it_back(average):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:The PyTorch API of SparseSemiStructuredTensor")
 def test_sparse_tensor_cores_take_a_pruned_weight():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(256, 128, bias=False)).half()

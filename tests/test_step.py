@@ -1,5 +1,6 @@
 """A training step without the host, and its capture: one function, called or replayed."""
 
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -364,6 +365,21 @@ class Waits(nn.Module):
         return scores if scores.sum().item() < 0 else scores.clone()
 
 
+def test_a_refused_capture_keeps_nothing_of_its_pass(monkeypatch):
+    """Its autograd graph would add to gradients on the stream of the warm-up."""
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", str)
+    scores = []
+
+    def forward():
+        product = 2 * torch.ones(3, requires_grad=True)
+        scores.append(weakref.ref(product))
+        raise RuntimeError("called a synchronizing CUDA operation")
+
+    with pytest.raises(HostNeededError), cuda_graph._no_waiting():
+        forward()
+    assert [kept() for kept in scores] == [None]
+
+
 @pytest.mark.gpu
 def test_a_network_that_waits_trains_as_if_capture_had_not_been_tried(capsys):
     waiting, one, replayed = on_gpu(Waits, ALL, masked=False)
@@ -401,6 +417,7 @@ def test_maps_of_labels_are_captured():
 
 @pytest.mark.gpu
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of modules that the compiler imports
 def test_compiled_steps_are_captured():
     settings = Settings(**(vars(BF16) | {"compile": True}))
     _, one, _ = on_gpu(resnet, BF16)

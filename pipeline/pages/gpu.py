@@ -185,7 +185,7 @@ def loop(root: Path) -> str:
                 [
                     str(network),
                     str(row["way"]),
-                    f"{row['jobs']:g}",
+                    f"{row['jobs']:g}{' by MPS' if row['mps'] else ''}",
                     f"{speed:,.0f}",
                     f"{speed / float(plain.iloc[-1]):.2f}" if len(plain) else NONE,
                     f"{100 * float(share):.1f} %" if share and pd.notna(share) else NONE,
@@ -206,6 +206,22 @@ def peak(root: Path) -> str:
         for row in rows.to_dict("records")
     ]
     return table(["card", "square of", "TFLOP/s", "torch", "date"], lines)
+
+
+def step(root: Path) -> str:
+    """Return the time of a training step by kind of kernel."""
+    rows = measurements(root, "step")
+    if rows.empty:
+        return NOTHING
+    lines = []
+    for (card, network), group in rows.groupby(["card", "network"], sort=False):
+        newest = group.drop_duplicates("kind", keep="last")
+        whole, row = float(newest["microseconds"].sum()), newest.iloc[-1]
+        where = f"{card}, torch {row['torch']}, {row['date']}"
+        for kind, each in zip(newest["kind"], newest["microseconds"], strict=True):
+            lines.append([network, kind, f"{each:,.0f}", f"{100 * each / whole:.1f} %", where])
+        lines.append([network, "all", f"{whole:,.0f}", "100 %", where])
+    return table(["network", "kernels", "microseconds a step", "share", "card"], lines, 2)
 
 
 def phases(root: Path) -> str:
@@ -247,6 +263,7 @@ def cifar10(root: Path) -> str:
 TABLES: dict[str, Callable[[Path], str]] = {
     "gpu_peak": peak,
     "gpu_loop": loop,
+    "gpu_step": step,
     "gpu_phase": phases,
     "cifar10_paper": cifar10,
     **{f"gpu_{name}": partial(results, name) for name in NAMES},

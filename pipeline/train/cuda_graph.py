@@ -6,6 +6,7 @@ gathered on the GPU, by a step counter that is a tensor too.
 """
 
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -138,7 +139,10 @@ def _no_waiting() -> Iterator[None]:
     except RuntimeError as error:
         if "synchronizing" not in str(error):
             raise
-        raise HostNeededError("the network makes the host wait for the GPU") from error
+        # Its frames would keep the autograd graph of the side stream alive, and later steps then
+        # add to gradients on that stream.
+        traceback.clear_frames(error.__traceback__)
+        raise HostNeededError("the network makes the host wait for the GPU") from None
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
