@@ -185,7 +185,7 @@ def loop(root: Path) -> str:
                 [
                     str(network),
                     str(row["way"]),
-                    f"{row['jobs']:g}{' by MPS' if row['mps'] else ''}",
+                    f"{row['jobs']:g}{' by MPS' if str(row.get('mps')) == 'True' else ''}",
                     f"{speed:,.0f}",
                     f"{speed / float(plain.iloc[-1]):.2f}" if len(plain) else NONE,
                     f"{100 * float(share):.1f} %" if share and pd.notna(share) else NONE,
