@@ -22,7 +22,7 @@ from pathlib import Path
 from pipeline.run.driver import execute
 from pipeline.errors import UserError
 try:
-    sys.exit(bool(execute(Path.cwd(), 2).failed))
+    sys.exit(bool(execute(Path.cwd(), int(sys.argv[1])).failed))
 except UserError as error:
     sys.exit(f"error: {error}")
 """
@@ -81,10 +81,10 @@ class Toy:
         return (self.root / "stages" / "dvc.lock").read_bytes()
 
     @contextmanager
-    def driver(self) -> Iterator[subprocess.Popen[str]]:
+    def driver(self, jobs: int = 2) -> Iterator[subprocess.Popen[str]]:
         """Start a driver as a process of its own."""
         with subprocess.Popen(
-            [sys.executable, "-c", DRIVER],
+            [sys.executable, "-c", DRIVER, str(jobs)],
             cwd=self.root,
             env=os.environ | {"PYTHONPATH": str(SOURCE)},
             stdout=subprocess.PIPE,
@@ -105,7 +105,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         "GIT_CONFIG_GLOBAL": "/dev/null",
     }.items():
         monkeypatch.setenv(key, value)
-    settings = ("ENGINE", "GPUS_PER_STAGE", "GPU_JOBS", "JOBS", "THREADS")
+    settings = ("ENGINE", "GPUS_PER_STAGE", "GPU_JOBS", "JOBS", "LAUNCH", "THREADS")
     for key in (*(f"SMS_{name}" for name in settings), "DVC_STAGE", "DVC_ROOT", "RAY_ADDRESS"):
         monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

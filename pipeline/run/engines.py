@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.run import launch_prefix
 from pipeline.run.interfaces import Engine
 from pipeline.run.local import LocalEngine
 from pipeline.run.machine import default_jobs
@@ -14,11 +15,17 @@ def choose(root: Path, jobs: int | None, gpu_jobs: int) -> Engine:
     """Return the engine for the repository ``root``: local (by default) or ray.
 
     Raises:
-        UserError: SMS_ENGINE names no engine, Ray is not installed, or its cluster does not fit.
+        UserError: SMS_ENGINE names no engine, SMS_LAUNCH is no program, Ray is not installed, or
+            its cluster does not fit.
+
     """
-    name = os.environ.get(ENGINE) or "local"
+    name, prefix = os.environ.get(ENGINE) or "local", launch_prefix.read()
     if name == "local":
-        return LocalEngine(root, jobs or default_jobs(), gpu_jobs=gpu_jobs)
+        return LocalEngine(root, jobs or default_jobs(), gpu_jobs=gpu_jobs, prefix=prefix)
+    if name == "ray" and prefix:
+        raise UserError(
+            f"{launch_prefix.LAUNCH} and {ENGINE}=ray are both set, but must not be: unset one"
+        )
     if name == "ray":
         # Six modules, which a run on this machine does not need.
         from pipeline.run.ray_engine import RayEngine  # noqa: PLC0415

@@ -8,7 +8,7 @@ workers outlive a driver that was killed.
 sends requests over the socket FD, one JSON object a line: name, folder, environment, log, and
 either argv (to execute) or module and arguments (to run as ``python -m`` does). The replies are
 {name, pid} and then {name, status}. End of file means that the driver is gone: the process then
-kills all workers and their children.
+ends all workers and their children, by SIGKILL or by the signal ``end`` of the request.
 """
 
 import atexit
@@ -100,7 +100,7 @@ def serve(channel: socket.socket) -> dict[str, Any] | None:
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    workers: dict[int, str] = {}
+    workers: dict[int, dict[str, Any]] = {}
     text = b""
     while True:
         ready = select.select([channel.fileno(), ours], [], [])[0]
@@ -120,22 +120,23 @@ def serve(channel: socket.socket) -> dict[str, Any] | None:
                     for end in (ours, wake):
                         os.close(end)
                     return request
-                workers[pid] = request["name"]
+                workers[pid] = request
                 with contextlib.suppress(OSError):  # the worker was faster and did it itself
                     os.setpgid(pid, pid)
                 send(channel, name=request["name"], pid=pid)
-    for pid in workers:
+    for pid, request in workers.items():
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
+            os.killpg(pid, request.get("end", signal.SIGKILL))
     return None
 
 
-def reap(channel: socket.socket, workers: dict[int, str]) -> None:
+def reap(channel: socket.socket, workers: dict[int, dict[str, Any]]) -> None:
     """Report the workers that have ended."""
     for pid in list(workers):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            send(channel, name=workers.pop(pid), status=os.waitstatus_to_exitcode(status))
+            name = workers.pop(pid)["name"]
+            send(channel, name=name, status=os.waitstatus_to_exitcode(status))
 
 
 def send(channel: socket.socket, **fields: str | int) -> None:
@@ -148,7 +149,7 @@ def run_worker(request: dict[str, Any], server: int) -> None:
     """Turn this fork of the process ``server`` into the worker of ``request``."""
     os.setpgid(0, 0)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # Ray blocks SIGINT in all its processes
-    die_with_parent(signal.SIGKILL)
+    die_with_parent(request.get("end", signal.SIGKILL))
     if os.getppid() != server:
         sys.exit(1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

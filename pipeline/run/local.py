@@ -13,6 +13,9 @@ The environment of a command:
     SMS_EVENTS                          the file for its events, one JSON object a line
     SMS_PYTHON                          the Python that runs the driver
     DVC_ROOT, DVC_STAGE                 as under ``dvc repro``
+
+Behind the prefix ``SMS_LAUNCH``, such as ``srun``, a stage is a job of another program. That gives
+it cores and GPUs, and passes SIGTERM on to it; SIGKILL would leave the stage running.
 """
 
 import contextlib
@@ -31,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.process import gpus_per_stage, positive
+from pipeline.run import launch_prefix
 from pipeline.run.fork_server import Server
 from pipeline.run.interfaces import Event, Exit, Task
 from pipeline.run.machine import gpus, grouped, shared_environment
@@ -61,7 +65,8 @@ class LocalEngine:
     """The processes of one machine, as a `pipeline.run.interfaces.Engine`.
 
     A command ``stages/run NAME ...`` runs in a fork of a server that has imported ``preload``. All
-    other commands, and all commands after that server's death, run in a shell.
+    other commands, all commands after that server's death, and all behind a ``prefix`` run in a
+    shell.
     """
 
     def __init__(
@@ -71,16 +76,19 @@ class LocalEngine:
         preload: Sequence[str] | None = PRELOAD,
         *,
         gpu_jobs: int = 1,
+        prefix: Sequence[str] = (),
     ) -> None:
-        self.root, self.preload = root, preload
+        self.root, self.prefix = root, prefix
+        self.preload = None if prefix else preload
         self.folder = root / ".dvc" / "tmp" / "sms"
         for part in ("logs", "events"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         self.jobs = jobs
-        self.devices = grouped(gpus(os.environ), gpus_per_stage())
+        self.devices = [] if prefix else grouped(gpus(os.environ), gpus_per_stage())
         per_device = positive("SMS_GPU_JOBS", gpu_jobs)
         self.gpu_slots = min(jobs, len(self.devices) * per_device)
         self.shared = shared_environment() | {"SMS_PYTHON": sys.executable}
+        self.end = signal.SIGTERM if prefix else signal.SIGKILL
         self.warm: Server | None = None
         self.cold: Server | None = None
         self.tasks: dict[str, Worker] = {}
@@ -123,7 +131,7 @@ class LocalEngine:
                     if "pid" in reply:
                         self.tasks[reply["name"]].pid = reply["pid"]
                     else:
-                        exits.append(Exit(reply["name"], reply["status"]))
+                        exits.append(Exit(reply["name"], self._status(reply["status"])))
                 if not alive:
                     exits += self._restart_orphans(one, {end.name for end in exits})
         events = [Event(w.name, fields) for w in self.tasks.values() for fields in w.events()]
@@ -156,7 +164,9 @@ class LocalEngine:
                 "SMS_EVENTS": str(worker.reports),
             }
         )
-        if worker.device is not None:
+        if self.prefix:
+            environment.pop("CUDA_VISIBLE_DEVICES", None)
+        elif worker.device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = worker.device
         log = self.log(worker.name)
         log.unlink(missing_ok=True)
@@ -169,13 +179,18 @@ class LocalEngine:
             self.cold = self._server(())
         worker.server = self.warm if call else self.cold
         assert worker.server
+        before = launch_prefix.fill(self.prefix, worker.name, worker.task)
         worker.server.ask(
             name=worker.name,
             folder=str(worker.task.folder),
             environment=environment,
             log=str(log),
-            **(call or {"argv": in_shell(worker.task.commands)}),
+            end=self.end,
+            **(call or {"argv": [*before, *in_shell(worker.task.commands)]}),
         )
+
+    def _status(self, code: int) -> int:
+        return launch_prefix.status(code) if self.prefix else code
 
     def _server(self, modules: Sequence[str]) -> Server:
         return Server(modules, self.shared, self.folder / "logs")
@@ -192,9 +207,9 @@ class LocalEngine:
             if worker.server is dead and worker.name not in ended:
                 if worker.pid:
                     with contextlib.suppress(ProcessLookupError):
-                        os.killpg(worker.pid, signal.SIGKILL)
+                        os.killpg(worker.pid, self.end)
                 worker.retries += 1
-                if worker.retries > 1:
+                if worker.retries > 1 or self.prefix:  # the old job may still be at work
                     exits.append(Exit(worker.name, MISSING))
                 else:
                     self._launch(worker)
