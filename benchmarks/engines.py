@@ -2,17 +2,20 @@
 
     python -m benchmarks.engines                                   # the local engine
     python -m benchmarks.engines --engine local ray --slots 2 8 --sleep 0.5 5
+    python -m benchmarks.engines --engine ray --slots 64 --sleep 0.1 --stages 10000
 
-Each graph has one stage for each slot, which starts servers and workers, and then ``stages`` stages
-for each slot, all ready at once, in a temporary repository under git and DVC. A stage sleeps in a
+Each graph has one stage for each slot, which starts servers and workers, and then ``stages``
+stages, all ready at once, in a temporary repository under git and DVC. A stage sleeps in a
 fork of the fork server, writes one small file and imports no torch. With s seconds of sleep, n
 stages on k slots and t seconds from the first start to the last end, the overhead of a stage is
-t k / n - s, and the efficiency s n / (k t). `start` is from the call to the first start, and
-`driver` the seconds of a core of the driver for each stage.
+t k / n - s, and the efficiency s n / (k t). `start` is from the call to the first start,
+`driver` the seconds of a core of the driver for each stage, and `memory` its peak in MB. More slots
+than cores are possible, since a stage only sleeps; a cluster of Ray has that many logical CPUs.
 """
 
 import argparse
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -54,7 +57,7 @@ class Clock:
 
 
 def write(root: Path, slots: int, stages: int, sleep: float) -> None:
-    """Write a repository with ``slots`` first stages and ``stages`` for each slot after them."""
+    """Write a repository with ``slots`` first stages, and ``stages`` that read their outputs."""
     from dvc.repo import Repo  # noqa: PLC0415 - slow
 
     (root / "stages").mkdir(parents=True)
@@ -65,7 +68,7 @@ def write(root: Path, slots: int, stages: int, sleep: float) -> None:
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     Repo.init(str(root)).close()
     first = [f"w{number}" for number in range(slots)]
-    reads = {name: [] for name in first} | {f"s{n}": first for n in range(slots * stages)}
+    reads = {name: [] for name in first} | {f"s{n}": first for n in range(stages)}
     graph = {
         name: {
             "cmd": f"stages/run sleeper {sleep} artifacts/{name}",
@@ -80,7 +83,10 @@ def write(root: Path, slots: int, stages: int, sleep: float) -> None:
 
 
 def measure(root: Path, slots: int) -> tuple[float, float, float, float]:
-    """Return the seconds to the first start, those of all later stages, and the driver's."""
+    """Return the seconds to the first start, of all later stages, and of a core for each stage.
+
+    The last number is that of the later stages.
+    """
     from pipeline.run.driver import execute  # noqa: PLC0415 - DVC
 
     clock, begun = Clock(), time.monotonic()
@@ -99,9 +105,9 @@ def main() -> None:
     parser.add_argument("--engine", nargs="+", choices=["local", "ray"], default=["local"])
     parser.add_argument("--slots", type=int, nargs="+", default=[2])
     parser.add_argument("--sleep", type=float, nargs="+", default=[0.5, 5.0])
-    parser.add_argument("--stages", type=int, default=10, help="for each slot")
+    parser.add_argument("--stages", type=int, help="default: 10 for each slot")
     flags = parser.parse_args()
-    print("engine  slots  sleep  stages  start  overhead  efficiency  driver")
+    print("engine  slots  sleep  stages  start  overhead  efficiency  driver  memory")
     for slots in flags.slots:
         for sleep in flags.sleep:
             for engine in flags.engine:
@@ -109,12 +115,13 @@ def main() -> None:
                 with tempfile.TemporaryDirectory() as folder:
                     os.environ["DVC_SITE_CACHE_DIR"] = str(Path(folder, "site"))
                     root = Path(folder, "project")
-                    write(root, slots, flags.stages, sleep)
+                    write(root, slots, flags.stages or 10 * slots, sleep)
                     start, whole, used, count = measure(root, slots)
+                memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
                 print(
                     f"{engine:6s} {slots:6d} {sleep:6.1f} {count:7.0f} {start:6.1f} "
                     f"{whole * slots / count - sleep:9.3f} {sleep * count / slots / whole:11.3f} "
-                    f"{used:7.3f}",
+                    f"{used:7.3f} {memory:7.0f}",
                     flush=True,
                 )
 
