@@ -22,6 +22,7 @@ from pipeline.report.page import page
 from pipeline.report.paper.studies import l2_distances, published, reference
 from pipeline.report.studies import (
     alignment,
+    dynamic_masks,
     interpolation,
     latency,
     length,
@@ -29,9 +30,11 @@ from pipeline.report.studies import (
     more_phases,
     pairs,
     schedule,
+    soup_size,
     sparsity,
     subgroups,
     swa,
+    variation,
 )
 from pipeline.report.studies.base import best, over_seeds, points_table, read
 from pipeline.report.write import write_studies
@@ -40,19 +43,22 @@ from tests.test_report import unseen
 
 ROOT = Path(__file__).parent.parent
 ALL = [
-    *("alignment", "interpolation", "latency", "length", "merging", "more_phases", "pairs"),
-    *("schedule", "sparsity", "subgroups", "swa"),
+    *("alignment", "dynamic_masks", "interpolation", "latency", "length", "merging"),
+    *("more_phases", "pairs", "schedule", "soup_size", "sparsity", "subgroups", "swa", "variation"),
 ]
 SMALL = {
+    "dynamic_masks": {"sparsities": [0.9, 0.98]},
     "latency": {"sparsities": [0.9, 0.98], "allocations": ["global", "latency"]},
     "length": {"sparsities": [0.9], "epochs": [1, 3]},
     "merging": {"rules": ["uniform", "greedy"]},
     "more_phases": {"m": [3]},
     "pairs": {"candidates": 3},
     "schedule": {"sparsities": [0.9, 0.95], "schedules": ["LLR", "ALLR"], "epochs": [1, 2]},
+    "soup_size": {"sparsities": [0.9], "m": 5, "longer": [1, 2, 5]},
     "sparsity": {"sparsities": [0.8, 0.9]},
     "subgroups": {"sparsities": [0.9]},
     "swa": {"schedules": ["LLR", "ALLR"]},
+    "variation": {"m": [3]},
 }
 
 
@@ -80,8 +86,20 @@ def test_studies_are_listed_with_a_line_each():
 @pytest.mark.parametrize(
     ("study", "counts"),
     [
-        # two sparsities: pruned once, three candidates, two soups, each beside its candidates
-        ("sparsity", {"prune": 2, "retrain": 6, "merge": 4, "compare": 4}),
+        # two sparsities: pruned once, three candidates, whose barriers both soups share, and two
+        # soups, each beside its candidates
+        ("sparsity", {"prune": 2, "retrain": 6, "merge": 4, "compare": 4, "interpolate": 2}),
+        # five candidates; the copy of 1 time is the first, and two are longer
+        ("soup_size", {"prune": 1, "retrain": 5 + 2, "merge": 4}),
+        # candidate 0 for all, and two more of each of five kinds; a longer copy
+        ("variation", {"prune": 1, "retrain": 1 + 2 * 5 + 1, "merge": 5, "compare": 5}),
+        # two sparsities: RigL and DPF, each alone and longer; RigL + SMS up to the fixed mask and
+        # three copies after it; DPF + SMS up to sms_start, three copies in each of four intervals
+        (
+            "dynamic_masks",
+            {"sparsify": 2 * (2 * 2 + (1 + 3) + (1 + 3 * 4)), "prune_copies": 2 * (1 + 4)}
+            | {"merge": 2 * 2},
+        ),
         # 1 and 3 epochs; 3 times 1 epoch is candidate 0 of 3 epochs, 3 times 3 is new
         ("length", {"prune": 1, "retrain": 2 * 3 + 1, "merge": 2 * 2}),
         # per sparsity LLR and ALLR at 10 epochs, ALLR at 1 and 2
@@ -277,7 +295,8 @@ def everywhere(of: Plan, artifacts: Path) -> None:
         high = 0.9 + (len(name) % 7) / 200 + (0.01 if node.script == "merge" else 0)
         leave(artifacts, name, test_accuracy=high, val_accuracy=high, l2_mean=3.0, l2_max=4.0,
               ensemble={"test_accuracy": 0.95}, included=[0, 1], mean_19=high - 0.2,
-              sparsity_of_mean=0.5, test_error_barrier_mean=0.1,
+              sparsity_of_mean=0.5, test_error_barrier_mean=0.1, test_error_barrier_max=0.2,
+              test_loss_barrier_mean=0.3, test_loss_barrier_max=0.4,
               **(by_group(high) if node.script == "shift" else {}),
               **(times(len(name)) if node.script == "latency" else {}))  # fmt: skip
 
@@ -518,8 +537,8 @@ def test_every_study_has_page_table_and_picture(tmp_path: Path, seeds: list[int]
 @pytest.mark.parametrize(
     "pages",
     [
-        *(alignment, interpolation, latency, length, merging, more_phases, pairs, schedule),
-        *(sparsity, subgroups, swa),
+        *(alignment, dynamic_masks, interpolation, latency, length, merging, more_phases, pairs),
+        *(schedule, soup_size, sparsity, subgroups, swa, variation),
     ],
 )
 def test_all_text_lies_on_the_page_and_no_tick_label_on_another(tmp_path: Path, pages: Any):
