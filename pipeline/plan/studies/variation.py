@@ -11,7 +11,7 @@ from pipeline.plan.methods import imp_mx
 from pipeline.plan.studies._varied import SEEDS, Vary, retrain_all, values_of
 from pipeline.plan.studies.base import Study
 
-Kind = Vary | Literal["all"]
+Kind = Literal[Vary, "all"]
 TOGETHER: tuple[Vary, ...] = ("weight_decay", "epochs", "learning_rate")  # in "all", with the seed
 SEED = {"retrain.vary": "seed", "retrain.values": None}
 
