@@ -24,6 +24,7 @@ NAMES = {
     "longer": "one network, the soup's epochs",
     "soup": "soup",
 }
+LOOKS = {"single": SERIES[2], "longer": SERIES[1], "soup": SERIES[0]}
 
 
 def tabulate(study: Study) -> pd.DataFrame:
@@ -44,16 +45,12 @@ def draw(study: Study, rows: pd.DataFrame) -> Figure:
         part = known[known["mask"] == mask]
         by_role = {role: part[part["role"] == role] for role in NAMES}
         series = [
-            Line(name, look, over_places(by_role[role], "sparsity", "test_score"))
-            for (role, name), look in zip(NAMES.items(), SERIES[3:] + SERIES[:3], strict=False)
-            if role != "dense"
+            Line(NAMES[role], look, over_places(by_role[role], "sparsity", "test_score"))
+            for role, look in LOOKS.items()
         ]
+        best = over_places(by_role["soup"], "sparsity", "best_candidate")
         series += [
-            Line(
-                "its best candidate",
-                SERIES[5],
-                over_places(by_role["soup"], "sparsity", "best_candidate"),
-            ),
+            Line("its best candidate", SERIES[3], best),
             Line(NAMES["dense"], SERIES[4], dict.fromkeys(places, dense)),
         ]
         lines.draw(axes, series, places, [short(place) for place in places], 100)

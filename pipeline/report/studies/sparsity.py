@@ -77,15 +77,10 @@ def _gains(axes: Axes, study: Study, rows: pd.DataFrame, places: list[float]) ->
     lines.draw(axes, gains, places, [short(place) for place in places], 100)
     lines.mark_zero(axes)
     axes.set_ylabel("soup minus best\ncandidate (points)")
-    breaking = [
-        (place, method)
-        for method, part in by_rule.items()
-        if (place := breaking_point(part)) is not None
-    ]
+    breaking = [place for part in by_rule.values() if (place := breaking_point(part)) is not None]
     if breaking:
-        place, method = min(breaking)
-        name = f"{label(method, study.params.m)} breaks"
-        axes.axvline(places.index(place), color=style.GREY, linestyle=":", label=name)
+        x = places.index(min(breaking))
+        axes.axvline(x, color=style.GREY, linestyle=":", label="a soup breaks")
 
 
 def breaking_point(rows: pd.DataFrame) -> float | None:
