@@ -445,6 +445,24 @@ def test_soup_size_refuses_candidates_of_unequal_epochs():
         plan("soup_size", retrain=own)
 
 
+def test_distances_and_barriers_need_two_candidates_and_barriers_may_be_left_out():
+    grid = {"sparsity": {"sparsities": [0.9], "barriers": False}}
+    assert added("sparsity", study=grid)["interpolate"] == 0
+    assert not {"compare", "interpolate"} & set(added("sparsity", m=1))
+
+
+def test_interpolations_of_other_densities_have_other_names():
+    """Three studies interpolate the same candidates at 11, 7 and 5 points."""
+    own = {"phases": 1, "target_sparsity": 0.9, "merge": ["uniform"]}
+    grid = {"sparsity": {"sparsities": [0.9]}, "interpolation": {"points": 7}}
+    names = set(plan("alignment", "interpolation", "sparsity", study=grid, **own).nodes)
+    assert {
+        "s0-imp_reprune-p1-interpolate",
+        "s0-imp_reprune-p1-interpolate7",
+        "s0-sms_uniform-p1-interpolate5",
+    } <= names
+
+
 def test_soups_of_several_sizes_share_stages_with_the_studies_of_one():
     grid = {"soup_size": {"sparsities": [0.9], "longer": [3]}, "sparsity": {"sparsities": [0.9]}}
     both = added("soup_size", "sparsity", study=grid | {"length": {}}, merge=["uniform"])
@@ -513,6 +531,7 @@ def test_candidates_of_a_kind_differ_in_what_varies_and_cost_the_same():
             continue
         sizes[point.values["vary"]] += 1
         assert sum(epochs) == 10 * m
+        assert {type(number) for number in epochs} == {int}, "a flag of the stage"
         assert {flags["schedule"] for flags in candidates} == {"LLR"}
         names = set().union(*candidates) - {"dense", "data"}
         for first, second in pairwise(candidates):

@@ -14,7 +14,8 @@ class Grid(Section):
     """The values that vary; ``epochs`` and ``schedules`` are by default those of params.yaml.
 
     Of several schedules and epochs the report takes the best for each sparsity. ``points``: how
-    many networks of the straight line between two candidates are measured, its ends included.
+    many networks of the straight line between two candidates are measured, its ends included;
+    ``barriers``: whether they are, for every pair of m candidates.
     """
 
     sparsities: list[Sparsity] = Field(
@@ -23,6 +24,7 @@ class Grid(Section):
     schedules: list[Schedule] | None = None
     epochs: list[Count] | None = None
     points: int = Field(5, ge=3)
+    barriers: bool = True
 
 
 def plan(work: Study) -> None:
@@ -39,5 +41,6 @@ def plan(work: Study) -> None:
             made_of, nodes = soup.candidates, {}
             if len(made_of) > 1:
                 nodes["compare"] = compare(shot, soup.model, made_of, soup.phase)
+            if len(made_of) > 1 and grid.barriers:
                 nodes["interpolate"] = interpolate(shot, made_of, soup.phase, grid.points)
             shot.point(soup.phase, soup.model, made_of, **nodes)

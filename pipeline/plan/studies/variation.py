@@ -76,5 +76,6 @@ def _differ_in_all(base: Study, m: int) -> tuple[Study, list[str]]:
     columns = [values_of(base.settings, name)[1:m] for name in TOGETHER]
     for j, row in enumerate(zip(*columns, strict=True), start=1):
         flags: dict[str, Any] = dict(zip(TOGETHER, row, strict=True))
+        flags["epochs"] = int(flags["epochs"])  # grids have real numbers
         candidates.append(kind.retrain(pruned, 1, candidate=j, **flags))
     return kind, candidates
