@@ -610,6 +610,21 @@ def test_dynamic_masks_compare_soup_single_and_longer(tmp_path: Path):
         assert line in text
 
 
+def test_panels_of_dynamic_masks_show_every_network(tmp_path: Path):
+    """RigL at 99 %, with error bars beyond 100, and DPF at chance share an axis."""
+    of = plan("dynamic_masks", seeds=[0, 1])
+    for point in of.points:
+        high = 0.98 + 0.02 * point.seed
+        accuracies(tmp_path, point.model, 0.1 if point.values["mask"] == "dpf" else high)
+    study = of_study(of, tmp_path, "dynamic_masks")
+    figure = dynamic_masks.draw(study, dynamic_masks.tabulate(study))
+    assert len(figure.axes) == 2
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        assert low < 10
+        assert 99 < high <= 100.5
+
+
 def test_length_takes_the_difference_seed_by_seed(tmp_path: Path):
     """SMS 94 and 96, IMP_mx 93 and 93 %: 1 and 3 points, hence 2 ± 1.41."""
     grid = {"length": {"sparsities": [0.9], "epochs": [3]}}
