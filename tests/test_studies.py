@@ -10,6 +10,7 @@ import pytest
 import yaml
 from matplotlib.image import imread
 from matplotlib.text import Text
+from pandas import read_csv
 
 from pipeline.config.experiment import RECIPES, Experiment, load
 from pipeline.errors import UserError
@@ -22,6 +23,7 @@ from pipeline.report.page import page
 from pipeline.report.paper.studies import l2_distances, published, reference
 from pipeline.report.studies import (
     alignment,
+    dynamic_masks,
     interpolation,
     latency,
     length,
@@ -29,9 +31,11 @@ from pipeline.report.studies import (
     more_phases,
     pairs,
     schedule,
+    soup_size,
     sparsity,
     subgroups,
     swa,
+    variation,
 )
 from pipeline.report.studies.base import best, over_seeds, points_table, read
 from pipeline.report.write import write_studies
@@ -40,19 +44,22 @@ from tests.test_report import unseen
 
 ROOT = Path(__file__).parent.parent
 ALL = [
-    *("alignment", "interpolation", "latency", "length", "merging", "more_phases", "pairs"),
-    *("schedule", "sparsity", "subgroups", "swa"),
+    *("alignment", "dynamic_masks", "interpolation", "latency", "length", "merging"),
+    *("more_phases", "pairs", "schedule", "soup_size", "sparsity", "subgroups", "swa", "variation"),
 ]
 SMALL = {
+    "dynamic_masks": {"sparsities": [0.9, 0.98]},
     "latency": {"sparsities": [0.9, 0.98], "allocations": ["global", "latency"]},
     "length": {"sparsities": [0.9], "epochs": [1, 3]},
     "merging": {"rules": ["uniform", "greedy"]},
     "more_phases": {"m": [3]},
     "pairs": {"candidates": 3},
     "schedule": {"sparsities": [0.9, 0.95], "schedules": ["LLR", "ALLR"], "epochs": [1, 2]},
+    "soup_size": {"sparsities": [0.9], "m": 5, "longer": [1, 2, 5]},
     "sparsity": {"sparsities": [0.8, 0.9]},
     "subgroups": {"sparsities": [0.9]},
     "swa": {"schedules": ["LLR", "ALLR"]},
+    "variation": {"m": [3]},
 }
 
 
@@ -80,8 +87,20 @@ def test_studies_are_listed_with_a_line_each():
 @pytest.mark.parametrize(
     ("study", "counts"),
     [
-        # two sparsities: pruned once, three candidates, two soups, each beside its candidates
-        ("sparsity", {"prune": 2, "retrain": 6, "merge": 4, "compare": 4}),
+        # two sparsities: pruned once, three candidates, whose barriers both soups share, and two
+        # soups, each beside its candidates
+        ("sparsity", {"prune": 2, "retrain": 6, "merge": 4, "compare": 4, "interpolate": 2}),
+        # five candidates; the copy of 1 time is the first, and two are longer
+        ("soup_size", {"prune": 1, "retrain": 5 + 2, "merge": 4}),
+        # candidate 0 for all, and two more of each of five kinds; a longer copy
+        ("variation", {"prune": 1, "retrain": 1 + 2 * 5 + 1, "merge": 5, "compare": 5}),
+        # two sparsities: RigL and DPF, each alone and longer; RigL + SMS up to the fixed mask and
+        # three copies after it; DPF + SMS up to sms_start, three copies in each of four intervals
+        (
+            "dynamic_masks",
+            {"sparsify": 2 * (2 * 2 + (1 + 3) + (1 + 3 * 4)), "prune_copies": 2 * (1 + 4)}
+            | {"merge": 2 * 2},
+        ),
         # 1 and 3 epochs; 3 times 1 epoch is candidate 0 of 3 epochs, 3 times 3 is new
         ("length", {"prune": 1, "retrain": 2 * 3 + 1, "merge": 2 * 2}),
         # per sparsity LLR and ALLR at 10 epochs, ALLR at 1 and 2
@@ -126,7 +145,8 @@ def test_varied_settings_that_are_the_experiments_own_add_nothing():
         "schedule": {"sparsities": [0.9], "schedules": ["ALLR"], "epochs": [10]},
         "sparsity": {"sparsities": [0.9]},
     }
-    assert added("length", "schedule", "sparsity", study=only, **own) == {}
+    measured = {"interpolate": 1}  # no method measures barriers
+    assert added("length", "schedule", "sparsity", study=only, **own) == measured
 
 
 def test_studies_share_what_they_both_vary():
@@ -248,6 +268,14 @@ def test_grids_of_cifar_100_are_the_papers():
             "studies: [merging]\nstudy: {merging: {phase: 4}}",
             "study.merging.phase is 4, but there are only 3 phases: name one of them",
         ),
+        (
+            "studies: [soup_size]\nstudy: {soup_size: {m: 101}}",
+            "params.yaml: study.soup_size.m is 101, but must be in [2, 100]",
+        ),
+        (
+            "studies: [variation]\nstudy: {variation: {vary: [sam]}}",
+            "params.yaml: study.variation.vary.0 is 'sam', but must be 'seed', 'weight_decay', ",
+        ),
     ],
 )
 def test_what_no_study_can_do_is_refused_in_a_sentence(tmp_path: Path, line: str, sentence: str):
@@ -277,7 +305,8 @@ def everywhere(of: Plan, artifacts: Path) -> None:
         high = 0.9 + (len(name) % 7) / 200 + (0.01 if node.script == "merge" else 0)
         leave(artifacts, name, test_accuracy=high, val_accuracy=high, l2_mean=3.0, l2_max=4.0,
               ensemble={"test_accuracy": 0.95}, included=[0, 1], mean_19=high - 0.2,
-              sparsity_of_mean=0.5, test_error_barrier_mean=0.1,
+              sparsity_of_mean=0.5, test_error_barrier_mean=0.1, test_error_barrier_max=0.2,
+              test_loss_barrier_mean=0.3, test_loss_barrier_max=0.4,
               **(by_group(high) if node.script == "shift" else {}),
               **(times(len(name)) if node.script == "latency" else {}))  # fmt: skip
 
@@ -318,6 +347,7 @@ def test_the_best_candidate_is_chosen_on_validation(tmp_path: Path):
         accuracies(tmp_path, candidate, test, val)
     accuracies(tmp_path, soup.model, 0.93)
     leave(tmp_path, soup.nodes["compare"], l2_mean=3.5, l2_max=4.25)
+    leave(tmp_path, soup.nodes["interpolate"], test_loss_barrier_mean=0.25)
     study = of_study(of, tmp_path, "sparsity")
     row = points_table(study, ["l2_mean", "l2_max"]).iloc[0]
     assert row["best_candidate"] == 0.91
@@ -326,7 +356,10 @@ def test_the_best_candidate_is_chosen_on_validation(tmp_path: Path):
     assert (row["l2_mean"], row["l2_max"]) == (3.5, 4.25)
     assert study.missing == []
     text = sparsity.text(study, sparsity.tabulate(study))
-    assert "| 90 % | SMS uniform | ALLR, 10 epochs | 93.00 | 91.00 | +2.00 | 3.50 | 4.25 |" in text
+    assert (
+        "| 90 % | SMS uniform | ALLR, 10 epochs | 93.00 | 91.00 | +2.00 | 3.50 | 4.25 | 0.250 | - |"
+        in text
+    )
 
 
 def test_a_missing_candidate_is_named_and_no_best_of_the_rest_is_taken(tmp_path: Path):
@@ -339,7 +372,7 @@ def test_a_missing_candidate_is_named_and_no_best_of_the_rest_is_taken(tmp_path:
     rows = sparsity.tabulate(study)
     assert rows["test_score"].tolist() == [0.93]
     assert rows[["best_candidate", "gain", "l2_mean"]].isna().all(axis=None)
-    assert study.missing == sorted([soup.candidates[0], soup.nodes["compare"]])
+    assert study.missing == sorted([soup.candidates[0], *soup.nodes.values()])
 
 
 def test_the_best_configuration_is_chosen_on_validation_over_the_seeds(tmp_path: Path):
@@ -356,6 +389,240 @@ def test_the_best_configuration_is_chosen_on_validation_over_the_seeds(tmp_path:
     assert len(chosen) == 2
     only = rows[(rows["epochs"] == 1) | (rows["seed"] == 1)]  # 2 epochs lack a seed
     assert set(best(only, ["sparsity", "method"], ["schedule", "epochs"])["epochs"]) == {1}
+
+
+@pytest.mark.parametrize(
+    ("gains", "breaks_at"),
+    [
+        # of seeds 0 and 1 at 80, 98 and 99.9 %, in points; the deviation of two is |a - b| / sqrt 2
+        ([(1, 1), (-1, -3), (-9, -9)], 0.98),  # -2 < -1.41
+        ([(1, 1), (0, -3), (-9, -9)], 0.999),  # -1.5 > -2.12
+        ([(1, 1), (-1, 1), (0, 0)], None),
+        ([(-1, -1), (5, 5), (5, 5)], 0.8),  # no deviation
+    ],
+)
+def test_a_soup_breaks_where_its_loss_exceeds_the_spread(
+    tmp_path: Path, gains: list[tuple[int, int]], breaks_at: float | None
+):
+    grid = {"sparsity": {"sparsities": [0.999, 0.8, 0.98]}}
+    of = plan("sparsity", study=grid, merge=["uniform"], seeds=[0, 1])
+    by_place = dict(zip([0.8, 0.98, 0.999], gains, strict=True))
+    for point in of.points:
+        for candidate in point.candidates:
+            accuracies(tmp_path, candidate, 0.5)
+        gain = by_place[point.values["sparsity"]][point.seed]
+        accuracies(tmp_path, point.model, 0.5 + gain / 100)
+        leave(tmp_path, point.nodes["interpolate"], test_loss_barrier_mean=point.values["sparsity"])
+    study = of_study(of, tmp_path, "sparsity")
+    rows = sparsity.tabulate(study)
+    assert sparsity.breaking_point(rows) == breaks_at
+    name = "not up to 99.9 %" if breaks_at is None else f"{100 * breaks_at:g} %"
+    line = f"| SMS uniform | {name} | "
+    assert line in sparsity.text(study, rows)
+    if breaks_at is not None:
+        assert f"| {breaks_at:.3f} ± 0.000 | - |" in sparsity.text(study, rows).partition(line)[2]
+    assert sparsity.breaking_point(rows[rows["seed"] == 0]) is None, "one seed has no spread"
+
+
+def test_every_prefix_of_the_same_candidates_is_a_soup_and_longer_copies_share_their_start():
+    of = plan("soup_size", study={"soup_size": {"sparsities": [0.9], "m": 20}})
+    soups = [point for point in of.points if point.method == "sms_uniform"]
+    longer = [point for point in of.points if point.method == "imp_mx"]
+    most = soups[-1].candidates
+    assert [point.candidates for point in soups] == [most[:m] for m in range(1, 21)]
+    assert len(set(most)) == 20
+    assert soups[0].model == longer[0].model == most[0]
+    assert {of.nodes[name].arguments["parent"] for name in most} == {
+        "artifacts/s0-oneshot90-p1-prune"
+    }
+    epochs = [of.nodes[point.model].arguments["epochs"] for point in longer]
+    assert epochs == [10 * point.values["m"] for point in longer] == [10, 20, 30, 50, 100, 200]
+
+
+def test_soup_size_refuses_candidates_of_unequal_epochs():
+    own = experiment().retrain.model_dump() | {"vary": "epochs"}
+    with pytest.raises(UserError, match="epochs, but the study soup_size compares"):
+        plan("soup_size", retrain=own)
+
+
+def test_distances_and_barriers_need_two_candidates_and_barriers_may_be_left_out():
+    grid = {"sparsity": {"sparsities": [0.9], "barriers": False}}
+    assert added("sparsity", study=grid)["interpolate"] == 0
+    assert not {"compare", "interpolate"} & set(added("sparsity", m=1))
+
+
+def test_interpolations_of_other_densities_have_other_names():
+    """Three studies interpolate the same candidates at 11, 7 and 5 points."""
+    own = {"phases": 1, "target_sparsity": 0.9, "merge": ["uniform"]}
+    grid = {"sparsity": {"sparsities": [0.9]}, "interpolation": {"points": 7}}
+    names = set(plan("alignment", "interpolation", "sparsity", study=grid, **own).nodes)
+    assert {
+        "s0-imp_reprune-p1-interpolate",
+        "s0-imp_reprune-p1-interpolate7",
+        "s0-sms_uniform-p1-interpolate5",
+    } <= names
+
+
+def test_soups_of_several_sizes_share_stages_with_the_studies_of_one():
+    grid = {"soup_size": {"sparsities": [0.9], "longer": [3]}, "sparsity": {"sparsities": [0.9]}}
+    both = added("soup_size", "sparsity", study=grid | {"length": {}}, merge=["uniform"])
+    each = [added(name, study=grid, merge=["uniform"]) for name in ("soup_size", "sparsity")]
+    assert sum(each, Counter()) - both == {"prune": 1, "retrain": 3, "merge": 1}
+
+
+@pytest.mark.parametrize(
+    ("by_seed", "stop"),
+    [
+        # validation scores (%) of m = 1, 2, 3, of each seed
+        ([(90, 92, 92)], 2),  # one seed: no higher score after m = 2
+        ([(90, 90, 90)], 1),
+        # 2 minus 1 is 1 and 3 points, 2 with a standard error of 1; 3 minus 2 is 2 and -1
+        ([(90, 91, 93), (90, 93, 92)], 2),
+        # 3 minus 1 is 3 and 5; 3 minus 2 is 2 with no error
+        ([(90, 91, 93), (90, 93, 95)], 3),
+        # 0 and 4: a standard error of 2 is not exceeded
+        ([(90, 90, 90), (90, 94, 94)], 1),
+    ],
+)
+def test_more_candidates_stop_helping_by_validation_alone(
+    tmp_path: Path, by_seed: list[tuple[int, ...]], stop: int
+):
+    grid = {"soup_size": {"sparsities": [0.9], "m": 3, "longer": [3]}}
+    of = plan("soup_size", study=grid, seeds=list(range(len(by_seed))))
+    for point in of.points:
+        if point.method == "sms_uniform":
+            val = by_seed[point.seed][point.values["m"] - 1] / 100
+            accuracies(tmp_path, point.model, 0.1 * point.values["m"], val)
+    study = of_study(of, tmp_path, "soup_size")
+    rows = soup_size.tabulate(study)
+    soups = rows[rows["method"] == "sms_uniform"]
+    assert soup_size.enough(soups) == stop
+    turned = soups.assign(test_score=1 - soups["test_score"])
+    assert soup_size.enough(turned) == stop
+    text = soup_size.text(study, rows)
+    assert f"| 90 % | soup of m candidates | {stop} | " in text
+
+
+def test_soup_size_compares_equal_costs(tmp_path: Path):
+    """At m = 3 the soup has 94 %, its best candidate by validation 91, the longer copy 93."""
+    of = plan("soup_size", study={"soup_size": {"sparsities": [0.9], "m": 3, "longer": [3]}})
+    for point in of.points:
+        accuracies(tmp_path, point.model, 0.93 if point.method == "imp_mx" else 0.94)
+    values = [(0.90, 0.91), (0.92, 0.90), (0.91, 0.95)]
+    for candidate, (test, val) in zip(of.points[2].candidates, values, strict=True):
+        accuracies(tmp_path, candidate, test, val)
+    study = of_study(of, tmp_path, "soup_size")
+    text = soup_size.text(study, soup_size.tabulate(study))
+    assert "| 90 % | 1 | 90.00 | 90.00 | - | - |" in text
+    assert "| 90 % | 3 | 94.00 | 91.00 | 93.00 | +1.00 |" in text
+
+
+def test_candidates_of_a_kind_differ_in_what_varies_and_cost_the_same():
+    of = plan("variation", study={"variation": {"m": [2, 3, 5]}})
+    kinds = {"seed": {"seed"}, "weight_decay": {"weight_decay"}, "epochs": {"epochs"}}
+    kinds |= {"learning_rate": {"learning_rate"}}
+    kinds |= {"all": {"seed", "weight_decay", "epochs", "learning_rate"}}
+    sizes = Counter()
+    for point in of.points:
+        m, candidates = point.values["m"], [of.nodes[name].arguments for name in point.candidates]
+        epochs = [flags["epochs"] for flags in candidates]
+        if point.values["vary"] == "none":
+            assert of.nodes[point.model].arguments["epochs"] == 10 * m
+            continue
+        sizes[point.values["vary"]] += 1
+        assert sum(epochs) == 10 * m
+        assert {type(number) for number in epochs} == {int}, "a flag of the stage"
+        assert {flags["schedule"] for flags in candidates} == {"LLR"}
+        names = set().union(*candidates) - {"dense", "data"}
+        for first, second in pairwise(candidates):
+            differ = {key for key in names if first.get(key) != second.get(key)}
+            assert differ == kinds[point.values["vary"]]
+        assert of.points[0].candidates[0] == point.candidates[0], "one candidate 0 for all"
+    # the epochs of two are 10 and 9
+    assert sizes == {"seed": 3, "weight_decay": 3, "epochs": 2, "learning_rate": 3, "all": 2}
+
+
+def test_variation_compares_with_seeds_and_names_what_is_left_out(tmp_path: Path):
+    of = plan("variation", study={"variation": {"m": [2], "vary": ["seed", "weight_decay"]}})
+    test = {"seed": 0.91, "weight_decay": 0.92, "none": 0.95}
+    for point in of.points:
+        for candidate in point.candidates:
+            accuracies(tmp_path, candidate, 0.9)
+        if "compare" in point.nodes:
+            leave(tmp_path, point.nodes["compare"], l2_mean=1.5)
+    for point in of.points:
+        accuracies(tmp_path, point.model, test[point.values["vary"]])
+    study = of_study(of, tmp_path, "variation")
+    text = variation.text(study, variation.tabulate(study))
+    assert "| 2 | random seed | 91.00 | 90.00 | 90.00 | 1.50 | - | -4.00 |" in text
+    assert "| 2 | weight decay | 92.00 | 90.00 | 90.00 | 1.50 | +1.00 | -3.00 |" in text
+    assert "| 2 | one copy, m times as long | 95.00 | - | - | - | +4.00 | - |" in text
+    absent = "epochs at m = 2, initial learning rate at m = 2, all four at m = 2.\n"
+    assert text.endswith(f"of unequal cost: {absent}")
+
+
+def test_dynamic_masks_are_trained_for_the_epochs_of_the_soup():
+    """RigL's mask is fixed after 23 of 30 epochs: 23 + 3 x 7 = 44. DPF's soup begins at 18."""
+    of = plan("dynamic_masks", methods=["rigl", "rigl_sms", "dpf", "dpf_sms"])
+    epochs = {
+        (point.values["mask"], point.values["role"]): point.values["epochs"] for point in of.points
+    }
+    assert epochs == {
+        ("dense", "dense"): 30,
+        ("rigl", "single"): 30,
+        ("rigl", "soup"): 44,
+        ("rigl", "longer"): 44,
+        ("dpf", "single"): 30,
+        ("dpf", "soup"): 54,
+        ("dpf", "longer"): 54,
+    }
+    for point in of.points:
+        if point.values["role"] == "longer":
+            flags = of.nodes[point.model].arguments
+            assert (flags["epochs"], flags["sparsity"]) == (
+                point.values["epochs"],
+                point.values["sparsity"],
+            )
+    shared = plan(
+        "dynamic_masks",
+        methods=["rigl", "rigl_sms", "dpf", "dpf_sms"],
+        study={"dynamic_masks": {}},
+    )
+    own = {node.name for node in shared.nodes.values() if node.study}
+    assert own == {"s0-train44-rigl-p2", "s0-train54-dpf-p2"}, "the methods have the others"
+
+
+def test_dynamic_masks_compare_soup_single_and_longer(tmp_path: Path):
+    of = plan("dynamic_masks", study={"dynamic_masks": {"methods": ["rigl"]}})
+    test = {"dense": 0.97, "single": 0.94, "soup": 0.95, "longer": 0.96}
+    for point in of.points:
+        for candidate in point.candidates:
+            accuracies(tmp_path, candidate, 0.93)
+        accuracies(tmp_path, point.model, test[point.values["role"]])
+    study = of_study(of, tmp_path, "dynamic_masks")
+    text = dynamic_masks.text(study, dynamic_masks.tabulate(study))
+    for line in (
+        "| - | dense | dense | 30 | 97.00 | - | - |",
+        "| 95 % | RigL | one network | 30 | 94.00 | - | +1.00 |",
+        "| 95 % | RigL | one network, the soup's epochs | 44 | 96.00 | - | -1.00 |",
+        "| 95 % | RigL | soup | 44 | 95.00 | 93.00 | - |",
+    ):
+        assert line in text
+
+
+def test_panels_of_dynamic_masks_show_every_network(tmp_path: Path):
+    """RigL at 99 %, with error bars beyond 100, and DPF at chance share an axis."""
+    of = plan("dynamic_masks", seeds=[0, 1])
+    for point in of.points:
+        high = 0.98 + 0.02 * point.seed
+        accuracies(tmp_path, point.model, 0.1 if point.values["mask"] == "dpf" else high)
+    study = of_study(of, tmp_path, "dynamic_masks")
+    figure = dynamic_masks.draw(study, dynamic_masks.tabulate(study))
+    assert len(figure.axes) == 2
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        assert low < 10
+        assert 99 < high <= 100.5
 
 
 def test_length_takes_the_difference_seed_by_seed(tmp_path: Path):
@@ -518,8 +785,8 @@ def test_every_study_has_page_table_and_picture(tmp_path: Path, seeds: list[int]
 @pytest.mark.parametrize(
     "pages",
     [
-        *(alignment, interpolation, latency, length, merging, more_phases, pairs, schedule),
-        *(sparsity, subgroups, swa),
+        *(alignment, dynamic_masks, interpolation, latency, length, merging, more_phases, pairs),
+        *(schedule, soup_size, sparsity, subgroups, swa, variation),
     ],
 )
 def test_all_text_lies_on_the_page_and_no_tick_label_on_another(tmp_path: Path, pages: Any):
@@ -560,37 +827,48 @@ def test_the_main_report_links_studies_and_holds_none_of_their_rows(tmp_path: Pa
 def test_studies_from_end_to_end(tmp_path: Path):
     """Real stages on the tiny project; a longer grid then trains only what it adds."""
     project = Project.create(tmp_path / "project")
-    chosen = ["latency", "length", "merging", "pairs", "sparsity"]
-    project.edit("params.yaml", "phases: null", "phases: 1")
-    more = "studies: [latency, length, merging, pairs, sparsity]\n" + (
-        "study: {latency: {sparsities: [0.9], allocations: [global, latency]}, "
-        "length: {sparsities: [0.9], epochs: [1]}, sparsity: {sparsities: [0.9]}, "
-        "pairs: {candidates: 2, vary: [seed, weight_decay]}}\n"
-    )
-    with (project.root / "params.yaml").open("a") as file:
-        file.write(more)
+    grids = {
+        "dynamic_masks": {"methods": ["rigl"]},
+        "latency": {"sparsities": [0.9], "allocations": ["global", "latency"]},
+        "length": {"sparsities": [0.9], "epochs": [2]},
+        "merging": {},
+        "pairs": {"candidates": 2, "vary": ["seed", "weight_decay"]},
+        "soup_size": {"sparsities": [0.9], "m": 3, "longer": [1, 3]},
+        "sparsity": {"sparsities": [0.9]},
+        "variation": {"m": [3], "vary": ["all"]},
+    }
+    params = yaml.safe_load((project.root / "params.yaml").read_text())
+    params |= {"phases": 1, "sparsify": {"epochs": 4}, "studies": list(grids), "study": grids}
+    (project.root / "params.yaml").write_text(yaml.safe_dump(params))
     project.edit(
         "recipes/tiny.yaml",
         "retrain: {epochs: 1, schedule: ALLR}",
-        "retrain: {epochs: 1, schedule: ALLR, grids: {weight_decay: [5.0e-4, 1.0e-3]}}",
+        "retrain: {epochs: 2, schedule: ALLR, grids: {weight_decay: [5.0e-4, 1.0e-3, 1.0e-4], "
+        "epochs: [2, 1, 3], learning_rate: [0.1, 0.05, 0.2]}}",
     )
     output = project.run("dvc", "repro")
     assert "failed" not in output.splitlines()[-1]
     folder = project.root / "reports" / "studies"
-    for name in chosen:
+    for name in grids:
         lines = (folder / f"{name}.csv").read_text().splitlines()
         assert len(lines) > 1
         assert "## Missing" not in (folder / f"{name}.md").read_text()
         assert imread(folder / "figures" / f"{name}.png").shape[1] == 1300
-    header, row = (folder / "sparsity.csv").read_text().splitlines()[:2]
-    found = dict(zip(header.split(","), row.split(","), strict=True))
-    assert float(found["l2_mean"]) > 0
-    assert float(found["gain"]) == pytest.approx(
-        float(found["test_score"]) - float(found["best_candidate"])
-    )
-    project.edit("params.yaml", "epochs: [1]}", "epochs: [1, 2]}")
+    row = read_csv(folder / "sparsity.csv").iloc[0]
+    assert row["l2_mean"] > 0
+    assert 0 <= row["test_loss_barrier_mean"] <= row["test_loss_barrier_max"]
+    assert row["gain"] == pytest.approx(row["test_score"] - row["best_candidate"])
+    sizes = read_csv(folder / "soup_size.csv")
+    assert sizes["m"].tolist() == [1, 2, 3, 1, 3]
+    assert sizes["test_score"][0] == sizes["test_score"][3], "both begin with candidate 0"
+    assert sizes["test_score"][2] == row["test_score"]
+    assert read_csv(folder / "variation.csv")["l2_mean"][0] > 0
+    roles = read_csv(folder / "dynamic_masks.csv").set_index("role")["epochs"]
+    assert roles.to_dict() == {"dense": 2, "single": 4, "soup": 3 + 3, "longer": 6}
+    params["study"]["length"]["epochs"] = [2, 1]
+    (project.root / "params.yaml").write_text(yaml.safe_dump(params))
     again = ran(project.run("dvc", "repro"))
     assert {name for name in again if "-c" in name} == {
-        *(f"s0-oneshot90-epochs2-p1-c{j}" for j in range(3)),
-        "s0-oneshot90-epochs2-imp_mx-p1-c0",
+        *(f"s0-oneshot90-epochs1-p1-c{j}" for j in range(3)),
+        "s0-oneshot90-epochs1-imp_mx-p1-c0",
     }

@@ -194,5 +194,11 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "graph_seconds": partial(plain, "graph_seconds.csv", 1),
     "merge_memory": partial(plain, "merge_memory.csv", 1),
     "merge_statistics": partial(plain, "merge_statistics.csv", 1),
+    "study_soup_size": partial(plain, "study_soup_size.csv", 2),
+    "study_soup_size_enough": partial(plain, "study_soup_size_enough.csv", 2),
+    "study_sparsity": partial(plain, "study_sparsity.csv", 3),
+    "study_breaking_point": partial(plain, "study_breaking_point.csv", 1),
+    "study_variation": partial(plain, "study_variation.csv", 2),
+    "study_dynamic_masks": partial(plain, "study_dynamic_masks.csv", 3),
     **{name: partial(soup_minus, name) for name in SHORT},
 }

@@ -20,6 +20,8 @@ COMPILED = (  # what pipeline.inference reads, beside its modules
     "pipeline/inference/sparse_conv.c",
 )
 
+POINTS = 11  # of an interpolation, its ends included
+
 
 def evaluate(work: StageAdder, model: str, phase: int) -> str:
     """Measure ``model`` on the test split."""
@@ -128,7 +130,7 @@ def _has_image_files(folder: str) -> bool:
     return any((home / folder / name).is_dir() for home in checkouts() for name in names)
 
 
-def interpolate(work: StageAdder, models: Sequence[str], phase: int, points: int = 11) -> str:
+def interpolate(work: StageAdder, models: Sequence[str], phase: int, points: int = POINTS) -> str:
     """Measure the loss at ``points`` of the straight line between each two of ``models``.
 
     Raises:
@@ -141,7 +143,8 @@ def interpolate(work: StageAdder, models: Sequence[str], phase: int, points: int
         "models": [artifact(name) for name in models],
         "points": points,
     }
-    name = join_name(work.method, f"p{phase}", "interpolate")
+    density = "" if points == POINTS else str(points)
+    name = join_name(work.method, f"p{phase}", f"interpolate{density}")
     return work.add(name, "interpolate", flags, modules=work.learning_modules(), phase=phase)
 
 

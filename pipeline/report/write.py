@@ -115,9 +115,11 @@ def _study_page(study: Study, text: str) -> str:
     criterion, allocation = pruning_rules(p.prune)
     seeds = ", ".join(map(str, p.seeds))
     varied = any("allocation" in measured.point.values for measured in study.points)
+    sizes = {measured.point.values.get("m", p.m) for measured in study.points}
     return (
         f"# Study: {study.name}\n\n{study.about}\n\n"
-        f"Recipe {p.recipe_name}, network {network}, m = {p.m}, {criterion} pruning, "
+        f"Recipe {p.recipe_name}, network {network}, "
+        f"{'several m' if len(sizes) > 1 else f'm = {min(sizes)}'}, {criterion} pruning, "
         f"{'several allocations' if varied else allocation}; seeds {seeds} "
         f"({'one seed, so no deviation' if study.seeds == 1 else 'mean ± standard deviation'}). "
         f"{capital(study.metric.plural)} in [{study.name}.csv]({study.name}.csv) are fractions.\n\n"

@@ -12,7 +12,7 @@ from pipeline import registry
 from pipeline.config.experiment import Grid
 from pipeline.config.schema import Retrain
 from pipeline.errors import UserError
-from pipeline.plan.measurements import compare, robustness
+from pipeline.plan.measurements import robustness
 from pipeline.plan.plan import Plan, StudyResult
 from pipeline.plan.planner import Planner
 from pipeline.prune.pattern import parse
@@ -35,7 +35,6 @@ class Study(Planner):
         super().__init__(plan, seed)
         self.study = study
         self.values: dict[str, Any] = {}
-        self.distances = False  # whether `report` measures how far apart candidates lie
 
     @property
     def source(self) -> str:
@@ -90,11 +89,9 @@ class Study(Planner):
     def report(self, phase: int, model: str, candidates: Sequence[str] = ()) -> None:
         """Record what a method reports as a result of the study.
 
-        This adds no stage, unless the study wants distances: the folder of a network has its score.
+        This adds no stage: the folder of a network has its score.
         """
-        wanted = self.distances and len(candidates) > 1
-        compared = compare(self, model, candidates, phase) if wanted else None
-        self.point(phase, model, candidates, compare=compared)
+        self.point(phase, model, candidates)
 
     def corrupted(self, model: str, phase: int) -> str | None:
         """Measure ``model`` on corrupted images, if params.yaml wants all models measured."""
@@ -138,6 +135,8 @@ def _variant(study: Study) -> str:
     if (here.phases, here.target_sparsity) != (there.phases, there.target_sparsity):
         if here.phases == 1:
             parts.append(f"oneshot{100 * here.target_sparsity:g}")
+        elif here.phases == there.phases:
+            parts.append(f"target{100 * here.target_sparsity:g}")
         else:
             parts.append(f"phases{here.phases}")
     if here.prune.allocation != there.prune.allocation:

@@ -136,6 +136,16 @@ def best(rows: pd.DataFrame, by: Sequence[str], over: Sequence[str]) -> pd.DataF
     return pd.concat(selected) if selected else rows.iloc[:0]
 
 
+def minus(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of ``first`` whose seeds ``second`` has, with ``points``, the difference.
+
+    It is the test score of ``first`` minus that of ``second``; each has one row a seed.
+    """
+    both = first.merge(second, on="seed", suffixes=("", "_second"))
+    both["points"] = both["test_score"] - both["test_score_second"]
+    return both
+
+
 def over_places(rows: pd.DataFrame, column: str, measure: str) -> dict[Any, Spread | None]:
     """Return `over_seeds` of ``measure`` for each value of ``column``."""
     return {values[column]: over_seeds(part, measure) for values, part in groups(rows, column)}

@@ -13,7 +13,7 @@ from pipeline.report.figures.lines import Line
 from pipeline.report.labels import label, looks
 from pipeline.report.metric import capital
 from pipeline.report.paper.studies import published, reference
-from pipeline.report.studies.base import Study, groups, over_places, over_seeds
+from pipeline.report.studies.base import Study, groups, minus, over_places, over_seeds
 from pipeline.report.tables.markdown import NONE, gain, number, table
 
 
@@ -96,8 +96,7 @@ def _lines(
     for values, at_value in groups(rows, pair.varied):
         value = values[pair.varied]
         first, second = (at_value[at_value["method"] == method] for method in pair.methods)
-        differences = second.merge(first, on="seed", suffixes=("", "_first"))
-        differences["points"] = differences["test_score"] - differences["test_score_first"]
+        differences = minus(second, first)
         their_rows = theirs[theirs[pair.varied] == value]
         numbers = [reference(their_rows[their_rows["method"] == name]) for name in printed]
         yield [
