@@ -1,4 +1,4 @@
-"""Quantised weights: the nearest of 2^b - 1 levels a channel, exact zeros, and what soups become."""
+"""Quantised weights: the nearest of 2^b - 1 levels a channel, exact zeros, and soups of them."""
 
 import pytest
 import torch
@@ -98,5 +98,6 @@ def test_the_stage_writes_a_network_that_can_be_merged(data, tmp_path):
         assert torch.equal(quantise(one[name], 4), one[name])
         assert torch.equal(quantise(mean[name], 4), both[name])
     assert any(not torch.equal(mean[name], both[name]) for name in names)
-    refusal = stage("quantise", *common, "--model", folders[0], "--bits", 1, "--out", tmp_path / "x")
+    flags = ["--model", folders[0], "--bits", 1, "--out", tmp_path / "x"]
+    refusal = stage("quantise", *common, *flags)
     assert refused(refusal, "bits is 1")

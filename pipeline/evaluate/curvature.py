@@ -1,4 +1,4 @@
-"""Curvature of the loss over the weights that are kept: largest eigenvalue and trace of the Hessian.
+"""Curvature of the loss over the kept weights: largest eigenvalue and trace of the Hessian.
 
 Only products of the Hessian with vectors are computed, each by differentiating twice (Pearlmutter
 1994); the matrix never is.
@@ -15,6 +15,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.evaluate.kept_weights import KeptWeights
 
+BASIS = 12  # Lanczos vectors between restarts; each is as large as the network
 # The loss of every batch, with its share of the examples; the shares sum to 1.
 Losses = Callable[[], Iterator[tuple[float, Tensor]]]
 
@@ -22,9 +23,15 @@ Losses = Callable[[], Iterator[tuple[float, Tensor]]]
 def gradient(losses: Losses, weights: KeptWeights) -> Tensor:
     """Return g = dL/dw of the mean loss L = sum_b share_b L_b, float64 [n] on the CPU."""
     total = torch.zeros(weights.count, dtype=torch.float64)
-    for share, loss in losses():
-        total += share * weights.flatten(torch.autograd.grad(loss, weights.parameters))
+    for share, each in batch_gradients(losses, weights):
+        total += share * each
     return total
+
+
+def batch_gradients(losses: Losses, weights: KeptWeights) -> Iterator[tuple[float, Tensor]]:
+    """Yield share and gradient of every batch, float64 [n] on the CPU."""
+    for share, loss in losses():
+        yield share, weights.flatten(torch.autograd.grad(loss, weights.parameters))
 
 
 def hessian_vector(losses: Losses, weights: KeptWeights, vector: Tensor) -> Tensor:
@@ -72,10 +79,12 @@ def largest_eigenvalue(
     operator = LinearOperator(
         (size, size), matvec=lambda v: product(torch.from_numpy(v.ravel())).numpy(), dtype=float
     )
-    start = _normal(size, seed).numpy()
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(size, dtype=torch.float64, generator=generator).numpy()
+    basis = min(BASIS, size)
     try:
         values = eigsh(
-            operator, k=1, which="LA", v0=start, tol=tolerance, return_eigenvectors=False
+            operator, 1, which="LA", v0=start, ncv=basis, tol=tolerance, return_eigenvectors=False
         )
     except ArpackNoConvergence as error:
         raise UserError(
@@ -106,7 +115,3 @@ def trace(
         signs = 2.0 * torch.randint(2, (size,), generator=generator).double() - 1
         values.append(float(signs @ product(signs)))
     return float(np.mean(values)), float(np.std(values, ddof=1)) / sqrt(probes)
-
-
-def _normal(size: int, seed: int) -> Tensor:
-    return torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

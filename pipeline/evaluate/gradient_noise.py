@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def gradient_noise(gradients: Iterable[Tensor]) -> tuple[float, float]:
-    """Return the trace of the covariance of per-batch gradients, and the squared norm of their mean.
+    """Return the trace of the batch gradients' covariance, and the squared norm of their mean.
 
         tr C = 1 / (B - 1) sum_b ||g_b - g||^2,    g = 1 / B sum_b g_b
 
@@ -20,7 +20,7 @@ def gradient_noise(gradients: Iterable[Tensor]) -> tuple[float, float]:
         Section 2.2 (tr(Sigma) for batches instead of examples).
     """
     mean, squares, count = torch.zeros(()), 0.0, 0
-    for count, each in enumerate(gradients, start=1):  # noqa: B007
+    for count, each in enumerate(gradients, start=1):
         before = each - mean
         mean = mean + before / count
         squares += float(before @ (each - mean))

@@ -1,4 +1,4 @@
-"""Coordinates of a network's kept weights: one vector of every parameter that masks do not prune."""
+"""Coordinates of a network's kept weights: one vector of all that masks do not prune."""
 
 from collections.abc import Iterable, Mapping
 
@@ -37,9 +37,8 @@ class KeptWeights:
         """Return one tensor per parameter with the entries of ``vector`` [n], zero where pruned."""
         sizes = [int(mask.count_nonzero()) for mask in self.kept]
         tensors = []
-        for part, mask, parameter in zip(
-            vector.split(sizes), self.kept, self.parameters, strict=True
-        ):
+        parts = torch.split(vector, sizes)
+        for part, mask, parameter in zip(parts, self.kept, self.parameters, strict=True):
             tensor = torch.zeros_like(parameter)
             tensor[mask] = part.to(tensor)
             tensors.append(tensor.detach())

@@ -1,6 +1,8 @@
 """Losses of batches as functions of the weights, with BatchNorm's statistics those of the batch."""
 
+import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +29,7 @@ class BatchLosses:
         split: the examples, in a random order by ``seed``.
         moments: mean and standard deviation of images / 255.
         loss: mean over the examples of a batch, of scores and labels.
-        batch_size: of all batches; a smaller rest at the end is left out.
+        batch_size: at most; batches differ by one example at most.
         seed: of the order.
     """
 
@@ -43,15 +45,31 @@ class BatchLosses:
         self.model, self.split, self.loss = model, split, loss
         self.device = next(model.parameters()).device
         self.normalise = normaliser(*moments, self.device)
-        count = len(split.labels)
+        count = len(split)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-        size = min(batch_size, count)
-        self.rows = list(order[: count // size * size].split(size))
+        self.rows = order.tensor_split(math.ceil(count / batch_size))
 
     def __call__(self) -> Iterator[tuple[float, Tensor]]:
         """Yield share and loss of every batch, in the same order at each call."""
         with evaluating(self.model), _batch_statistics(self.model):
             batches = on_device(self.split.images, self.rows, self.device)
             for rows, images in zip(self.rows, batches, strict=True):
-                labels = to_device(self.split.labels[rows], self.device)
-                yield 1 / len(self.rows), self.loss(self.model(self.normalise(images)), labels)
+                labels = self.split.labels[rows]
+                labels = labels if labels.is_floating_point() else labels.long()
+                scores = self.model(self.normalise(images))
+                loss = self.loss(scores, to_device(labels, self.device))
+                yield len(rows) / len(self.split), loss
+
+
+@contextmanager
+def _batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Let BatchNorm normalise by the statistics of the batch and keep its running ones."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    tracked = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        norm.training, norm.track_running_stats = True, False
+    try:
+        yield
+    finally:
+        for norm, track in zip(norms, tracked, strict=True):
+            norm.training, norm.track_running_stats = False, track

@@ -8,8 +8,9 @@ from pipeline.report.tables.markdown import NONE
 
 def by_seed(rows: pd.DataFrame, measure: str) -> dict[int, float]:
     """Return the mean of ``measure`` over the rows of each seed that has it."""
-    means = rows.dropna(subset=[measure]).groupby("seed")[measure].mean()
-    return {int(seed): float(value) for seed, value in means.items()}
+    known = rows.dropna(subset=[measure])
+    seeds = known["seed"].unique().tolist()
+    return {seed: float(known.loc[known["seed"] == seed, measure].mean()) for seed in seeds}
 
 
 def cell(ours: dict[int, float], theirs: dict[int, float], *, scale: float = 100) -> str:

@@ -35,7 +35,7 @@ def tabulate(study: Study) -> pd.DataFrame:
 
 
 def draw(study: Study, rows: pd.DataFrame) -> Figure:
-    """Draw the test score over the sparsity: a column per number of bits, a row per distillation."""
+    """Draw the test score over the sparsity: a column per bits, a row per distillation."""
     known = rows.dropna(subset=["test_score"])
     panels = list(product(dict.fromkeys(known["distill"]), dict.fromkeys(known["bits"])))
     panels = [(distill, bits) for distill, bits in panels if bits != FLOAT]
