@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
 from pipeline.report.figures import style
 from pipeline.report.labels import SERIES, short
@@ -39,10 +38,10 @@ def draw(
         axes = panels[f"plane{i}"]
         picture = _plane(axes, plane)
         axes.set_title(f"{short(place)} % sparse, one seed")
-        bar = figure.colorbar(picture, ax=axes, ticks=LogLocator(numticks=6))
+        bar = figure.colorbar(picture, ax=axes, ticks=picture.levels[::5], format="%.3g")
         bar.set_label("training loss")
         bar.minorticks_off()
-    style.legend(figure, panels["damage"])
+    style.legend(figure, panels["lines"])
     figure.supxlabel(f"lines: {note}, all pairs", fontsize=9)
     return figure
 
@@ -53,7 +52,8 @@ def _lines(axes: Axes, curves: Curves, places: Sequence[float]) -> None:
     for place, look in zip(places, SERIES, strict=False):
         if by_place.get(place):
             means = 100 * np.mean(by_place[place], axis=0)
-            axes.plot(shares, means, **style.marks(look), label=f"{short(place)} %")
+            name = f"{short(place)} % sparse"
+            axes.plot(shares, means, **style.marks(look), label=name)
     axes.set_xlabel("share of the second candidate")
     axes.set_ylabel("test error (%)")
     axes.grid(axis="y")
@@ -64,22 +64,18 @@ def _damage(axes: Axes, rows: pd.DataFrame, places: Sequence[float]) -> None:
     known = rows.dropna(subset=["eigenvalue", "damage_train_loss"])
     for place, look in zip(places, SERIES, strict=False):
         part = known[known["sparsity"] == place]
-        for name, fill in (("candidate", "none"), ("soup", look.colour)):
-            each = part[(part["network"] == "soup") == (name == "soup")]
-            if len(each):
-                axes.plot(
-                    each["eigenvalue"],
-                    each["damage_train_loss"],
-                    linestyle="none",
-                    marker=look.marker,
-                    markersize=5 * look.size,
-                    markerfacecolor=fill,
-                    markeredgecolor=look.colour,
-                    label=f"{short(place)} %, {name}",
-                )
-    if len(known) and (known["eigenvalue"] > 0).all():
-        axes.set_xscale("log")
-    axes.set_xlabel("largest Hessian eigenvalue")
+        soup = part["network"] == "soup"
+        for each, fill in ((part[~soup], "none"), (part[soup], look.colour)):
+            axes.plot(
+                each["eigenvalue"],
+                each["damage_train_loss"],
+                linestyle="none",
+                marker=look.marker,
+                markersize=5 * look.size,
+                markerfacecolor=fill,
+                markeredgecolor=look.colour,
+            )
+    axes.set_xlabel("largest Hessian eigenvalue (filled: soups)")
     axes.set_ylabel("training loss added by pruning")
     axes.grid(visible=True)
 

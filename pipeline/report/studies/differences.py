@@ -3,7 +3,7 @@
 import pandas as pd
 
 from pipeline.report.statistics import difference
-from pipeline.report.tables.markdown import NONE
+from pipeline.report.tables.markdown import NONE, signed
 
 
 def by_seed(rows: pd.DataFrame, measure: str) -> dict[int, float]:
@@ -17,18 +17,14 @@ def cell(ours: dict[int, float], theirs: dict[int, float], *, scale: float = 100
     """Return ``ours`` minus ``theirs`` times ``scale``: ``+0.34 (+0.10 to +0.58), n = 3``.
 
     In brackets is the 95 % interval of the mean (pipeline/report/statistics.py), where there is
-    one; it is not corrected for the number of cells. Three digits are shown.
+    one; it is not corrected for the number of cells. Points (``scale`` 100) have two decimals,
+    other measures three digits.
     """
     values = difference(ours, theirs)
     if values is None:
         return NONE
-    text = signed(scale * values.mean)
+    show = signed if scale == 100 else "{:+.3g}".format
+    text = show(scale * values.mean)
     if values.interval is not None:
-        text += " ({} to {})".format(*(signed(scale * end) for end in values.interval))
+        text += " ({} to {})".format(*(show(scale * end) for end in values.interval))
     return f"{text}, n = {values.n}"
-
-
-def signed(value: float) -> str:
-    """Return ``value`` with its sign and at most two decimals; below 0.1, three digits."""
-    text = f"{value:+.2f}" if abs(value) >= 0.1 else f"{value:+.3g}"
-    return "0" if float(text) == 0 else text
