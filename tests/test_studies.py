@@ -679,10 +679,12 @@ def test_the_main_report_links_studies_and_holds_none_of_their_rows(tmp_path: Pa
 def test_studies_from_end_to_end(tmp_path: Path):
     """Real stages on the tiny project; a longer grid then trains only what it adds."""
     project = Project.create(tmp_path / "project")
-    chosen = ["latency", "length", "merging", "pairs", "sparsity"]
+    chosen = ["landscape", "latency", "length", "merging", "pairs", "quantise", "sparsity"]
     project.edit("params.yaml", "phases: null", "phases: 1")
-    more = "studies: [latency, length, merging, pairs, sparsity]\n" + (
-        "study: {latency: {sparsities: [0.9], allocations: [global, latency]}, "
+    more = f"studies: [{', '.join(chosen)}]\n" + (
+        "study: {landscape: {points: 3, plane: 2, probes: 2, images: 200}, "
+        "quantise: {bits: [4], distill: [0]}, "
+        "latency: {sparsities: [0.9], allocations: [global, latency]}, "
         "length: {sparsities: [0.9], epochs: [1]}, sparsity: {sparsities: [0.9]}, "
         "pairs: {candidates: 2, vary: [seed, weight_decay]}}\n"
     )

@@ -33,7 +33,8 @@ BARRIERS = ["train_loss_barrier_mean", "test_error_barrier_mean", "test_error_ba
 COLUMNS = [*VALUES, *KEY, "test_score", "test_loss", *CURVATURE, *SECOND_ORDER, *DERIVED, *BARRIERS]
 
 # Columns of the tables: header, and the factor of its numbers.
-GEOMETRY = {
+Columns = dict[str, tuple[str, int]]
+GEOMETRY: Columns = {
     "test_score": ("test score (%)", 100),
     "train_loss": ("training loss", 1),
     "eigenvalue": ("largest eigenvalue", 1),
@@ -42,7 +43,7 @@ GEOMETRY = {
     "norm_squared": ("squared norm", 1),
     "scaled_eigenvalue": ("eigenvalue x squared norm", 1),
 }
-PRUNING = {
+PRUNING: Columns = {
     "step_squared": ("squared norm removed", 1),
     "predicted": ("predicted rise of training loss", 1),
     "damage_train_loss": ("rise of training loss", 1),
@@ -103,8 +104,7 @@ def draw(study: Study, rows: pd.DataFrame) -> Figure:
 
 
 def text(study: Study, rows: pd.DataFrame) -> str:
-    """Return the tables of the networks, of pruning, and of correlations."""
-    first = ["sparsity", "network"]
+    """Return the tables of the networks, of pruning, of correlations and of barriers."""
     return (
         "Curvature and gradient noise are those of the training loss without augmentation and "
         "weight decay, over the weights that are kept (biases and BatchNorm's included), with "
@@ -114,27 +114,50 @@ def text(study: Study, rows: pd.DataFrame) -> str:
         "An eigenvalue depends on the scale of the weights before BatchNorm, its product with the "
         "squared norm does not when all are scaled alike. Differences are taken seed by seed "
         "(soup minus the mean of its candidates), with the 95 % interval of their mean.\n\n"
-        + table([*first, *_headers(GEOMETRY)], _lines(study, rows, GEOMETRY), 2)
+        + networks(rows, study.seeds)
         + "\nEach network is pruned for the next phase, and copies are retrained: m of the soup, "
         "one of each candidate, with the same seeds. The rise of the loss is measured before "
         "retraining, with BatchNorm re-estimated. Its prediction is <g, d> + 1/2 <d, H d>, with d "
-        "the removed weights.\n\n"
-        + table([*first, *_headers(PRUNING)], _lines(study, _parents(rows), PRUNING), 2)
+        "the change of the weights.\n\n"
+        + pruning(rows, study.seeds)
         + "\nPearson correlations after the mean of each seed is subtracted, with 95 % intervals. "
         "All parents: soups and candidates. A soup differs from its candidates in every measure at "
         "once, so only the correlations among candidates say whether one measure follows another "
         "without averaging. Intervals are not corrected for their number.\n\n"
-        + table(
-            ["sparsity", "measure", "parents", *(_header(effect) for effect in EFFECTS)],
-            _correlations(_parents(rows)),
-            3,
-        )
+        + correlation_table(rows)
         + "\nBarriers between candidates (height above the line between the ends), over pairs.\n\n"
-        + table(
-            ["sparsity", "training loss, mean", "test error (points), mean", "largest"],
-            _barriers(study, rows),
-        )
+        + barriers(rows, study.seeds)
     )
+
+
+def networks(rows: pd.DataFrame, seeds: int) -> str:
+    """Return the table of losses, curvature and gradient noise at soups and candidates."""
+    return _table(rows, seeds, GEOMETRY)
+
+
+def pruning(rows: pd.DataFrame, seeds: int) -> str:
+    """Return the table of what pruning and the next phase's retraining make of each parent."""
+    return _table(_parents(rows), seeds, PRUNING)
+
+
+def correlation_table(rows: pd.DataFrame) -> str:
+    """Return the table of correlations over the parents of each phase."""
+    headers = ["sparsity", "measure", "parents", *(_header(effect) for effect in EFFECTS)]
+    return table(headers, _correlations(_parents(rows)), 3)
+
+
+def barriers(rows: pd.DataFrame, seeds: int) -> str:
+    """Return the table of barriers between candidates."""
+    headers = ["sparsity", "training loss, mean", "test error (points), mean", "largest"]
+    lines = [
+        [
+            sparsity(values["sparsity"]),
+            number(over_seeds(part, BARRIERS[0]), seeds, scale=1, digits=4),
+            *(number(over_seeds(part, key), seeds) for key in BARRIERS[1:]),
+        ]
+        for values, part in groups(rows[rows["network"] == "soup"], "sparsity")
+    ]
+    return table(headers, lines)
 
 
 def _parents(rows: pd.DataFrame) -> pd.DataFrame:
@@ -142,43 +165,30 @@ def _parents(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["phase"] < rows["phase"].max()] if len(rows) else rows
 
 
-def _headers(columns: dict[str, tuple[str, int]]) -> list[str]:
-    return [header for header, _ in columns.values()]
-
-
 def _header(measure: str) -> str:
     return (GEOMETRY | PRUNING)[measure][0]
 
 
-def _lines(
-    study: Study, rows: pd.DataFrame, columns: dict[str, tuple[str, int]]
-) -> Iterator[list[str]]:
-    """Yield soup, mean candidate and their difference for each phase."""
+def _table(rows: pd.DataFrame, seeds: int, columns: Columns) -> str:
+    """Return soup, mean candidate and their difference for each phase."""
+    lines = []
     for values, part in groups(rows, "sparsity"):
         place, soups = sparsity(values["sparsity"]), part[part["network"] == "soup"]
         others = part[part["network"] != "soup"]
         means = others.groupby("seed", as_index=False)[list(columns)].mean()
         for name, each in (("soup", soups), ("mean candidate", means)):
-            yield [
-                place,
-                name,
-                *(
-                    number(over_seeds(each, key), study.seeds, scale=scale, digits=_digits(scale))
-                    for key, (_, scale) in columns.items()
-                ),
-            ]
-        yield [
-            place,
-            "soup minus mean candidate",
-            *(
-                cell(by_seed(soups, key), by_seed(others, key), scale=scale)
+            numbers = [
+                number(over_seeds(each, key), seeds, scale=scale, digits=2 if scale == 100 else 4)
                 for key, (_, scale) in columns.items()
-            ),
+            ]
+            lines.append([place, name, *numbers])
+        minus = [
+            cell(by_seed(soups, key), by_seed(others, key), scale=scale)
+            for key, (_, scale) in columns.items()
         ]
-
-
-def _digits(scale: int) -> int:
-    return 2 if scale == 100 else 4
+        lines.append([place, "soup minus mean candidate", *minus])
+    headers = ["sparsity", "network", *(header for header, _ in columns.values())]
+    return table(headers, lines, 2)
 
 
 def _correlations(rows: pd.DataFrame) -> Iterator[list[str]]:
@@ -188,12 +198,3 @@ def _correlations(rows: pd.DataFrame) -> Iterator[list[str]]:
                 found = [within(each, cause, effect, ["seed"]) for effect in EFFECTS]
                 cells = map(correlations.cell, found)
                 yield [sparsity(values["sparsity"]), _header(cause), name, *cells]
-
-
-def _barriers(study: Study, rows: pd.DataFrame) -> Iterator[list[str]]:
-    for values, part in groups(rows[rows["network"] == "soup"], "sparsity"):
-        yield [
-            sparsity(values["sparsity"]),
-            number(over_seeds(part, BARRIERS[0]), study.seeds, scale=1, digits=4),
-            *(number(over_seeds(part, key), study.seeds) for key in BARRIERS[1:]),
-        ]

@@ -71,29 +71,39 @@ def _panel(axes: Axes, rows: pd.DataFrame, bits: int) -> None:
 
 def text(study: Study, rows: pd.DataFrame) -> str:
     """Return the scores, then the differences seed by seed."""
-    bits = "the bits of each prunable weight: symmetric, one scale for each output channel"
-    scores = [
-        *("sparsity", "distillation", "weights", "soup, quantised (%)", NAMES["both"] + " (%)"),
-        *(NAMES["candidates"] + " (%)", "best candidate (%)", "mean candidate (%)", "to zero (%)"),
-    ]
-    against = [
-        *("sparsity", "distillation", "weights", "quantised soup minus float32 soup"),
-        *("soup of quantised minus quantised soup", "quantised soup minus mean candidate"),
-    ]
     return (
-        f"Weights: {bits}. Biases, BatchNorm and activations stay float32, and BatchNorm "
+        "Weights are the bits of each prunable weight: symmetric, one scale for each output "
+        "channel. Biases, BatchNorm and activations stay float32, and BatchNorm "
         "statistics are re-estimated. The soup of quantised candidates is their mean, quantised "
         "again; before that it is a float32 network. Candidates of a row have its bits, and the "
         f"best has the highest validation {study.metric.label}. Distillation is the weight "
         "`retrain.distill` of the dense network's scores in the candidates' loss. To zero: the "
         "soup's nonzero weights that rounding makes zero.\n\n"
-        + table(scores, _scores(study, rows), 3)
+        + scores(rows, study.seeds)
         + "\nDifferences in points, seed by seed; in brackets the 95 % interval of the mean.\n\n"
-        + table(against, _differences(rows), 3)
+        + differences(rows)
     )
 
 
-def _scores(study: Study, rows: pd.DataFrame) -> Iterator[list[str]]:
+def scores(rows: pd.DataFrame, seeds: int) -> str:
+    """Return the table of test scores."""
+    headers = [
+        *("sparsity", "distillation", "weights", "soup, quantised (%)", NAMES["both"] + " (%)"),
+        *(NAMES["candidates"] + " (%)", "best candidate (%)", "mean candidate (%)", "to zero (%)"),
+    ]
+    return table(headers, _scores(rows, seeds), 3)
+
+
+def differences(rows: pd.DataFrame) -> str:
+    """Return the table of differences."""
+    headers = [
+        *("sparsity", "distillation", "weights", "quantised soup minus float32 soup"),
+        *("soup of quantised minus quantised soup", "quantised soup minus mean candidate"),
+    ]
+    return table(headers, _differences(rows), 3)
+
+
+def _scores(rows: pd.DataFrame, seeds: int) -> Iterator[list[str]]:
     for values, part in groups(rows, *CELL, "bits"):
         full = values["bits"] == FLOAT
         by = {key: part[part["quantised"] == key] for key in ("none", *NAMES)}
@@ -101,11 +111,11 @@ def _scores(study: Study, rows: pd.DataFrame) -> Iterator[list[str]]:
         merged = [over_seeds(by[key], "test_score") for key in ("both", "candidates")]
         yield [
             *_place(values),
-            number(over_seeds(soup, "test_score"), study.seeds),
-            *(NONE if full else number(value, study.seeds) for value in merged),
-            number(over_seeds(soup, "best_candidate"), study.seeds),
-            number(over_seeds(soup, "mean_candidate"), study.seeds),
-            NONE if full else number(over_seeds(soup, "rounded_to_zero"), study.seeds),
+            number(over_seeds(soup, "test_score"), seeds),
+            *(NONE if full else number(value, seeds) for value in merged),
+            number(over_seeds(soup, "best_candidate"), seeds),
+            number(over_seeds(soup, "mean_candidate"), seeds),
+            NONE if full else number(over_seeds(soup, "rounded_to_zero"), seeds),
         ]
 
 
