@@ -1,5 +1,7 @@
 """Differences of two measures seed by seed, with their 95 % intervals, as cells of tables."""
 
+from functools import partial
+
 import pandas as pd
 
 from pipeline.report.statistics import difference
@@ -13,17 +15,18 @@ def by_seed(rows: pd.DataFrame, measure: str) -> dict[int, float]:
     return {seed: float(known.loc[known["seed"] == seed, measure].mean()) for seed in seeds}
 
 
-def cell(ours: dict[int, float], theirs: dict[int, float], *, scale: float = 100) -> str:
+def cell(
+    ours: dict[int, float], theirs: dict[int, float], *, scale: float = 100, digits: int = 2
+) -> str:
     """Return ``ours`` minus ``theirs`` times ``scale``: ``+0.34 (+0.10 to +0.58), n = 3``.
 
     In brackets is the 95 % interval of the mean (pipeline/report/statistics.py), where there is
-    one; it is not corrected for the number of cells. Points (``scale`` 100) have two decimals,
-    other measures three digits.
+    one; it is not corrected for the number of cells.
     """
     values = difference(ours, theirs)
     if values is None:
         return NONE
-    show = signed if scale == 100 else "{:+.3g}".format
+    show = partial(signed, digits=digits)
     text = show(scale * values.mean)
     if values.interval is not None:
         text += " ({} to {})".format(*(show(scale * end) for end in values.interval))

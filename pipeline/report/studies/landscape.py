@@ -32,23 +32,23 @@ DERIVED = [
 BARRIERS = ["train_loss_barrier_mean", "test_error_barrier_mean", "test_error_barrier_max"]
 COLUMNS = [*VALUES, *KEY, "test_score", "test_loss", *CURVATURE, *SECOND_ORDER, *DERIVED, *BARRIERS]
 
-# Columns of the tables: header, and the factor of its numbers.
-Columns = dict[str, tuple[str, int]]
+# Columns of the tables: header, and the factor and decimals of its numbers.
+Columns = dict[str, tuple[str, int, int]]
 GEOMETRY: Columns = {
-    "test_score": ("test score (%)", 100),
-    "train_loss": ("training loss", 1),
-    "eigenvalue": ("largest eigenvalue", 1),
-    "trace": ("trace", 1),
-    "gradient_noise": ("gradient noise", 1),
-    "norm_squared": ("squared norm", 1),
-    "scaled_eigenvalue": ("eigenvalue x squared norm", 1),
+    "test_score": ("test score (%)", 100, 2),
+    "train_loss": ("training loss", 1, 4),
+    "eigenvalue": ("largest eigenvalue", 1, 2),
+    "trace": ("trace", 1, 1),
+    "gradient_noise": ("gradient noise", 1, 3),
+    "norm_squared": ("squared norm", 1, 1),
+    "scaled_eigenvalue": ("eigenvalue x squared norm", 1, 0),
 }
 PRUNING: Columns = {
-    "step_squared": ("squared norm removed", 1),
-    "predicted": ("predicted rise of training loss", 1),
-    "damage_train_loss": ("rise of training loss", 1),
-    "damage": ("loss of test score (points)", 100),
-    "next_score": ("retrained: test score (%)", 100),
+    "step_squared": ("squared norm removed", 1, 1),
+    "predicted": ("predicted rise of training loss", 1, 3),
+    "damage_train_loss": ("rise of training loss", 1, 3),
+    "damage": ("loss of test score (points)", 100, 2),
+    "next_score": ("retrained: test score (%)", 100, 2),
 }
 CAUSES = [
     *("eigenvalue", "scaled_eigenvalue", "trace", "gradient_noise", "train_loss"),
@@ -178,16 +178,16 @@ def _table(rows: pd.DataFrame, seeds: int, columns: Columns) -> str:
         means = others.groupby("seed", as_index=False)[list(columns)].mean()
         for name, each in (("soup", soups), ("mean candidate", means)):
             numbers = [
-                number(over_seeds(each, key), seeds, scale=scale, digits=2 if scale == 100 else 4)
-                for key, (_, scale) in columns.items()
+                number(over_seeds(each, key), seeds, scale=scale, digits=digits)
+                for key, (_, scale, digits) in columns.items()
             ]
             lines.append([place, name, *numbers])
         minus = [
-            cell(by_seed(soups, key), by_seed(others, key), scale=scale)
-            for key, (_, scale) in columns.items()
+            cell(by_seed(soups, key), by_seed(others, key), scale=scale, digits=digits)
+            for key, (_, scale, digits) in columns.items()
         ]
         lines.append([place, "soup minus mean candidate", *minus])
-    headers = ["sparsity", "network", *(header for header, _ in columns.values())]
+    headers = ["sparsity", "network", *(header for header, _, _ in columns.values())]
     return table(headers, lines, 2)
 
 

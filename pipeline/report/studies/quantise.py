@@ -97,8 +97,9 @@ def scores(rows: pd.DataFrame, seeds: int) -> str:
 def differences(rows: pd.DataFrame) -> str:
     """Return the table of differences."""
     headers = [
-        *("sparsity", "distillation", "weights", "quantised soup minus float32 soup"),
-        *("soup of quantised minus quantised soup", "quantised soup minus mean candidate"),
+        *("sparsity", "distillation", "weights", "soup minus mean candidate"),
+        *("quantised minus float32 soup", "soup of quantised minus quantised soup"),
+        "soup minus that of the first distillation",
     ]
     return table(headers, _differences(rows), 3)
 
@@ -120,17 +121,27 @@ def _scores(rows: pd.DataFrame, seeds: int) -> Iterator[list[str]]:
 
 
 def _differences(rows: pd.DataFrame) -> Iterator[list[str]]:
-    for values, part in groups(rows, *CELL):
-        full = by_seed(part[part["bits"] == FLOAT], "test_score")
-        for at, quantised in groups(part[part["bits"] != FLOAT], "bits"):
-            soup, both = (quantised[quantised["quantised"] == key] for key in ("soup", "both"))
-            score = by_seed(soup, "test_score")
-            yield [
-                *_place(values | at),
-                cell(score, full),
-                cell(by_seed(both, "test_score"), score),
-                cell(score, by_seed(soup, "mean_candidate")),
-            ]
+    first = rows["distill"].iloc[0] if len(rows) else 0
+    for values, part in groups(rows, *CELL, "bits"):
+        in_float = values["bits"] == FLOAT
+        same = (rows["sparsity"] == values["sparsity"]) & (rows["distill"] == values["distill"])
+        full = by_seed(rows[same & (rows["bits"] == FLOAT)], "test_score")
+        soup = part[part["quantised"] == ("none" if in_float else "soup")]
+        score, mean = by_seed(soup, "test_score"), by_seed(soup, "mean_candidate")
+        both = by_seed(part[part["quantised"] == "both"], "test_score")
+        other = rows[
+            (rows["sparsity"] == values["sparsity"])
+            & (rows["distill"] == first)
+            & (rows["bits"] == values["bits"])
+            & rows["quantised"].isin(["none", "soup"])
+        ]
+        yield [
+            *_place(values),
+            cell(score, mean),
+            NONE if in_float else cell(score, full),
+            NONE if in_float else cell(both, score),
+            NONE if values["distill"] == first else cell(score, by_seed(other, "test_score")),
+        ]
 
 
 def _place(values: dict[str, float]) -> list[str]:
