@@ -24,7 +24,7 @@ def draw(
         rows: one network each: ``sparsity``, ``network``, ``eigenvalue``, ``damage_train_loss``.
         curves: the places along the lines, and the test errors of all lines by sparsity.
         planes: the metrics of the stage plane by sparsity.
-        note: on seeds.
+        note: below the figure, on seeds.
     """
     places = sorted(set(rows["sparsity"]))
     below = [f"plane{i}" for i in range(len(planes))]
@@ -42,7 +42,7 @@ def draw(
         bar.set_label("training loss")
         bar.minorticks_off()
     style.legend(figure, panels["lines"])
-    figure.supxlabel(f"lines: {note}, all pairs", fontsize=9)
+    figure.supxlabel(note, fontsize=9)
     return figure
 
 

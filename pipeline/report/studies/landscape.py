@@ -51,8 +51,7 @@ PRUNING: Columns = {
     "next_score": ("retrained: test score (%)", 100, 2),
 }
 CAUSES = [
-    *("eigenvalue", "scaled_eigenvalue", "trace", "gradient_noise", "train_loss"),
-    *("step_squared", "predicted"),
+    *("eigenvalue", "trace", "gradient_noise", "train_loss", "step_squared", "predicted"),
 ]
 EFFECTS = ("damage_train_loss", "damage", "next_score")
 
@@ -100,7 +99,9 @@ def draw(study: Study, rows: pd.DataFrame) -> Figure:
             planes[place] = measured.nodes["plane"]
     ends = list(planes)[:: max(1, len(planes) - 1)][:2]
     shown = {place: planes[place] for place in ends}
-    return landscape.draw(rows, (shares, curves), shown, style.error_bars(study.seeds))
+    seeds = "one seed" if study.seeds == 1 else f"{study.seeds} seeds"
+    note = f"lines: mean over all pairs, {seeds}; points: a network each"
+    return landscape.draw(rows, (shares, curves), shown, note)
 
 
 def text(study: Study, rows: pd.DataFrame) -> str:

@@ -99,7 +99,7 @@ def differences(rows: pd.DataFrame) -> str:
     headers = [
         *("sparsity", "distillation", "weights", "soup minus mean candidate"),
         *("quantised minus float32 soup", "soup of quantised minus quantised soup"),
-        "soup minus that of the first distillation",
+        f"soup minus that with distillation {_first(rows):g}",
     ]
     return table(headers, _differences(rows), 3)
 
@@ -121,7 +121,7 @@ def _scores(rows: pd.DataFrame, seeds: int) -> Iterator[list[str]]:
 
 
 def _differences(rows: pd.DataFrame) -> Iterator[list[str]]:
-    first = rows["distill"].iloc[0] if len(rows) else 0
+    first = _first(rows)
     for values, part in groups(rows, *CELL, "bits"):
         in_float = values["bits"] == FLOAT
         same = (rows["sparsity"] == values["sparsity"]) & (rows["distill"] == values["distill"])
@@ -142,6 +142,11 @@ def _differences(rows: pd.DataFrame) -> Iterator[list[str]]:
             NONE if in_float else cell(both, score),
             NONE if values["distill"] == first else cell(score, by_seed(other, "test_score")),
         ]
+
+
+def _first(rows: pd.DataFrame) -> float:
+    """Return the first value of distillation, with which the others are compared."""
+    return float(rows["distill"].iloc[0]) if len(rows) else 0.0
 
 
 def _place(values: dict[str, float]) -> list[str]:
