@@ -6,20 +6,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-
 from pipeline.averaging import check, weighted_sum
-from pipeline.data.base import Dataset, Split, load
+from pipeline.data.base import load
 from pipeline.errors import UserError
 from pipeline.soup._interpolate import barrier, grid
 from pipeline.stagekit.cli import atomic_folder, run
-from pipeline.stagekit.model_folder import read, with_batchnorm_statistics
+from pipeline.stagekit.model_folder import read
+from pipeline.stagekit.split_measures import Measures, measure, some
 from pipeline.storage.checkpoint import Checkpoint, write_json
-from pipeline.tasks.base import load as load_task
 from pipeline.train.device import resolve_device
 from pipeline.train.placement import resident
-
-Measures = dict[str, dict[str, float]]
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=Path, required=True)
@@ -36,13 +32,13 @@ def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
     device = resolve_device(flags.device)
     data = resident(load(flags.data), device)
-    splits = {"train": _some(data.train, flags.train_images), "val": data.val, "test": data.test}
+    splits = {"train": some(data.train, flags.train_images), "val": data.val, "test": data.test}
     models = [read(folder) for folder in flags.models]
     if len(models) < 2:
         raise UserError("interpolation needs at least two networks: set m to 2 or more.")
     check(models, masks=False)
     fractions = grid(flags.points)
-    ends = [_measure(model, data, splits, device) for model in models]
+    ends = [measure(model, data, splits, device) for model in models]
     pairs = []
     for i, j in combinations(range(len(models)), 2):
         inner = [
@@ -51,31 +47,10 @@ def main(flags: argparse.Namespace) -> None:
             )
             for a in fractions[1:-1]
         ]
-        points = [ends[i], *(_measure(each, data, splits, device) for each in inner), ends[j]]
+        points = [ends[i], *(measure(each, data, splits, device) for each in inner), ends[j]]
         pairs.append({"models": [i, j], **_pair(fractions, points)})
     with atomic_folder(flags.out) as folder:
         write_json(folder / "metrics.json", {**_over(pairs), "shares": fractions, "pairs": pairs})
-
-
-def _some(split: Split, count: int) -> Split:
-    """Return at most ``count`` examples, drawn with a fixed seed."""
-    order = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(0))
-    return split.take(order[:count])
-
-
-def _measure(
-    model: Checkpoint, data: Dataset, splits: dict[str, Split], device: torch.device
-) -> Measures:
-    """Return loss and error (1 - score) on every split, with BatchNorm re-estimated."""
-    network, task = with_batchnorm_statistics(model, data, device)[0], load_task(data.task)
-    metrics = {
-        name: task.measure(task.predict(network, data, split), split, data)
-        for name, split in splits.items()
-    }
-    return {
-        name: {"loss": numbers["loss"], "error": 1 - numbers[task.metric]}
-        for name, numbers in metrics.items()
-    }
 
 
 def _pair(fractions: list[float], points: list[Measures]) -> dict[str, Any]:

@@ -25,11 +25,13 @@ from pipeline.report.studies import (
     alignment,
     dynamic_masks,
     interpolation,
+    landscape,
     latency,
     length,
     merging,
     more_phases,
     pairs,
+    quantise,
     schedule,
     soup_size,
     sparsity,
@@ -44,8 +46,9 @@ from tests.test_report import unseen
 
 ROOT = Path(__file__).parent.parent
 ALL = [
-    *("alignment", "dynamic_masks", "interpolation", "latency", "length", "merging"),
-    *("more_phases", "pairs", "schedule", "soup_size", "sparsity", "subgroups", "swa", "variation"),
+    *("alignment", "dynamic_masks", "interpolation", "landscape", "latency", "length", "merging"),
+    *("more_phases", "pairs", "quantise", "schedule", "soup_size", "sparsity", "subgroups", "swa"),
+    "variation",
 ]
 SMALL = {
     "dynamic_masks": {"sparsities": [0.9, 0.98]},
@@ -54,6 +57,7 @@ SMALL = {
     "merging": {"rules": ["uniform", "greedy"]},
     "more_phases": {"m": [3]},
     "pairs": {"candidates": 3},
+    "quantise": {"bits": [8, 4], "distill": [0, 0.5]},
     "schedule": {"sparsities": [0.9, 0.95], "schedules": ["LLR", "ALLR"], "epochs": [1, 2]},
     "soup_size": {"sparsities": [0.9], "m": 5, "longer": [1, 2, 5]},
     "sparsity": {"sparsities": [0.8, 0.9]},
@@ -120,6 +124,14 @@ def test_studies_are_listed_with_a_line_each():
         ("swa", {"prune": 3, "retrain": 3 * 2}),
         # per phase IMP's runs and SMS's candidates, which in phase 1 are the same
         ("interpolation", {"prune": 2, "retrain": 2, "interpolate": 3}),
+        # phase 1: soup and candidates at once, each pruned and retrained; candidate 0 is IMP's
+        (
+            "landscape",
+            {"prune": 2, "retrain": 2, "interpolate": 2, "plane": 2, "curvature": 8, "damage": 4},
+        ),
+        # per phase, bits and distillation: candidates, their mean, it quantised, and the soup;
+        # distilled candidates and soups of both phases, and the second's pruning, are new
+        ("quantise", {"quantise": 2 * 4 * 5, "merge": 2 * 4 + 2, "retrain": 2 * 3, "prune": 1}),
         # two more runs of the one dense network's, and two of dense networks of their own
         (
             "alignment",
@@ -265,6 +277,10 @@ def test_grids_of_cifar_100_are_the_papers():
             "params.yaml: study.merging.rules is 'mean', but must be one of distilled, greedy, ",
         ),
         (
+            "studies: [quantise]\nstudy: {quantise: {bits: [1]}}",
+            "params.yaml: study.quantise.bits.0 is 1, but must be in [2, 16]",
+        ),
+        (
             "studies: [merging]\nstudy: {merging: {phase: 4}}",
             "study.merging.phase is 4, but there are only 3 phases: name one of them",
         ),
@@ -308,7 +324,28 @@ def everywhere(of: Plan, artifacts: Path) -> None:
               sparsity_of_mean=0.5, test_error_barrier_mean=0.1, test_error_barrier_max=0.2,
               test_loss_barrier_mean=0.3, test_loss_barrier_max=0.4,
               **(by_group(high) if node.script == "shift" else {}),
-              **(times(len(name)) if node.script == "latency" else {}))  # fmt: skip
+              **(times(len(name)) if node.script == "latency" else {}),
+              **landscape_of(node.script, len(name)))  # fmt: skip
+
+
+def landscape_of(script: str, length: int) -> dict[str, Any]:
+    """Return what the stages of the study landscape leave; networks differ by their names."""
+    if script == "curvature":
+        keys = ("train_loss", "trace", "trace_error", "gradient_noise", "gradient_norm_squared")
+        return dict.fromkeys(keys, 0.1) | {"eigenvalue": 2.0 * length, "norm_squared": 50.0}
+    if script == "damage":
+        ends = {
+            when: {split: {"loss": high * length, "error": high} for split in ("train", "test")}
+            for when, high in (("before", 0.01), ("after", 0.03))
+        }
+        return ends | dict.fromkeys(("step_squared", "slope", "curvature", "predicted"), 0.2)
+    if script == "interpolate":
+        return {"shares": [0, 0.5, 1], "pairs": [{"curves": {"test_error": [0.1, 0.2, 0.1]}}]}
+    if script == "plane":
+        surface = [[0.1, 0.2, 0.3], [0.01, 0.02, 0.3], [0.1, 0.2, 3.0]]
+        places = {"x": [0, 1, 2], "y": [0, 1, 2], "corners": [[0, 0], [2, 0], [1, 2]]}
+        return places | {"mean": [1, 0.67], "train_loss": surface}
+    return {}
 
 
 def times(length: int) -> dict[str, Any]:
@@ -698,6 +735,90 @@ def test_merging_sets_every_rule_beside_the_ensemble(tmp_path: Path):
         assert line in text
 
 
+def test_quantise_compares_the_order_of_averaging_and_rounding(tmp_path: Path):
+    """int4 over two seeds: the soup 90 and 92 %, of quantised candidates 91 and 94: +1 and +2."""
+    grid = {"quantise": {"bits": [4], "distill": [0]}}
+    of = plan("quantise", study=grid, seeds=[0, 1], phases=1, target_sparsity=0.9)
+    test = {"none": (0.95, 0.95), "soup": (0.90, 0.92), "both": (0.91, 0.94)}
+    for point in of.points:
+        score = test.get(point.values["quantised"], (0.93, 0.93))[point.seed]
+        leave(tmp_path, point.model, test_accuracy=score, val_accuracy=score, rounded_to_zero=0.25)
+        for candidate in point.candidates:
+            accuracies(tmp_path, candidate, 0.94 if point.values["bits"] == 32 else 0.88)
+    study = of_study(of, tmp_path, "quantise")
+    text = quantise.text(study, quantise.tabulate(study))
+    assert "| 90 % | 0 | float32 | 95.00 ± 0.00 | - | - | 94.00 ± 0.00 | 94.00 ± 0.00 | - |" in text
+    mine = "91.00 ± 1.41 | 92.50 ± 2.12 | 93.00 ± 0.00 | 88.00 ± 0.00 | 88.00 ± 0.00 | 25.00"
+    assert f"| 90 % | 0 | int4 | {mine} ± 0.00 |" in text
+    # t(0.975, 1) = 12.706; the deviations of -5, -3 and of 1, 2 are 1.414 and 0.707
+    minus = "-4.00 (-16.71 to +8.71), n = 2 | +1.50 (-4.85 to +7.85), n = 2 | - |"
+    assert f"| 90 % | 0 | int4 | +3.00 (-9.71 to +15.71), n = 2 | {minus}" in text
+    assert "| 90 % | 0 | float32 | +1.00, n = 2 | - | - | - |" in text
+
+
+def test_quantise_distils_classifiers_only():
+    shares = {point.values["distill"] for point in plan("quantise", study={}).points}
+    assert shares == {0, 0.5}
+    of = build(experiment("camvid_pspnet", merge=["uniform"], studies=["quantise"]))
+    assert {point.values["distill"] for point in of.points} == {0}
+
+
+def test_landscape_needs_three_candidates():
+    with pytest.raises(UserError, match="plane through three candidates, but m is 2: set m to 3"):
+        plan("landscape", m=2)
+
+
+def test_landscape_measures_every_parent_with_the_same_vectors_and_copies():
+    of = plan("landscape", seeds=[0, 1], m=4)
+    for seed, phase in ((0, 1), (0, 2), (1, 1), (1, 2)):
+        points = [p for p in of.points if (p.seed, p.phase) == (seed, phase)]
+        assert [p.values["network"] for p in points] == ["soup", "c0", "c1", "c2", "c3"]
+        curvatures = [of.nodes[p.nodes["curvature"]] for p in points]
+        assert [node.inputs[-1] for node in curvatures] == [p.model for p in points]
+        assert len({node.arguments["seed"] for node in curvatures}) == 1
+        assert ("plane" in points[0].nodes) is (seed == 0)
+        if phase == 2:
+            assert not any("damage" in p.nodes for p in points)
+            continue
+        for j, point in enumerate(points[1:]):
+            pruned = of.nodes[point.nodes["damage"]].arguments["pruned"]
+            copy, soups = (of.nodes[p.nodes[f"next{j}"]].arguments for p in (point, points[0]))
+            assert of.nodes[pruned.removeprefix("artifacts/")].inputs == (point.model,)
+            assert copy["parent"] == pruned
+            assert {k for k in copy if copy[k] != soups[k]} == {"parent"}, "seeds are equal"
+            assert soups["parent"] == of.nodes[points[0].nodes["damage"]].arguments["pruned"]
+
+
+def test_landscape_subtracts_soup_and_candidates_seed_by_seed(tmp_path: Path):
+    """Eigenvalues 2 and 3 of soups, 4, 5, 6 and 6, 7, 8 of candidates: -3 and -4."""
+    of = plan("landscape", seeds=[0, 1])
+    for point in of.points:
+        parent, seed = point.values["network"], point.seed
+        j = 0 if parent == "soup" else int(parent[1:])
+        value = 2.0 + seed if parent == "soup" else 4.0 + 2 * seed + j
+        leave(tmp_path, point.nodes["curvature"], eigenvalue=value, norm_squared=2.0)
+        for role, node in point.nodes.items():
+            if role == "damage":
+                ends = {"before": 0.1, "after": 0.1 + value / 100}
+                ends = {when: {key: {"loss": loss, "error": loss} for key in ("train", "test")}
+                        for when, loss in ends.items()}  # fmt: skip
+                leave(tmp_path, node, predicted=value / 50, **ends)
+            if role.startswith("next"):
+                accuracies(tmp_path, node, 0.9 - 0.01 * int(role[-1]))
+    study = of_study(of, tmp_path, "landscape")
+    rows = landscape.tabulate(study)
+    first = rows[(rows["seed"] == 0) & (rows["phase"] == 1)]
+    assert first["damage"].tolist() == pytest.approx([0.02, 0.04, 0.05, 0.06])
+    assert first["scaled_eigenvalue"].tolist() == [4.0, 8.0, 10.0, 12.0]
+    assert first["next_score"].tolist() == pytest.approx([0.89, 0.9, 0.89, 0.88])
+    assert rows[rows["phase"] == 2][["damage", "next_score"]].isna().all(axis=None)
+    text = landscape.text(study, rows)
+    assert "-3.50 (-9.85 to +2.85), n = 2" in text  # 12.706 · 0.707 / √2 = 6.35
+    assert (
+        "| largest eigenvalue | candidates | +1.00, n = 6 | +1.00, n = 6 | -1.00, n = 6 |" in text
+    )
+
+
 def test_paper_numbers_stand_where_the_experiment_is_the_papers(tmp_path: Path):
     """Table 18 is about five candidates on WRN-20; Tables 16 and 17 about ResNet-50, ImageNet."""
     wrn = experiment("cifar100_wrn20", m=5)
@@ -785,8 +906,8 @@ def test_every_study_has_page_table_and_picture(tmp_path: Path, seeds: list[int]
 @pytest.mark.parametrize(
     "pages",
     [
-        *(alignment, dynamic_masks, interpolation, latency, length, merging, more_phases, pairs),
-        *(schedule, soup_size, sparsity, subgroups, swa, variation),
+        *(alignment, dynamic_masks, interpolation, landscape, latency, length, merging),
+        *(more_phases, pairs, quantise, schedule, soup_size, sparsity, subgroups, swa, variation),
     ],
 )
 def test_all_text_lies_on_the_page_and_no_tick_label_on_another(tmp_path: Path, pages: Any):
@@ -829,10 +950,12 @@ def test_studies_from_end_to_end(tmp_path: Path):
     project = Project.create(tmp_path / "project")
     grids = {
         "dynamic_masks": {"methods": ["rigl"]},
+        "landscape": {"points": 3, "plane": 2, "probes": 2, "images": 200},
         "latency": {"sparsities": [0.9], "allocations": ["global", "latency"]},
         "length": {"sparsities": [0.9], "epochs": [2]},
         "merging": {},
         "pairs": {"candidates": 2, "vary": ["seed", "weight_decay"]},
+        "quantise": {"bits": [4], "distill": [0]},
         "soup_size": {"sparsities": [0.9], "m": 3, "longer": [1, 3]},
         "sparsity": {"sparsities": [0.9]},
         "variation": {"m": [3], "vary": ["all"]},

@@ -37,10 +37,10 @@ def gain(value: Spread | None, seeds: int) -> str:
     return text + _seeds_note(value, seeds)
 
 
-def signed(points: float) -> str:
-    """Return a difference with its sign and two decimals; ``0.00`` has no sign."""
-    text = f"{points:+.2f}"
-    return "0.00" if float(text) == 0 else text
+def signed(points: float, digits: int = 2) -> str:
+    """Return a difference with its sign and, by default, two decimals; ``0.00`` has no sign."""
+    text = f"{points:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text
 
 
 def not_run(stages: int) -> str:
