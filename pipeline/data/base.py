@@ -12,6 +12,7 @@ from pipeline.data.formats.lazy_images import Images, LazyImages
 from pipeline.data.formats.packed_images import pack, unpack
 from pipeline.errors import UserError
 from pipeline.storage.checkpoint import load_tensors, read_json, save_tensors, write_json
+from pipeline.storage.tensors import BROKEN
 
 PACKED = "-images.safetensors"  # file of a split whose images are compressed
 IGNORE = -100  # label of positions that are not counted, the default of torch's cross_entropy
@@ -176,9 +177,10 @@ def load(folder: Path) -> Dataset:
             task=meta["task"],
             extras=load_tensors(extras) if extras.exists() else {},
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except BROKEN as error:
+        reason = " ".join(repr(error).split())[:300]
         raise UserError(
-            f"{folder} is not a data set ({error!r}): delete it and run `dvc repro`."
+            f"{folder} is not a data set ({reason}): delete it and run `dvc repro`."
         ) from error
 
 

@@ -10,6 +10,11 @@ from safetensors.torch import save_file
 from pipeline.errors import UserError
 from pipeline.storage.atomic_files import atomic_file
 
+BROKEN = (  # what reading the header of a damaged or foreign file may raise
+    *(ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError),
+    *(TypeError, ValueError),
+)
+
 
 def save_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None
@@ -50,7 +55,7 @@ def read(
             return tensors, file.metadata() or {}
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: run `dvc repro` to make it.") from error
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, *BROKEN) as error:
         raise damaged(path) from error
 
 
