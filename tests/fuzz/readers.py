@@ -1,8 +1,6 @@
 """Readers of files: how to write small valid ones, which are damaged, and how they are read."""
 
-import io
 import json
-import os
 import pickle
 import shutil
 import tarfile
@@ -14,7 +12,6 @@ import numpy as np
 import torch
 
 from pipeline import inference
-from pipeline.bundle.intake import take_in
 from pipeline.channels import shrunk_checkpoint
 from pipeline.channels.shrink import shrink
 from pipeline.config import experiment
@@ -229,9 +226,8 @@ def read_compiled(folder: Path) -> None:
 
 def write_small(folder: Path) -> None:
     model = build_network("resnet8", 4)
-    masks = {name: p != 0 for name, p in model.named_parameters()}
-    masks["blocks.0.conv1.weight"][:5] = False
-    kept = {"blocks.0.conv1": torch.arange(len(masks["blocks.0.conv1.weight"])) >= 5}
+    inside = next(name for name, _ in model.named_modules() if name.endswith(".conv1"))
+    kept = {inside: torch.arange(len(model.get_parameter(f"{inside}.weight"))) >= 5}
     meta = {"network": "resnet8", "classes": 4, "channels": 3}
     shrunk_checkpoint.save(folder / "small.safetensors", shrink(model, kept), kept, meta)
 
@@ -271,27 +267,6 @@ def read_folders(folder: Path) -> None:
     listing = list_files(folder / "c", WNIDS)
     FolderSet(folder / "c", listing["cells"], WNIDS, 5)
     read_corrupted(folder)
-
-
-def write_intake(folder: Path) -> None:
-    facts = {"name": "run", "settings": ["m=3"], "commit": "a", "golden": "g", "card": "H100",
-             "torch": "2.11", "date": "2026-01-01", "params": {"m": 3, "about": "x"}}  # fmt: skip
-    with tarfile.open(folder / "run-results.tar.gz", "w:gz") as archive:
-        for name, text in (
-            ("run.json", json.dumps(facts)),
-            ("reports/results.csv", "method,phase,seed,test_score,model\nimp,1,0,0.9,i\n"),
-        ):
-            info = tarfile.TarInfo(name)
-            info.size = len(text)
-            archive.addfile(info, io.BytesIO(text.encode()))
-    put(folder / "card.jsonl", '{"name": "a", "value": 3}\n{"name": "b", "value": 4}\n')
-
-
-def read_intake(folder: Path) -> None:
-    os.environ["SMS_MLFLOW"] = "0"
-    shutil.rmtree(folder / "docs", ignore_errors=True)
-    (folder / "docs/data").mkdir(parents=True)
-    list(take_in(folder, [folder / "run-results.tar.gz", folder / "card.jsonl"]))
 
 
 def write_objects(folder: Path) -> None:
@@ -352,7 +327,6 @@ READERS = {
     "networks without filters": Reader(write_small, ("small.safetensors",), read_small),
     "CIFAR-C": Reader(write_arrays, ("*.npy", "meta.json"), read_corrupted),
     "ImageNet-C": Reader(write_folders, ("meta.json", "c/*/*/*/*"), read_folders),
-    "bundle results": Reader(write_intake, ("run-results.tar.gz", "card.jsonl"), read_intake),
     "Ray objects": Reader(write_objects, ("object.tar",), read_objects),
     "caches": Reader(write_caches, ("cells.json", "stages/*", str(fingerprint.STORE)), read_caches, True),
     "settings": Reader(write_settings, ("*.yaml",), lambda f: experiment.load(f / "params.yaml")),
