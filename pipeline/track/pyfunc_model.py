@@ -4,6 +4,7 @@ It imports nothing of this project, unless the model is loaded with model_config
 "sparse"}, for `pipeline.inference`.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
+
+FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # PyTorch's variable
 
 
 class Soup(PythonModel):
@@ -23,7 +26,7 @@ class Soup(PythonModel):
         """
         runtime = (context.model_config or {}).get("runtime", "torch")
         if runtime == "torch":
-            self.module: Any = torch.export.load(context.artifacts["soup"]).module()
+            self.module: Any = _exported(context.artifacts["soup"])
         elif runtime == "sparse" and "sparse" in context.artifacts:
             from pipeline import inference  # noqa: PLC0415
 
@@ -40,6 +43,23 @@ class Soup(PythonModel):
         examples = torch.from_numpy(np.ascontiguousarray(values, dtype=dtype))
         with torch.inference_mode():
             return self.module(examples).numpy()
+
+
+def _exported(path: str) -> Any:
+    """Return the module of an exported graph.
+
+    torch.export.load unpickles tensors without limits where it cannot read them with
+    ``weights_only``. The variable makes torch.load refuse that.
+    """
+    before = os.environ.get(FORCED)
+    os.environ[FORCED] = "1"
+    try:
+        return torch.export.load(path).module()
+    finally:
+        if before is None:
+            del os.environ[FORCED]
+        else:
+            os.environ[FORCED] = before
 
 
 set_model(Soup())

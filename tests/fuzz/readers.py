@@ -326,7 +326,7 @@ READERS = {
     "compiled networks": Reader(write_compiled, ("network.safetensors",), read_compiled),
     "networks without filters": Reader(write_small, ("small.safetensors",), read_small),
     "CIFAR-C": Reader(write_arrays, ("*.npy", "meta.json"), read_corrupted),
-    "ImageNet-C": Reader(write_folders, ("meta.json", "c/*/*/*/*"), read_folders),
+    "ImageNet-C": Reader(write_folders, ("meta.json", "c/*_noise/*/*/*"), read_folders),
     "Ray objects": Reader(write_objects, ("object.tar",), read_objects),
     "caches": Reader(write_caches, ("cells.json", "stages/*", str(fingerprint.STORE)), read_caches, True),
     "settings": Reader(write_settings, ("*.yaml",), lambda f: experiment.load(f / "params.yaml")),
