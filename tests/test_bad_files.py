@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from PIL import Image
 
 from pipeline.channels import shrunk_checkpoint
@@ -35,6 +34,7 @@ from pipeline.track.writer import _without_password
 from tests.fuzz import readers
 from tests.fuzz.mutations import picture
 
+OUTSIDE = {"folder": "../x", "names": "", "bytes": 0}
 BOMB = "a: &a {x: 1, y: 2}\n" + "".join(
     f"{chr(98 + n)}: &{chr(98 + n)} {{x: *{chr(97 + n)}, y: *{chr(97 + n)}}}\n" for n in range(23)
 )
@@ -86,7 +86,9 @@ def test_a_folder_in_place_of_settings_is_refused(tmp_path):
 
 
 class TestImages:
-    def test_a_picture_that_another_program_would_decode_is_not_decoded(self, tmp_path, monkeypatch):
+    def test_a_picture_that_another_program_would_decode_is_not_decoded(
+        self, tmp_path, monkeypatch
+    ):
         """Pillow gives EPS to Ghostscript, whatever the file is called."""
         program, proof = tmp_path / "bin" / "gs", tmp_path / "proof"
         program.parent.mkdir()
@@ -133,7 +135,9 @@ def damage(path: Path, old: bytes, new: bytes) -> None:
 def test_lists_of_celeba_have_small_numbers(tmp_path, number):
     readers.write_celeba(tmp_path)
     damage(tmp_path / "celeba/list_attr_celeba.txt", b" -1 ", b" " + number + b" ")
-    with pytest.raises(UserError, match=r"list_attr_celeba\.txt(, line 3: .* is not| is not UTF-8)"):
+    with pytest.raises(
+        UserError, match=r"list_attr_celeba\.txt(, line 3: .* is not| is not UTF-8)"
+    ):
         celeba.read(tmp_path, 8)
 
 
@@ -193,13 +197,19 @@ class TestCheckpoints:
         rewritten(path, checkpoint.FORMAT, change)
         with pytest.raises(UserError, match=r"model\.safetensors is truncated or not"):
             checkpoint.load(path)
-        with pytest.raises((UserError, KeyError), match="model|nothing"):  # noqa: PT012
+        with pytest.raises(UserError, match=r"model\.safetensors is truncated or not"):  # noqa: PT012
             lazy = checkpoint.open_checkpoint(path)
             _ = [lazy.state[name] for name in lazy.state], [lazy.masks[name] for name in lazy.masks]
 
     @pytest.mark.parametrize(
         ("key", "value"),
-        [("network", "resnet20"), ("network", 3), ("classes", 5), ("classes", "x"), ("channels", -1)],
+        [
+            ("network", "resnet20"),
+            ("network", 3),
+            ("classes", 5),
+            ("classes", "x"),
+            ("channels", -1),
+        ],
     )
     def test_a_state_of_another_network_is_refused(self, tmp_path, key, value):
         readers.write_checkpoint(tmp_path)
@@ -236,7 +246,14 @@ class TestPreparedData:
 
     @pytest.mark.parametrize(
         ("key", "value"),
-        [("mean", {}), ("mean", ["x"]), ("groups", 3), ("groups", {"x": []}), ("shape", []), ("shape", 3)],
+        [
+            ("mean", {}),
+            ("mean", ["x"]),
+            ("groups", 3),
+            ("groups", {"x": []}),
+            ("shape", []),
+            ("shape", 3),
+        ],
     )
     def test_other_metadata_are_refused(self, folder, key, value):
         meta = json.loads((folder / "meta.json").read_text())
@@ -263,7 +280,9 @@ class TestPreparedData:
         start = int(tensors["offsets"][2])
         tensors["bytes"][start : start + 20] = 0
         save_tensors(path, tensors)
-        with pytest.raises(UserError, match=r"image 2 of .*train-images\.safetensors cannot be read"):
+        with pytest.raises(
+            UserError, match=r"image 2 of .*train-images\.safetensors cannot be read"
+        ):
             list(base.load(folder).train.images.split(4))
 
 
@@ -289,7 +308,7 @@ class TestCorruptedSets:
             {"layout": ["folders"]},
             {"layout": "x"},
             {"layout": "folders", "root": "c", "cells": {"fog": []}},
-            {"layout": "folders", "root": "c", "cells": {"fog": [{"folder": "../x", "names": "", "bytes": 0}] * 5}},
+            {"layout": "folders", "root": "c", "cells": {"fog": [OUTSIDE] * 5}},
             {"layout": "streamed", "constants": [], "seed": 0, "images": 1},
             {"layout": "streamed", "constants": "cifar", "seed": "x", "images": 1},
         ],
@@ -315,7 +334,9 @@ class TestCorruptedSets:
                 open_set(tmp_path, readers.digits())
 
 
-@pytest.mark.parametrize("content", ["[]", "3", '{"a": 3}', '{"fog/1": [4, 3]}', "[" * 100_000, '{"fog/1": [1, 0]}'])
+@pytest.mark.parametrize(
+    "content", ["[]", "3", '{"a": 3}', '{"fog/1": [4, 3]}', "[" * 100_000, '{"fog/1": [1, 0]}']
+)
 def test_caches_with_other_content_are_ignored(tmp_path, content):  # fmt: skip
     path = tmp_path / "cells.json"
     path.write_text(content)

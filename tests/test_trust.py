@@ -175,7 +175,11 @@ def test_an_absolute_name_in_an_object_becomes_a_relative_one(tmp_path):
 def test_no_secret_of_the_environment_is_written(tmp_path):
     """A whole small graph with MLflow and a registered soup."""
     project = Project.create(tmp_path / "project")
-    secrets = {"SECRET_TOKEN": SECRET, "AWS_SECRET_ACCESS_KEY": SECRET, "MLFLOW_TRACKING_TOKEN": SECRET}
+    secrets = {
+        "SECRET_TOKEN": SECRET,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "MLFLOW_TRACKING_TOKEN": SECRET,
+    }
     said = project.run("dvc", "repro", SMS_MLFLOW="1", **secrets)
     assert SECRET not in said
     written = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()]

@@ -31,7 +31,9 @@ def read(path: Path, name: str) -> dict[str, Any]:
         values = _values(content, name)
     except DuplicateKeyError as error:
         # found duplicate key "m" with value "5" ...
-        key = re.sub(r'^found duplicate key "(.*)" with value .*$', r"\1", error.problem, flags=re.S)
+        key = re.sub(
+            r'^found duplicate key "(.*)" with value .*$', r"\1", error.problem, flags=re.S
+        )
         line = error.problem_mark.line + 1
         raise UserError(f"{name}: the key {key} stands twice (line {line}): keep one") from None
     except YAMLError as error:
@@ -39,7 +41,8 @@ def read(path: Path, name: str) -> dict[str, Any]:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # of a value that is no date, or not of its tag, as in "!!float x"
         raise UserError(
-            f"{name} has a value that YAML cannot read ({error}): quote dates, tags and long numbers"
+            f"{name} has a value that YAML cannot read ({error}): quote dates, tags and long "
+            "numbers"
         ) from None
     if not isinstance(values, dict):
         raise UserError(f"{name} holds no keys: it must be a mapping such as 'recipe: digits'")
@@ -49,7 +52,9 @@ def read(path: Path, name: str) -> dict[str, Any]:
 def _values(content: bytes, name: str) -> Any:
     """Return the parsed ``content``, if its size and nesting are those of settings."""
     if len(content) > MOST:
-        raise UserError(f"{name} has {len(content)} bytes, but must have at most {MOST}: shorten it")
+        raise UserError(
+            f"{name} has {len(content)} bytes, but must have at most {MOST}: shorten it"
+        )
     depth = 0
     for event in YAML(typ="safe").parse(content):
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
@@ -69,8 +74,8 @@ def _values(content: bytes, name: str) -> Any:
             waiting += value
         if count + len(waiting) > MOST:
             raise UserError(
-                f"{name} has more than {MOST} values, as its aliases (*NAME) repeat them: write them "
-                "out"
+                f"{name} has more than {MOST} values, as its aliases (*NAME) repeat them: write "
+                "them out"
             )
     return values
 

@@ -77,9 +77,10 @@ def main() -> None:
         log = Log(sys.argv[1] or None)
         serve(log, inbox)
     except Exception as error:
+        address = _without_password(os.environ["MLFLOW_TRACKING_URI"])
         tell(
             "warning",
-            f"MLflow at {_without_password(os.environ['MLFLOW_TRACKING_URI'])} refuses this run, which goes on "
+            f"MLflow at {address} refuses this run, which goes on "
             f"untracked (`dvc repro` logs it from the cache once MLflow works): {_reason(error)}",
         )
         with suppress(Exception):

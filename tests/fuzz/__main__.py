@@ -23,12 +23,12 @@ def main() -> None:
 
 
 def _settings(flags: argparse.Namespace, folder: Path) -> bool:
-    from tests.fuzz import settings
+    from tests.fuzz import settings_campaign
 
     if flags.campaign == "dvc":
-        outcomes, findings = settings.through_dvc(folder, flags.seed, flags.count or 50)
+        outcomes, findings = settings_campaign.through_dvc(folder, flags.seed, flags.count or 50)
     else:
-        outcomes, findings = settings.campaign(folder, flags.seed, flags.count or 10_000)
+        outcomes, findings = settings_campaign.in_process(folder, flags.seed, flags.count or 10_000)
     for kind, counts in outcomes.items():
         sys.stdout.write(f"{kind}: {sum(counts.values())}, {dict(counts)}\n")
     for about, example in findings.items():
@@ -41,7 +41,9 @@ def _readers(flags: argparse.Namespace) -> bool:
     from tests.fuzz.readers import READERS
 
     readers, found = flags.only or list(READERS), False
-    sys.stdout.write("| reader | files | refused | accepted | findings |\n| :-- | --: | --: | --: | --: |\n")
+    sys.stdout.write(
+        "| reader | files | refused | accepted | findings |\n| :-- | --: | --: | --: | --: |\n"
+    )
     for reader in readers:
         (row,) = campaign.run([reader], flags.seed, -(-(flags.count or 10_000) // len(readers)))
         counts, found = row.counts, found or bool(row.findings)

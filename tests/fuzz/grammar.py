@@ -82,10 +82,10 @@ def of_type(kind: Any) -> st.SearchStrategy[Any]:
         return simple[kind]
     if origin is Literal:
         return st.sampled_from(arguments)
-    if origin is list:
-        return st.lists(of_type(arguments[0]), max_size=5)
-    if origin is dict:
-        return st.dictionaries(of_type(arguments[0]), of_type(arguments[1]), max_size=3)
+    if origin in {list, dict}:
+        inner = [of_type(each) for each in arguments]
+        many = st.lists(inner[0], max_size=5)
+        return many if origin is list else st.dictionaries(inner[0], inner[1], max_size=3)
     if origin is Union or str(origin) == "<class 'types.UnionType'>":
         return st.one_of(*(of_type(each) for each in arguments if each is not type(None)))
     if hasattr(kind, "__metadata__") or origin is not None:
@@ -138,11 +138,36 @@ def edits(draw: st.DrawFn, most: int = 4) -> dict[str, Any]:
 
 
 BREAKS = [
-    *("[", "]", "{", "}", ":", "- ", "? ", "\t", "\n", "\r", "'", '"', "#", "&a ", "*a", "!!int ''"),
+    *(
+        "[",
+        "]",
+        "{",
+        "}",
+        ":",
+        "- ",
+        "? ",
+        "\t",
+        "\n",
+        "\r",
+        "'",
+        '"',
+        "#",
+        "&a ",
+        "*a",
+        "!!int ''",
+    ),
     *("!!float x", "!!bool x", "!!timestamp 2026-99-99", "2026-99-99", "9" * 5000, "\x00", "\xff"),
     *("<<: ", "%YAML 1.1\n---\n", "...\n", "---\n", "!!set {", "!!binary '@'", "\ufeff", "\u2028"),
-    *("&a [*a, *a]", "&b {c: *b}", "[" * 300, "- " * 300, "{a: " * 300, "m: 3\nm: 4\n", "[" * 70000),
-    "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\n"
+    *(
+        "&a [*a, *a]",
+        "&b {c: *b}",
+        "[" * 300,
+        "- " * 300,
+        "{a: " * 300,
+        "m: 3\nm: 4\n",
+        "[" * 70000,
+    ),
+    "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b]\n"
     "d: &d [*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e]\n"
     "g: &g [*f,*f,*f,*f,*f,*f]\nh: &h [*g,*g,*g,*g,*g,*g]\nm: [*h,*h,*h,*h]\n",
 ]

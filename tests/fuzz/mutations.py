@@ -16,7 +16,22 @@ import numpy as np
 from PIL import Image
 
 Damage = Callable[[bytes, random.Random], bytes]
-INTEGERS = [0, 1, -1, 7, 255, 256, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63 - 1, -(2**63)]
+INTEGERS = [
+    0,
+    1,
+    -1,
+    7,
+    255,
+    256,
+    2**15,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**40,
+    2**62,
+    2**63 - 1,
+    -(2**63),
+]
 VALUES: list[Any] = [
     *(None, True, "", "x", "a\nb", "../../x", "\u2028", 0.5, 1e999, -1e999, 10**30, [], {}, [[]]),
     *(*INTEGERS, [2**31, 2**31], [-1], [0], ["x"], {"x": 1}, "pipeline/errors.py", "torch", "I64"),
@@ -37,7 +52,9 @@ def foreign() -> tuple[bytes, ...]:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("../../escaped", "x")
-    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%touch executed) (w) file\n%%EOF\n"
+    eps = (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%touch executed) (w) file\n%%EOF\n"
+    )
     return (
         *(picture(kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO")),
         *(picture("PNG", mode=mode) for mode in ("L", "P", "1", "LA", "RGBA", "I;16")),
@@ -46,7 +63,13 @@ def foreign() -> tuple[bytes, ...]:
         *(picture("PNG", size) for size in ((1, 1), (1, 4000), (4000, 1), (2000, 2000))),
         *(eps, archive.getvalue(), b"", b"\0" * 100, b"\xff" * 100, b"{}", b"[]", b"null", b"\n"),
         *(b"<!DOCTYPE html><html></html>", "é,\n".encode("utf-16"), b"\xef\xbb\xbf", b"PK\x03\x04"),
-        *(b"[" * 100_000, b"\x1f\x8b\x08", pickle.dumps({"a": [1]}), b"\x80\x02}q\x00.", b"x" * 10**6),
+        *(
+            b"[" * 100_000,
+            b"\x1f\x8b\x08",
+            pickle.dumps({"a": [1]}),
+            b"\x80\x02}q\x00.",
+            b"x" * 10**6,
+        ),
         zlib.compress(bytes(10**7), 9),
     )
 
@@ -129,8 +152,9 @@ def of_safetensors(content: bytes, rng: random.Random) -> bytes:
 def of_npy(content: bytes, rng: random.Random) -> bytes:
     """Return a .npy file whose header has another shape, type or length."""
     end = 10 + int.from_bytes(content[8:10], "little")
-    shape = rng.choice(["(20, 5, 5, 3)", "(-1,)", "()", "(2**40,)", "(1099511627776, 5, 5, 3)", "(20,)",
-                        "(0, 5, 5, 3)", "'x'", "(1,)*99", "(20, 0, 5, 3)", "(5, 5, 5, 3)"])  # fmt: skip
+    shape = rng.choice(["(20, 5, 5, 3)", "(-1,)", "()", "(2**40,)", "(1099511627776, 5, 5)",
+                        "(20,)", "(0, 5, 5, 3)",
+                        "'x'", "(1,)*99", "(20, 0, 5, 3)", "(5, 5, 5, 3)"])  # fmt: skip
     kind = rng.choice(["|u1", "|O", "<f8", "<i8", "|S3", "[('a', '<i4')]", "x", "<M8[s]", ">u8"])
     order = rng.choice(["False", "True", "x"])
     header = f"{{'descr': {kind!r}, 'fortran_order': {order}, 'shape': {shape}, }}".encode()
@@ -143,7 +167,9 @@ def of_image(content: bytes, rng: random.Random) -> bytes:
     sides = [rng.choice([0, 1, 9, 9000, 9400, 13000, 30000, 65535]) for _ in range(2)]
     if content[:4] == b"\x89PNG":
         sides = [rng.choice([*sides, 2**31 - 1]) for _ in range(2)]
-        depth = rng.choice([content[24:29], b"\x08\x02\0\0\0", b"\x10\x06\0\0\0", b"\x08\x03\0\0\1"])
+        depth = rng.choice(
+            [content[24:29], b"\x08\x02\0\0\0", b"\x10\x06\0\0\0", b"\x08\x03\0\0\1"]
+        )
         header = b"IHDR" + struct.pack(">II", *sides) + depth
         rest = content[33:]
         if rng.random() < 0.5:  # as many zeros as it claims, up to 64 MB
@@ -152,10 +178,14 @@ def of_image(content: bytes, rng: random.Random) -> bytes:
         return content[:8] + _chunk(header) + rest
     data = bytearray(content)
     if content[:2] == b"\xff\xd8":
-        start = next((content.find(mark) for mark in (b"\xff\xc0", b"\xff\xc2") if mark in content), -1)
+        start = next(
+            (content.find(mark) for mark in (b"\xff\xc0", b"\xff\xc2") if mark in content), -1
+        )
         data[start + 5 : start + 9] = struct.pack(">HH", *sides)
     elif content[:2] == b"BM":
-        data[18:26] = struct.pack("<ii", rng.choice(INTEGERS) % 2**31, rng.choice([9, -9, 2**31 - 1]))
+        data[18:26] = struct.pack(
+            "<ii", rng.choice(INTEGERS) % 2**31, rng.choice([9, -9, 2**31 - 1])
+        )
     elif content[:3] == b"GIF":
         data[6:10] = struct.pack("<HH", *sides)
     elif content[:2] == b"P6":
@@ -180,14 +210,17 @@ def of_pickle(content: bytes, rng: random.Random) -> bytes:
     """Return a batch with other values, a payload, or sizes that lie."""
     batch = pickle.loads(content, encoding="latin1")
     key = rng.choice(list(batch))
-    odd = [np.zeros((2, 3072), np.float32), np.zeros(3, np.uint8), np.array([Payload()], object), [10**30],
-           [-1], [0.5], ["x"], [None], {"x": 1}, "text", None, [[1]], [True] * 3, [99] * 3, Payload()]  # fmt: skip
+    odd = [np.zeros((2, 3072), np.float32), np.zeros(3, np.uint8), np.array([Payload()], object),
+           [-1], [10**30], [0.5], ["x"], [None], {"x": 1}, "text", None, [[1]], [True] * 3, [99] * 3,
+           Payload()]  # fmt: skip
     if rng.random() < 0.3:
         batch.pop(key)
     else:
         batch[key] = rng.choice(odd)
     coded = pickle.dumps(batch, protocol=rng.randrange(5))
-    opcode = rng.choice([b"r\xff\xff\xff\x7f", b"X\xff\xff\xff\xff", b"\x8d" + b"\xff" * 8, b"N0", b""])
+    opcode = rng.choice(
+        [b"r\xff\xff\xff\x7f", b"X\xff\xff\xff\xff", b"\x8d" + b"\xff" * 8, b"N0", b""]
+    )
     array = (  # _reconstruct(ndarray, (10**12,), 'b')
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(L1000000000000L\ntU\x01btR."
     )
@@ -199,8 +232,9 @@ def of_text(content: bytes, rng: random.Random) -> bytes:
     lines = content.split(b"\n")
     row = rng.randrange(len(lines))
     words = lines[row].split(b" ") or [b""]
-    odd = [b"", b"\xff\xfe", b"\0", b"9" * 5000, b"1e5", b"-", b"\xe2\x80\xa8", b"\r", b"\x85", b'"', b",",
-           b"../../x.jpg", b"x" * 100_000, "é".encode("latin1"), b"nan", b"2", b"-7", b"n01440764 a, b"]  # fmt: skip
+    odd = [b"", b"\xff\xfe", b"\0", b"9" * 5000, b"1e5", b"-", b"\xe2\x80\xa8", b"\r", b"\x85",
+           b'"', b",", b"../../x.jpg", b"x" * 100_000, "é".encode("latin1"), b"nan", b"2", b"-7",
+           b"n01440764 a, b"]  # fmt: skip
     kind = rng.randrange(6)
     if kind == 0:
         lines[row : row + 1] = []
@@ -226,7 +260,9 @@ def of_zip(content: bytes, rng: random.Random) -> bytes:
         for name in names:
             data = old.read(name)
             if name == chosen:
-                data = rng.choice([pickle.dumps(Payload()), general(data, rng), general(data, rng), b""])
+                data = rng.choice(
+                    [pickle.dumps(Payload()), general(data, rng), general(data, rng), b""]
+                )
             new.writestr(name, data)
     return result.getvalue()
 

@@ -3,31 +3,24 @@
 import shlex
 import shutil
 import signal
-import sys
 import traceback
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 from unittest import mock
 
-import hypothesis
 import yaml
-from hypothesis import HealthCheck, Phase, given
-from hypothesis import strategies as st
 
 from pipeline.config import experiment
 from pipeline.errors import UserError
 from pipeline.plan import build, dvc_yaml
-from tests.fuzz import grammar
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 10  # of processor time
 LONGEST = 2000  # characters of a sentence
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
-DVC_REFUSES = ("DvcException", "InvalidArgumentError", "ConfigError", "ParameterError")
 
 
 class TooLongError(BaseException):
@@ -144,73 +137,18 @@ def check_text(folder: Path, content: bytes) -> str:
     return planned(path, ["params.yaml", "recipes/"])
 
 
-def check_options(folder: Path, options: list[str]) -> str:
-    """Plan the project's params.yaml after DVC has applied ``options`` of -S."""
+def check_options(folder: Path, options: list[str], params: Path = ROOT / "params.yaml") -> str:
+    """Plan the settings ``params`` after DVC has applied ``options`` of -S to a copy."""
     from dvc.exceptions import DvcException
     from dvc.utils.hydra import apply_overrides
 
     path = folder / "params.yaml"
-    shutil.copyfile(ROOT / "params.yaml", path)
+    shutil.copyfile(params, path)
     try:
         with limit():
             apply_overrides(path, options)
-    except (DvcException, ValueError, NotImplementedError):  # DVC's own refusals
+    except DvcException:
         return "refused by DVC"
-    except Exception as error:
-        assert not any("/pipeline/" in f.filename for f in traceback.extract_tb(error.__traceback__))
+    except Exception as error:  # DVC's own, too: nothing of this project has run
         return f"refused by DVC ({type(error).__name__})"
     return planned(path, [])
-
-
-def strategies(folder: Path) -> dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], str]]]:
-    """Return examples and the check of each kind of input, by name."""
-    text = (ROOT / "params.yaml").read_bytes()
-    recipe = st.tuples(st.sampled_from(sorted(experiment.recipes())), grammar.edits())
-    return {
-        "params.yaml, values": (grammar.edits(), lambda v: check_values(folder, v)),
-        "recipes, values": (recipe, lambda v: check_recipe(folder, *v)),
-        "params.yaml, text": (grammar.damage(text), lambda v: check_text(folder, v)),
-        "-S": (grammar.options(), lambda v: check_options(folder, v)),
-    }
-
-
-def campaign(folder: Path, seed: int, count: int) -> tuple[dict[str, Counter[str]], dict[str, str]]:
-    """Return outcomes by kind of input, and an example of each finding."""
-    outcomes: dict[str, Counter[str]] = {}
-    findings: dict[str, str] = {}
-    kinds = strategies(folder)
-    for kind, (examples, check) in kinds.items():
-        outcomes[kind] = Counter()
-        sys.stderr.write(f"{kind}\n")
-        _search(kind, examples, check, (seed, -(-count // len(kinds))), outcomes[kind], findings)
-    return outcomes, findings
-
-
-def _search(
-    kind: str,
-    examples: st.SearchStrategy[Any],
-    check: Callable[[Any], str],
-    extent: tuple[int, int],
-    counts: Counter[str],
-    findings: dict[str, str],
-) -> None:
-    """Check as many ``examples`` as ``extent`` says, after its seed; go on after a finding."""
-
-    @hypothesis.seed(extent[0])
-    @hypothesis.settings(
-        max_examples=extent[1],
-        phases=[Phase.generate],
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(examples)
-    def run(value: Any) -> None:
-        try:
-            counts[check(value)] += 1
-        except (Exception, TooLongError) as error:
-            counts["finding"] += 1
-            about = f"{kind}: {where(error)} {str(error)[:60]}"
-            findings.setdefault(about, f"{value!r:.600}\n    {str(error):.600}")
-
-    run()

@@ -39,7 +39,9 @@ def serve(name: str, seed: int, numbers: range, results: int) -> None:
         cwd.mkdir()
         os.chdir(cwd)
         reader.write(folder)
-        files = sorted(path for each in reader.files for path in folder.glob(each) if path.is_file())
+        files = sorted(
+            path for each in reader.files for path in folder.glob(each) if path.is_file()
+        )
         reader.read(folder)
         os.dup2(nowhere, 2)
         _limit()
@@ -104,4 +106,3 @@ def _sentence(sentence: str, path: Path) -> dict[str, Any]:
     if not (sentence and sentence.isprintable() and len(sentence) <= LONGEST and named):
         return {"outcome": "finding", "about": f"the sentence: {sentence[:150]}"}
     return {"outcome": "refused", "text": sentence[:300]}
-
