@@ -253,6 +253,8 @@ class TestPreparedData:
             ("groups", {"x": []}),
             ("shape", []),
             ("shape", 3),
+            ("shape", [3, [16]]),
+            ("classes", ["x"]),
         ],
     )
     def test_other_metadata_are_refused(self, folder, key, value):

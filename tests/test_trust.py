@@ -1,6 +1,7 @@
 """Files from outside execute nothing, stay where they should, and no secret is written."""
 
 import io
+import json
 import os
 import pickle
 import tarfile
@@ -74,6 +75,7 @@ def test_no_reader_executes_a_pickle(tmp_path, name):
     except UserError as error:  # an optional package
         pytest.skip(str(error))
     files = sorted(path for each in reader.files for path in folder.glob(each) if path.is_file())
+    reader.read(folder)
     first = {path.suffix: path for path in reversed(files)}
     assert first
     for path in first.values():
@@ -115,6 +117,24 @@ def test_the_graph_in_a_registered_model_executes_nothing(tmp_path):
                 load("bad.pt2")
             assert not (tmp_path / "proof").exists(), (changed, kind)
     assert environment == os.environ
+    (config,) = [name for name in members if name.endswith("model_constants_config.json")]
+    opaque = {
+        "path_name": "opaque_obj_0",
+        "is_param": False,
+        "use_pickle": True,
+        "tensor_meta": None,
+    }
+    objects = {config: json.dumps({"config": {"x": opaque}}).encode(),
+               f"{config.rpartition('/')[0]}/opaque_obj_0": attacks["pickle"]}  # fmt: skip
+    with zipfile.ZipFile(tmp_path / "bad.pt2", "w") as file:
+        for name, content in (members | objects).items():
+            file.writestr(name, content)
+    with pytest.raises(ValueError, match="has objects beside tensors"):
+        load("bad.pt2")
+    assert not (tmp_path / "proof").exists()
+    with suppress(Exception):
+        torch.export.load(tmp_path / "bad.pt2")
+    assert (tmp_path / "proof").exists(), "the attack is a real one"
 
 
 def test_code_that_a_checkpoint_names_is_not_executed(tmp_path):

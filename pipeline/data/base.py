@@ -186,5 +186,11 @@ def load(folder: Path) -> Dataset:
 
 def _split(folder: Path, part: str, meta: Mapping[str, Any]) -> Split:
     tensors, packed = load_tensors(folder / f"{part}.safetensors"), folder / f"{part}{PACKED}"
-    images = unpack(packed, meta["shape"][-1]) if packed.exists() else tensors["images"]
-    return Split(images, tensors["labels"], tensors.get("text"))
+    side, labels = meta["shape"][-1], tensors["labels"]
+    if type(side) is not int or not 0 < side < 2**16:
+        raise ValueError(f"shape is {meta['shape']}")
+    whole = labels.ndim == 1 and not labels.is_floating_point() and len(labels) > 0
+    if whole and not 0 <= int(labels.min()) <= int(labels.max()) < len(meta["classes"]):
+        raise ValueError(f"labels of {part} are not in [0, {len(meta['classes'])})")
+    images = unpack(packed, side) if packed.exists() else tensors["images"]
+    return Split(images, labels, tensors.get("text"))

@@ -55,7 +55,8 @@ def _is_count(value: object) -> bool:
     """Say whether ``value`` is [correct, images]."""
     if not isinstance(value, list) or [type(each) for each in value] != [int, int]:
         return False
-    return 0 <= value[0] <= value[1] > 0
+    correct, images = value
+    return bool(0 <= correct <= images and images > 0)
 
 
 def _name(cell: tuple[str, int]) -> str:

@@ -5,6 +5,7 @@ It imports nothing of this project, unless the model is loaded with model_config
 """
 
 import os
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
+OPAQUE = b"opaque_obj"  # beginning of the names of pickled constants in PyTorch's archives
 FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # PyTorch's variable
 
 
@@ -46,11 +48,14 @@ class Soup(PythonModel):
 
 
 def _exported(path: str) -> Any:
-    """Return the module of an exported graph.
+    """Return the module of an exported graph, without unpickling objects.
 
-    torch.export.load unpickles tensors without limits where it cannot read them with
-    ``weights_only``. The variable makes torch.load refuse that.
+    torch.export.load unpickles constants of the kind `OPAQUE`, which a soup's graph does not have,
+    and tensors that it cannot read with ``weights_only``; the variable makes it refuse the latter.
     """
+    with Path(path).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        if content.find(OPAQUE) >= 0:
+            raise ValueError(f"{path} has objects beside tensors: it is not the graph of a soup.")
     before = os.environ.get(FORCED)
     os.environ[FORCED] = "1"
     try:

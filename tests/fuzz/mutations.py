@@ -211,8 +211,8 @@ def of_pickle(content: bytes, rng: random.Random) -> bytes:
     batch = pickle.loads(content, encoding="latin1")
     key = rng.choice(list(batch))
     odd = [np.zeros((2, 3072), np.float32), np.zeros(3, np.uint8), np.array([Payload()], object),
-           [-1], [10**30], [0.5], ["x"], [None], {"x": 1}, "text", None, [[1]], [True] * 3, [99] * 3,
-           Payload()]  # fmt: skip
+           [-1], [10**30], [0.5], ["x"], [None], {"x": 1}, "text", None, [[1]], [True] * 3,
+           [99] * 3, Payload()]  # fmt: skip
     if rng.random() < 0.3:
         batch.pop(key)
     else:
@@ -233,7 +233,7 @@ def of_text(content: bytes, rng: random.Random) -> bytes:
     row = rng.randrange(len(lines))
     words = lines[row].split(b" ") or [b""]
     odd = [b"", b"\xff\xfe", b"\0", b"9" * 5000, b"1e5", b"-", b"\xe2\x80\xa8", b"\r", b"\x85",
-           b'"', b",", b"../../x.jpg", b"x" * 100_000, "é".encode("latin1"), b"nan", b"2", b"-7",
+           b'"', b",", b"../../x.jpg", b"x" * 10**5, "é".encode("latin1"), b"nan", b"2", b"-7",
            b"n01440764 a, b"]  # fmt: skip
     kind = rng.randrange(6)
     if kind == 0:

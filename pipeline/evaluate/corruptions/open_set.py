@@ -29,6 +29,11 @@ def open_set(folder: Path, data: Dataset) -> CorruptedSet:
         )
     if layout == "folders":
         _check_shape(folder, (size, size, 3), data)
+        if not Path(meta["root"]).is_dir():
+            raise UserError(
+                f"{meta['root']}, which {folder / 'meta.json'} lists, does not exist: put the "
+                "images there, or list them again with `dvc repro -f -s stages/dvc.yaml:corruptions`"
+            )
         return FolderSet(Path(meta["root"]), meta["cells"], data.classes, size)
     if layout == "streamed":
         return GeneratedSet(data.test, meta["constants"], meta["seed"], meta["images"])
@@ -49,11 +54,11 @@ def _is_manifest(meta: dict[str, Any]) -> bool:
 
 
 def _is_cell(cell: Any) -> bool:
-    if not isinstance(cell, dict):
+    if not isinstance(cell, dict) or not isinstance(cell.get("folder"), str):
         return False
-    folder, names, size = (cell.get(key) for key in ("folder", "names", "bytes"))
-    typed = isinstance(folder, str) and isinstance(names, str) and isinstance(size, int)
-    return typed and not Path(folder).is_absolute() and ".." not in Path(folder).parts
+    folder = Path(cell["folder"])
+    typed = isinstance(cell.get("names"), str) and isinstance(cell.get("bytes"), int)
+    return typed and not folder.is_absolute() and ".." not in folder.parts
 
 
 def _is_streamed(meta: dict[str, Any]) -> bool:
