@@ -58,6 +58,8 @@ def load(path: Path, build: Callable[[str, int, int], nn.Module]) -> nn.Module:
         kept = {name: _mask(model, name, indices) for name, indices in header["kept"].items()}
         small = shrink(model, kept)
         small.load_state_dict(tensors)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     except BROKEN as error:
         raise damaged(path) from error
     return small

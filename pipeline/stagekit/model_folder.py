@@ -29,6 +29,8 @@ def network(checkpoint: Checkpoint) -> nn.Module:
     try:
         model = build(meta["network"], meta["classes"], meta["channels"])
         model.load_state_dict(checkpoint.state)
+    except UserError as error:
+        raise UserError(f"{checkpoint.path}: {error}" if checkpoint.path else str(error)) from error
     except BROKEN as error:
         raise UserError(
             f"{checkpoint.path or 'the checkpoint'} does not fit the network that it names "

@@ -89,7 +89,7 @@ def rows(count: int, seed: int) -> np.ndarray:
 
 
 def write_batch(path: Path, batch: dict[str, object]) -> None:
-    put(path, pickle.dumps(batch, protocol=4).replace(b"numpy._core.", b"numpy.core."))
+    put(path, pickle.dumps(batch, protocol=4))
 
 
 def write_cifar(folder: Path) -> None:

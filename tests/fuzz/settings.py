@@ -103,7 +103,9 @@ def check_sentence(sentence: str, keys: list[str]) -> None:
 def named(edits: dict[str, Any]) -> list[str]:
     """Return what a sentence about ``edits`` may name: their keys, or the last part of one."""
     parts = {part for key in edits for part in (key, key.rpartition(".")[2], key.split(".")[0])}
-    return sorted(part for part in parts if part.strip())
+    parts |= {"seed"} if "seeds" in parts else set()
+    parts |= {str(UserError(part)) for part in parts}  # as it is printed
+    return [*sorted(part for part in parts if part.strip()), "is not valid YAML at line"]
 
 
 def check_values(folder: Path, edits: dict[str, Any]) -> str:

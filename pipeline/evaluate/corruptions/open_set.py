@@ -32,7 +32,8 @@ def open_set(folder: Path, data: Dataset) -> CorruptedSet:
         if not Path(meta["root"]).is_dir():
             raise UserError(
                 f"{meta['root']}, which {folder / 'meta.json'} lists, does not exist: put the "
-                "images there, or list them again with `dvc repro -f -s stages/dvc.yaml:corruptions`"
+                "images there, or list them again with "
+                "`dvc repro -f -s stages/dvc.yaml:corruptions`"
             )
         return FolderSet(Path(meta["root"]), meta["cells"], data.classes, size)
     if layout == "streamed":
