@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pipeline.channels import shrunk_checkpoint
@@ -195,11 +196,19 @@ class TestCheckpoints:
         readers.write_checkpoint(tmp_path)
         path = tmp_path / "model.safetensors"
         rewritten(path, checkpoint.FORMAT, change)
-        with pytest.raises(UserError, match=r"model\.safetensors is truncated or not"):
+        with pytest.raises(UserError, match=r"model\.safetensors is (truncated or not|damaged)"):
             checkpoint.load(path)
-        with pytest.raises(UserError, match=r"model\.safetensors is truncated or not"):  # noqa: PT012
+        with pytest.raises(UserError, match=r"model\.safetensors is (truncated or not|damaged)"):  # noqa: PT012
             lazy = checkpoint.open_checkpoint(path)
             _ = [lazy.state[name] for name in lazy.state], [lazy.masks[name] for name in lazy.masks]
+
+    def test_a_tensor_too_large_for_memory_may_be_no_damage(self, tmp_path):
+        path = tmp_path / "model.safetensors"
+        header = {"version": 1, "meta": {}, "state": ["w"], "masked": [["w", "gaps", [2**50]]]}
+        tensors = {"w:gaps": torch.ones(0, dtype=torch.uint8), "w:values": torch.ones(0)}
+        save_tensors(path, tensors, {checkpoint.FORMAT: json.dumps(header)})
+        with pytest.raises(UserError, match="is damaged or does not fit into memory"):
+            checkpoint.load(path)
 
     @pytest.mark.parametrize(
         ("key", "value"),

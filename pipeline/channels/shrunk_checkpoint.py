@@ -47,7 +47,7 @@ def load(path: Path, build: Callable[[str, int, int], nn.Module]) -> nn.Module:
         header = json.loads(metadata.get(FORMAT, "{}"))
         version = header.get("version")
     except BROKEN as error:
-        raise damaged(path) from error
+        raise damaged(path, error) from error
     if version != VERSION:
         raise UserError(
             f"{path} is no network without its pruned filters in format version {VERSION}: name "
@@ -61,7 +61,7 @@ def load(path: Path, build: Callable[[str, int, int], nn.Module]) -> nn.Module:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except BROKEN as error:
-        raise damaged(path) from error
+        raise damaged(path, error) from error
     return small
 
 

@@ -115,7 +115,7 @@ def load(path: Path, threads: int = 1) -> SparseNetwork:
         version = header["version"]
         network = _network(header, tensors) if version == VERSION else None
     except BROKEN as error:
-        raise damaged(path) from error
+        raise damaged(path, error) from error
     if network is None:
         raise UserError(
             f"{path} has version {version}, this code reads {VERSION}: compile the network again."

@@ -110,7 +110,7 @@ def load(path: Path) -> Checkpoint:
             tensors[name], masks[name] = unpack(kind, where, values, shape)
         state = {name: tensors[name] for name in header["state"]}
     except BROKEN as error:
-        raise damaged(path) from error
+        raise damaged(path, error) from error
     return Checkpoint(state, masks, header["meta"], path)
 
 
@@ -133,7 +133,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         try:
             values, mask = unpack(kind, parts[keys[0]], parts[keys[1]], shape)
         except BROKEN as error:
-            raise damaged(path) from error
+            raise damaged(path, error) from error
         return mask, values
 
     state = _OnDemand(header["state"], tensor)
@@ -175,7 +175,7 @@ def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         version = header["version"]
         fits = version != VERSION or _fits(header)
     except BROKEN as error:
-        raise damaged(path) from error
+        raise damaged(path, error) from error
     if version != VERSION:
         raise UserError(
             f"{path} has checkpoint version {version}, this code reads {VERSION}: "

@@ -56,11 +56,16 @@ def read(
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: run `dvc repro` to make it.") from error
     except (SafetensorError, OSError, *BROKEN) as error:
-        raise damaged(path) from error
+        raise damaged(path, error) from error
 
 
-def damaged(path: Path) -> UserError:
-    """Return the error for a damaged file."""
+def damaged(path: Path, cause: BaseException | None = None) -> UserError:
+    """Return the error for a damaged file, or one that the ``cause`` says is too large."""
+    if isinstance(cause, MemoryError) or "not enough memory" in str(cause):
+        return UserError(
+            f"{path} is damaged or does not fit into memory: free memory and run again, or delete "
+            "it and run `dvc repro` to make it again."
+        )
     return UserError(
         f"{path} is truncated or not a safetensors file: delete it and run `dvc repro` to make "
         "it again."
