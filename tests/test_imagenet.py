@@ -379,8 +379,11 @@ def test_what_a_thread_raises_reaches_the_training(data):
         def read(self, row: int) -> bytes:
             return b"no image" * (row + 1)
 
+        def name(self, row: int) -> str:
+            return f"image {row} of a pack"
+
     broken = replace(data, train=Split(LazyImages(Broken(), 28), data.train.labels))
-    with pytest.raises(Exception, match="cannot identify image"):
+    with pytest.raises(UserError, match=r"image \d+ of a pack .*cannot identify image"):
         batches(broken, 9)
 
 

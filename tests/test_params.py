@@ -116,6 +116,11 @@ def test_seeds_take_the_place_of_seed(tmp_path):
         ("retrain__values", [0], ["retrain.values.0 is 0", "greater than 0"]),
         ("pretrain__compile", "yes", ["pretrain.compile", "true or false"]),
         ("evaluate__corruptions", "some", ["evaluate.corruptions", "'some'", "'final'"]),
+        ("data__size", {}, ["data.size is {}", "an integer"]),
+        ("data__name", {"x": 3}, ["data.name is {'x': 3}", "text"]),
+        ("network__weights", "a\nb.pt", ["network.weights is 'a\\nb.pt'", "printable"]),
+        ("data__path", "data/${m}", ["data.path is 'data/${m}'", "without ${, which DVC would"]),
+        ("evaluate__corruptions_path", "\x1b[2J", ["evaluate.corruptions_path", "printable"]),
     ],
 )
 def test_an_impossible_value_names_key_value_and_what_is_allowed(tmp_path, key, value, words):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.channels.shrink import shrink
 from pipeline.errors import UserError
-from pipeline.storage.tensors import read, save_tensors
+from pipeline.storage.tensors import BROKEN, damaged, read, save_tensors
 
 SMALL = "small.safetensors"
 FORMAT = "sparse-model-soups-small"
@@ -43,16 +43,25 @@ def load(path: Path, build: Callable[[str, int, int], nn.Module]) -> nn.Module:
         UserError: the file is missing, truncated, foreign, or of a newer version.
     """
     tensors, metadata = read(path)
-    header = json.loads(metadata.get(FORMAT, "{}"))
-    if header.get("version") != VERSION:
+    try:
+        header = json.loads(metadata.get(FORMAT, "{}"))
+        version = header.get("version")
+    except BROKEN as error:
+        raise damaged(path, error) from error
+    if version != VERSION:
         raise UserError(
             f"{path} is no network without its pruned filters in format version {VERSION}: name "
             f"the {SMALL} that the stage shrink wrote."
         )
-    model = build(header["network"], header["classes"], header["channels"])
-    kept = {name: _mask(model, name, indices) for name, indices in header["kept"].items()}
-    small = shrink(model, kept)
-    small.load_state_dict(tensors)
+    try:
+        model = build(header["network"], header["classes"], header["channels"])
+        kept = {name: _mask(model, name, indices) for name, indices in header["kept"].items()}
+        small = shrink(model, kept)
+        small.load_state_dict(tensors)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except BROKEN as error:
+        raise damaged(path, error) from error
     return small
 
 

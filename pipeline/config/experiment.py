@@ -286,7 +286,8 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         if isinstance(value, dict):
-            merged[key] = _merge(merged.get(key) or {}, value)
+            below = merged.get(key)
+            merged[key] = _merge(below if isinstance(below, dict) else {}, value)
         elif value is not None:
             merged[key] = value
     return merged

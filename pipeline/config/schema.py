@@ -32,6 +32,16 @@ Vary = Literal[
 Varied = Annotated[float | str, BeforeValidator(varied_value)]
 
 
+def valid_path(value: str) -> str:
+    """Return a path that can be a word of a command in stages/dvc.yaml."""
+    if not value.isprintable() or "${" in value:
+        raise ValueError("a path of printable characters and without ${, which DVC would fill in")
+    return value
+
+
+Location = Annotated[str, AfterValidator(valid_path)]
+
+
 class Section(BaseModel):
     """A group of keys; unknown keys and wrong types are errors."""
 
@@ -47,8 +57,8 @@ class Data(Section):
     """
 
     name: str
-    path: str | None = None
-    corrupted: str | None = None
+    path: Location | None = None
+    corrupted: Location | None = None
     size: Annotated[int, Field(ge=8)] | None = None
 
 
@@ -60,7 +70,7 @@ class Network(Section):
     """
 
     name: str
-    weights: str | None = None
+    weights: Location | None = None
 
 
 class Augmentation(Section):
@@ -205,7 +215,7 @@ class Evaluate(Section):
     """
 
     corruptions: Literal["none", "final", "all"] = "final"
-    corruptions_path: str | None = None
+    corruptions_path: Location | None = None
     groups: bool = True
 
 

@@ -12,6 +12,7 @@ from pipeline.data.formats.lazy_images import Images, LazyImages
 from pipeline.data.formats.packed_images import pack, unpack
 from pipeline.errors import UserError
 from pipeline.storage.checkpoint import load_tensors, read_json, save_tensors, write_json
+from pipeline.storage.tensors import BROKEN
 
 PACKED = "-images.safetensors"  # file of a split whose images are compressed
 IGNORE = -100  # label of positions that are not counted, the default of torch's cross_entropy
@@ -176,13 +177,20 @@ def load(folder: Path) -> Dataset:
             task=meta["task"],
             extras=load_tensors(extras) if extras.exists() else {},
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except BROKEN as error:
+        reason = " ".join(repr(error).split())[:300]
         raise UserError(
-            f"{folder} is not a data set ({error!r}): delete it and run `dvc repro`."
+            f"{folder} is not a data set ({reason}): delete it and run `dvc repro`."
         ) from error
 
 
 def _split(folder: Path, part: str, meta: Mapping[str, Any]) -> Split:
     tensors, packed = load_tensors(folder / f"{part}.safetensors"), folder / f"{part}{PACKED}"
-    images = unpack(packed, meta["shape"][-1]) if packed.exists() else tensors["images"]
-    return Split(images, tensors["labels"], tensors.get("text"))
+    side, labels = meta["shape"][-1], tensors["labels"]
+    if type(side) is not int or not 0 < side < 2**16:
+        raise ValueError(f"shape is {meta['shape']}")
+    whole = labels.ndim == 1 and not labels.is_floating_point() and len(labels) > 0
+    if whole and not 0 <= int(labels.min()) <= int(labels.max()) < len(meta["classes"]):
+        raise ValueError(f"labels of {part} are not in [0, {len(meta['classes'])})")
+    images = unpack(packed, side) if packed.exists() else tensors["images"]
+    return Split(images, labels, tensors.get("text"))

@@ -20,6 +20,7 @@ TARGET, GROUP = "Blond_Hair", "Male"
 CLASSES = ("non-blond", "blond")
 GROUPS = ("female non-blond", "female blond", "male non-blond", "male blond")
 DEFAULT_SIZE = 64
+NUMBERS = {"-1": -1, "0": 0, "1": 1, "2": 2}  # attributes and partitions
 
 EXPECTED = (
     "the folder celeba should hold img_align_celeba/ (all aligned and cropped images, or some), "
@@ -68,13 +69,15 @@ def _rows(path: Path, *, header: bool) -> tuple[dict[str, list[int]], list[str]]
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
         raise UserError(f"{path} is missing: {EXPECTED}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text: download it again") from None
     names = lines[1].split() if header and len(lines) > 1 else []
     rows = {}
     for number, line in enumerate(lines[2 if header else 0 :], start=3 if header else 1):
         name, *values = line.split() or [""]
         try:
-            rows[name] = [int(value) for value in values]
-        except ValueError:
+            rows[name] = [NUMBERS[value] for value in values]
+        except KeyError:
             raise UserError(
                 f"{path}, line {number}: {line[:40]!r} is not a row: download it again"
             ) from None

@@ -97,11 +97,18 @@ def _split(folder: Path, classes: tuple[str, ...], size: int, short: int | None)
     return Split(LazyImages(ImageFiles(paths, short), size), torch.tensor(labels))
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text: get it again, or remove it") from None
+
+
 def _names(folder: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
     """Return each class's WNID, followed by its readable name if a file gives one."""
     known: dict[str, str] = {}
     for file in NAMES:
         if not known and (folder / file).is_file():
-            text = (folder / file).read_text(encoding="utf-8")
+            text = _text(folder / file)
             known = dict(re.findall(r"\b(n\d{8})[\s,]+([^,\n]+)", text))
     return tuple(f"{name} {known[name].strip()}" if name in known else name for name in classes)

@@ -54,8 +54,12 @@ def read(root: Path | None, size: int | None) -> RawData:
     source, target = ([line for corpus in corpora for line in corpus[side]] for side in (0, 1))
     parts["train"] = source, target
     t5_vocabulary = folder / "spiece.model"
-    if not t5_vocabulary.exists():
+    if not t5_vocabulary.is_file():
         return text.prepare(parts, size or LENGTH, tokenizer.train([*source, *target], PIECES))
     vocabulary = t5_vocabulary.read_bytes()
+    if not tokenizer.is_vocabulary(vocabulary):
+        raise UserError(
+            f"{t5_vocabulary} is not T5's vocabulary: get it again, or remove it to learn one"
+        )
     rows = -(-(len(tokenizer.names(vocabulary)) + SENTINELS) // MULTIPLE) * MULTIPLE
     return text.prepare(parts, size or LENGTH, vocabulary, padded=rows, prompt=PROMPT)

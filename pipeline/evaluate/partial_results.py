@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -21,10 +22,10 @@ class PartialResults:
         self.path = path
         self.counts: dict[str, list[int]] = {}
         if path is not None and path.exists():
-            try:
-                self.counts = read_json(path)
-            except UserError:
-                self.counts = {}
+            with suppress(UserError):
+                content = read_json(path)
+                if isinstance(content, dict) and all(map(_is_count, content.values())):
+                    self.counts = content
 
     def __contains__(self, cell: tuple[str, int]) -> bool:
         return _name(cell) in self.counts
@@ -48,6 +49,14 @@ class PartialResults:
         """Delete the file."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+def _is_count(value: object) -> bool:
+    """Say whether ``value`` is [correct, images]."""
+    if not isinstance(value, list) or [type(each) for each in value] != [int, int]:
+        return False
+    correct, images = value
+    return bool(0 <= correct <= images and images > 0)
 
 
 def _name(cell: tuple[str, int]) -> str:

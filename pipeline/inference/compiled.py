@@ -18,16 +18,12 @@ from pipeline.inference.lower import lower
 from pipeline.inference.network import SparseNetwork
 from pipeline.inference.operations import Floats, Network, Operation, Shape
 from pipeline.storage.sparse_codec import Kind, pack, unpack
-from pipeline.storage.tensors import damaged, read, save_tensors
+from pipeline.storage.tensors import BROKEN, damaged, read, save_tensors
 
 __all__ = ["SparseNetwork", "compile", "load", "save"]
 
 FORMAT = "sparse-model-soups-inference"
 VERSION = 1
-BROKEN = (  # errors of a header that is no JSON, or not that of a network
-    *(ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError),
-    *(TypeError, ValueError),
-)
 
 
 def compile(model: nn.Module, shape: Sequence[int], threads: int = 1) -> SparseNetwork:  # noqa: A001
@@ -119,7 +115,7 @@ def load(path: Path, threads: int = 1) -> SparseNetwork:
         version = header["version"]
         network = _network(header, tensors) if version == VERSION else None
     except BROKEN as error:
-        raise damaged(path) from error
+        raise damaged(path, error) from error
     if network is None:
         raise UserError(
             f"{path} has version {version}, this code reads {VERSION}: compile the network again."

@@ -97,7 +97,7 @@ def _remembered(cache: Path) -> dict[str, Folder]:
     try:
         folders = json.loads(cache.read_text(encoding="utf-8"))
         return {name: Folder(*folder) for name, folder in folders.items()}
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
 

@@ -41,7 +41,7 @@ def read(root: Path) -> Finished | None:
     """Return the fingerprints of the last finished and logged run of ``root``, if there is one."""
     try:
         return Finished(**json.loads((root / STORE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -50,7 +50,7 @@ def provenance(root: Path) -> dict[str, Record]:
     return {
         name: {field: record[field] for field in FIELDS if field in record}
         for name, record in _read(root / FILE).items()
-        if name in hashes and record.get(OUTPUT) == hashes[name]
+        if name in hashes and isinstance(record, dict) and record.get(OUTPUT) == hashes[name]
     }
 
 
@@ -82,7 +82,8 @@ class Provenance:
                 file.write_text(_text(record), encoding="utf-8")
         elif outcome == "cached":
             self.cached.append(name)
-            output, known = self.graph.output(name), self.before.get(name, {})
+            output, known = self.graph.output(name), self.before.get(name)
+            known = known if isinstance(known, dict) else {}
             record = known if known.get(OUTPUT) == output else _read(self._stored(output))
             if record:
                 self.records[name] = record
@@ -161,7 +162,7 @@ def _read(file: Path) -> dict[str, Any]:
     """Return the content of a file of records; empty for one that is missing or damaged."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.data.base import Dataset
+from pipeline.errors import UserError
 from pipeline.models.build import build
 from pipeline.storage.checkpoint import Checkpoint, load, save, save_tensors, write_json
+from pipeline.storage.tensors import BROKEN
 from pipeline.tasks.base import load as load_task
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.device import set_precision
@@ -18,10 +20,22 @@ PREDICTIONS = "predictions.safetensors"  # what the task keeps of the outputs, o
 
 
 def network(checkpoint: Checkpoint) -> nn.Module:
-    """Build the network that ``checkpoint`` describes and load its state into it."""
+    """Build the network that ``checkpoint`` describes and load its state into it.
+
+    Raises:
+        UserError: there is no such network, or the state is of another.
+    """
     meta = checkpoint.meta
-    model = build(meta["network"], meta["classes"], meta["channels"])
-    model.load_state_dict(checkpoint.state)
+    try:
+        model = build(meta["network"], meta["classes"], meta["channels"])
+        model.load_state_dict(checkpoint.state)
+    except UserError as error:
+        raise UserError(f"{checkpoint.path}: {error}" if checkpoint.path else str(error)) from error
+    except BROKEN as error:
+        raise UserError(
+            f"{checkpoint.path or 'the checkpoint'} does not fit the network that it names "
+            f"({' '.join(str(error).split())[:300]}): make it again with this code"
+        ) from error
     return model
 
 

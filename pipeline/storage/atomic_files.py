@@ -51,7 +51,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: run `dvc repro` to make it.") from error
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:  # a folder, other text, deep nesting
         raise UserError(
             f"{path} is not valid JSON: delete it and run `dvc repro` to make it again."
         ) from error

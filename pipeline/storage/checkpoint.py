@@ -10,7 +10,7 @@ cache keyed by hashes needs, and reading one runs no code. The file's metadata i
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from pipeline.errors import UserError
 from pipeline.storage.atomic_files import read_json, write_json
 from pipeline.storage.sparse_codec import pack, unpack
-from pipeline.storage.tensors import damaged, load_tensors, read, save_tensors
+from pipeline.storage.tensors import BROKEN, damaged, load_tensors, read, save_tensors
 
 __all__ = [
     "Checkpoint",
@@ -45,11 +45,13 @@ class Checkpoint:
         state: the module's state_dict, parameters and buffers, on the CPU; zero where pruned.
         masks: bool, True where a weight is kept, by parameter name; empty while dense.
         meta: as JSON: network, classes, channels, phase, sparsity, and a precision other than fp32.
+        path: the file that it was read from, for messages.
     """
 
     state: Mapping[str, torch.Tensor]
     masks: Mapping[str, torch.Tensor]
     meta: dict[str, Any]
+    path: Path | None = field(default=None, compare=False)
 
 
 def sparsity(checkpoint: Checkpoint, names: Iterable[str]) -> float:
@@ -107,9 +109,9 @@ def load(path: Path) -> Checkpoint:
             where, values = tensors[f"{name}:{kind}"], tensors[f"{name}:values"]
             tensors[name], masks[name] = unpack(kind, where, values, shape)
         state = {name: tensors[name] for name in header["state"]}
-    except (KeyError, ValueError) as error:
-        raise damaged(path) from error
-    return Checkpoint(state, masks, header["meta"])
+    except BROKEN as error:
+        raise damaged(path, error) from error
+    return Checkpoint(state, masks, header["meta"], path)
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -130,13 +132,13 @@ def open_checkpoint(path: Path) -> Checkpoint:
         parts, _ = read(path, keys)
         try:
             values, mask = unpack(kind, parts[keys[0]], parts[keys[1]], shape)
-        except ValueError as error:
-            raise damaged(path) from error
+        except BROKEN as error:
+            raise damaged(path, error) from error
         return mask, values
 
     state = _OnDemand(header["state"], tensor)
     return Checkpoint(
-        state, _OnDemand(masked, lambda name: mask_and_tensor(name)[0]), header["meta"]
+        state, _OnDemand(masked, lambda name: mask_and_tensor(name)[0]), header["meta"], path
     )
 
 
@@ -168,10 +170,26 @@ def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
             f"{path} is a safetensors file but no checkpoint of this pipeline: name the "
             "model.safetensors that one of its stages wrote."
         )
-    header: dict[str, Any] = json.loads(metadata[FORMAT])
-    if header["version"] != VERSION:
+    try:
+        header: dict[str, Any] = json.loads(metadata[FORMAT])
+        version = header["version"]
+        fits = version != VERSION or _fits(header)
+    except BROKEN as error:
+        raise damaged(path, error) from error
+    if version != VERSION:
         raise UserError(
-            f"{path} has checkpoint version {header['version']}, this code reads {VERSION}: "
+            f"{path} has checkpoint version {version}, this code reads {VERSION}: "
             "delete it and run `dvc repro` to make it again."
         )
+    if not fits:
+        raise damaged(path)
     return header
+
+
+def _fits(header: dict[str, Any]) -> bool:
+    """Say whether the names, codes and shapes of a header have the types that `save` writes."""
+    masked = [isinstance(name, str) and kind in {"bits", "gaps"} and isinstance(shape, list)
+              and all(type(side) is int and side >= 0 for side in shape)
+              for name, kind, shape in header["masked"]]  # fmt: skip
+    named = isinstance(header["state"], list) and all(type(n) is str for n in header["state"])
+    return all(masked) and named and isinstance(header["meta"], dict)

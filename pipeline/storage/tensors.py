@@ -10,6 +10,11 @@ from safetensors.torch import save_file
 from pipeline.errors import UserError
 from pipeline.storage.atomic_files import atomic_file
 
+BROKEN = (  # what reading the header of a damaged or foreign file may raise
+    *(ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError),
+    *(TypeError, ValueError),
+)
+
 
 def save_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None
@@ -50,12 +55,17 @@ def read(
             return tensors, file.metadata() or {}
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: run `dvc repro` to make it.") from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise damaged(path) from error
+    except (SafetensorError, OSError, *BROKEN) as error:
+        raise damaged(path, error) from error
 
 
-def damaged(path: Path) -> UserError:
-    """Return the error for a damaged file."""
+def damaged(path: Path, cause: BaseException | None = None) -> UserError:
+    """Return the error for a damaged file, or one that the ``cause`` says is too large."""
+    if isinstance(cause, MemoryError) or "not enough memory" in str(cause):
+        return UserError(
+            f"{path} is damaged or does not fit into memory: free memory and run again, or delete "
+            "it and run `dvc repro` to make it again."
+        )
     return UserError(
         f"{path} is truncated or not a safetensors file: delete it and run `dvc repro` to make "
         "it again."

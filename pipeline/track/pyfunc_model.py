@@ -4,6 +4,8 @@ It imports nothing of this project, unless the model is loaded with model_config
 "sparse"}, for `pipeline.inference`.
 """
 
+import os
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ import numpy as np
 import torch
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
+
+OPAQUE = b"opaque_obj"  # beginning of the names of pickled constants in PyTorch's archives
+FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # PyTorch's variable
 
 
 class Soup(PythonModel):
@@ -23,7 +28,7 @@ class Soup(PythonModel):
         """
         runtime = (context.model_config or {}).get("runtime", "torch")
         if runtime == "torch":
-            self.module: Any = torch.export.load(context.artifacts["soup"]).module()
+            self.module: Any = _exported(context.artifacts["soup"])
         elif runtime == "sparse" and "sparse" in context.artifacts:
             from pipeline import inference  # noqa: PLC0415
 
@@ -40,6 +45,26 @@ class Soup(PythonModel):
         examples = torch.from_numpy(np.ascontiguousarray(values, dtype=dtype))
         with torch.inference_mode():
             return self.module(examples).numpy()
+
+
+def _exported(path: str) -> Any:
+    """Return the module of an exported graph, without unpickling objects.
+
+    torch.export.load unpickles constants of the kind `OPAQUE`, which a soup's graph does not have,
+    and tensors that it cannot read with ``weights_only``; the variable makes it refuse the latter.
+    """
+    with Path(path).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        if content.find(OPAQUE) >= 0:
+            raise ValueError(f"{path} has objects beside tensors: it is not the graph of a soup.")
+    before = os.environ.get(FORCED)
+    os.environ[FORCED] = "1"
+    try:
+        return torch.export.load(path).module()
+    finally:
+        if before is None:
+            del os.environ[FORCED]
+        else:
+            os.environ[FORCED] = before
 
 
 set_model(Soup())

@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import re
 import sys
 import threading
 import time
@@ -30,8 +31,13 @@ def receive(inbox: "queue.SimpleQueue[Message]") -> None:
     inbox.put(("close", time.time_ns() // 1_000_000, {"status": "KILLED"}))  # the driver has ended
 
 
+def _without_password(address: str) -> str:
+    """Return ``address`` without the user and the password in it."""
+    return re.sub(r"//[^/@]*@", "//", address)
+
+
 def _reason(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0][:300]
+    return _without_password((str(error).strip() or repr(error)).splitlines()[0][:300])
 
 
 def serve(log: "Log", inbox: "queue.SimpleQueue[Message]") -> None:
@@ -71,9 +77,10 @@ def main() -> None:
         log = Log(sys.argv[1] or None)
         serve(log, inbox)
     except Exception as error:
+        address = _without_password(os.environ["MLFLOW_TRACKING_URI"])
         tell(
             "warning",
-            f"MLflow at {os.environ['MLFLOW_TRACKING_URI']} refuses this run, which goes on "
+            f"MLflow at {address} refuses this run, which goes on "
             f"untracked (`dvc repro` logs it from the cache once MLflow works): {_reason(error)}",
         )
         with suppress(Exception):

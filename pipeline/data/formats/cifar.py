@@ -8,6 +8,7 @@ Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 
 """
 
 import http.client
+import io
 import pickle
 import tarfile
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from pipeline.data.base import Split
 from pipeline.errors import UserError
 
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+MOST = 2**30  # bytes of a file; the largest official one has 155 MB
 DOWNLOAD_ERRORS = (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError)
 
 
@@ -78,8 +80,9 @@ def unpickle(path: Path) -> dict[str, Any]:
         UserError: the file is damaged, not a dictionary, or holds more than arrays.
     """
     try:
-        with path.open("rb") as file:
-            value = _ArraysOnly(file, encoding="latin1").load()
+        if path.stat().st_size > MOST:
+            raise ValueError(f"it has more than {MOST:,} bytes")
+        value = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except Exception as error:  # a damaged pickle may raise anything
         raise _damaged(path, repr(error)) from error
     if not isinstance(value, dict):
@@ -113,8 +116,11 @@ def _rows(batch: dict[str, Any], path: Path) -> NDArray[np.uint8]:
     return rows
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that can build NumPy arrays and nothing else."""
+class _ArraysOnly(pickle._Unpickler):
+    """An unpickler that can build NumPy arrays and nothing else.
+
+    It is the one in Python: that in C allocates as much memory as a number in the file says.
+    """
 
     # The function that rebuilds arrays is in numpy.core, and since NumPy 2 in numpy._core.
     _rebuild = np.empty(0).__reduce__()[0]

@@ -27,6 +27,10 @@ class ImageFiles:
         """Return the file of image ``row``."""
         return Path(self.paths[row]).read_bytes()
 
+    def name(self, row: int) -> str:
+        """Return the path of image ``row``."""
+        return self.paths[row]
+
     def take(self, rows: Tensor) -> "ImageFiles":
         """Return the files at ``rows``, int64 [M]."""
         return ImageFiles([self.paths[row] for row in rows.tolist()], self.short)

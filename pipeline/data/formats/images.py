@@ -17,6 +17,9 @@ SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".
 # Images that a thread decodes at once. Decoding a photograph releases the interpreter's lock, so
 # threads halve the time; for thumbnails they gain nothing, and in chunks of this size cost nothing.
 CHUNK = 512
+# Of all formats that Pillow knows: others, such as EPS, are decoded by other programs.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MOST = 89_478_485  # pixels of an image, decoded or resized: Pillow's limit, 268 MB of RGB
 
 
 def load_images(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
@@ -58,9 +61,14 @@ def readable(path: Path | str) -> Iterator[None]:
 
 
 def open_image(blob: bytes) -> Image.Image:
-    """Return the image in ``blob``; its EXIF orientation is ignored, as in torchvision."""
+    """Return the image in ``blob``; its EXIF orientation is ignored, as in torchvision.
+
+    Raises:
+        ValueError: it has more than `MOST` pixels. Pillow raises other exceptions.
+    """
     # From memory, since Pillow makes 40 small reads an image, each a system call on a file.
-    image = Image.open(io.BytesIO(blob))
+    image = Image.open(io.BytesIO(blob), formats=FORMATS)
+    _refuse_large(*image.size, "has")
     image.load()
     return image
 
@@ -84,7 +92,14 @@ def resized(image: Image.Image, short: int) -> Image.Image:
     side = min(width, height)
     if side == short:
         return image
-    return image.resize((short * width // side, short * height // side), Image.Resampling.BILINEAR)
+    size = short * width // side, short * height // side
+    _refuse_large(*size, "would be resized to")
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
+def _refuse_large(width: int, height: int, verb: str) -> None:
+    if width * height > MOST:
+        raise ValueError(f"it {verb} {width}x{height} pixels, and at most {MOST:,} are read")
 
 
 def centre_crop(image: Image.Image, size: int) -> NDArray[np.uint8]:

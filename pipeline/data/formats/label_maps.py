@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.data.base import IGNORE, Split
-from pipeline.data.formats.images import fill_rows, open_image, readable, rgb
+from pipeline.data.formats.images import MOST, fill_rows, open_image, readable, rgb
 from pipeline.errors import UserError
 
 Pairs = Sequence[tuple[Path, Path]]
@@ -65,6 +65,11 @@ def _decode(
             )
         rows = height or picture.height
         size = (max(1, round(picture.width * rows / picture.height)), rows)
+        if size[0] * size[1] > MOST:
+            raise UserError(
+                f"{image} would be resized to {size[0]}x{size[1]} pixels, and at most {MOST:,} are "
+                "read: remove it, or lower data.size"
+            )
         colours = rgb(picture)
         if size != picture.size:
             colours = colours.resize(size, Image.Resampling.BILINEAR)

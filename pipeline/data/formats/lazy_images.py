@@ -6,7 +6,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from pipeline.data.formats.images import crop_and_resize, evaluation_square
+from pipeline.data.formats.images import crop_and_resize, evaluation_square, readable
 from pipeline.data.formats.prefetch import prefetch
 
 Rows = Tensor | slice
@@ -38,6 +38,7 @@ class Files(Protocol):
 
     def __len__(self) -> int: ...
     def read(self, row: int) -> bytes: ...  # noqa: D102
+    def name(self, row: int) -> str: ...  # noqa: D102
     def take(self, rows: Tensor) -> Self: ...  # noqa: D102
 
 
@@ -119,9 +120,10 @@ class LazyImages(Generic[F]):
         pixels = out.numpy()
         end = min(start + CHUNK, len(numbers))
         for place in range(start, end):
-            blob = self.files.read(numbers[place])
-            if crops is None:
-                pixels[place] = evaluation_square(blob, self.size)
-            else:
-                pixels[place] = crop_and_resize(blob, crops[place].tolist(), self.size)
+            with readable(self.files.name(numbers[place])):
+                blob = self.files.read(numbers[place])
+                if crops is None:
+                    pixels[place] = evaluation_square(blob, self.size)
+                else:
+                    pixels[place] = crop_and_resize(blob, crops[place].tolist(), self.size)
         return out if end == len(numbers) else None

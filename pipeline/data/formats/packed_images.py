@@ -33,10 +33,9 @@ class Pack:
         self.path, self.file = path, os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self.file)
         self.first = _offset(self.file, "bytes")
-        try:
-            offsets, sizes = tensors["offsets"], tensors["sizes"]
-        except KeyError as error:
-            raise damaged(path) from error
+        if not _fit(tensors):
+            raise damaged(path)
+        offsets, sizes = tensors["offsets"], tensors["sizes"]
         self.rows = torch.arange(len(sizes)) if rows is None else rows
         self.starts, self.ends = (side[self.rows].numpy() for side in (offsets[:-1], offsets[1:]))
         self.sizes = sizes[self.rows]
@@ -48,6 +47,10 @@ class Pack:
         """Return image ``row``; other threads run while the disk is read."""
         start, end = int(self.starts[row]), int(self.ends[row])
         return os.pread(self.file, end - start, self.first + start)
+
+    def name(self, row: int) -> str:
+        """Return the name of image ``row`` for messages."""
+        return f"image {int(self.rows[row])} of {self.path}"
 
     def take(self, rows: Tensor) -> "Pack":
         """Return the images at ``rows``, int64 [M]."""
@@ -85,6 +88,19 @@ def unpack(path: Path, size: int) -> LazyImages[Pack]:
         UserError: the file is missing, truncated or not of `pack`.
     """
     return LazyImages(Pack(path), size)
+
+
+def _fit(tensors: dict[str, Tensor]) -> bool:
+    """Say whether ``tensors`` are those of `pack`: every image lies in the bytes."""
+    if not {"bytes", "offsets", "sizes"} <= tensors.keys():
+        return False
+    data, offsets, sizes = (tensors[name] for name in ("bytes", "offsets", "sizes"))
+    types = (data.dtype, offsets.dtype, sizes.dtype) == (torch.uint8, torch.int64, torch.int64)
+    shapes = (data.ndim, offsets.ndim) == (1, 1) and sizes.shape == (len(offsets) - 1, 2)
+    if not (types and shapes) or (len(sizes) and int(sizes.min()) < 1):
+        return False
+    rising = bool((offsets.diff() >= 0).all())
+    return rising and int(offsets[0]) == 0 and int(offsets[-1]) <= len(data)
 
 
 def _header(total: int, tables: dict[str, Tensor]) -> bytes:

@@ -15,6 +15,7 @@ from pipeline.data.base import IGNORE, RawData, Split
 from pipeline.data.formats import tokenizer
 from pipeline.errors import UserError
 
+MOST = 100_000  # characters of a sentence; references take as many bytes each as the longest
 Pairs = tuple[list[str], list[str]]  # sentences and their translations
 
 
@@ -49,7 +50,14 @@ def _lines(stem: Path, language: str, expected: str) -> list[str]:
         raise UserError(f"{path} is not UTF-8 text: get it again, {expected}") from None
     # splitlines() and read_text() would also split at U+2028 or a lone carriage return, which occur
     # inside sentences.
-    return [line.strip() for line in content.removesuffix("\n").split("\n")]
+    lines = [line.strip() for line in content.removesuffix("\n").split("\n")]
+    for number, line in enumerate(lines, start=1):
+        if len(line) > MOST:
+            raise UserError(
+                f"{path}, line {number} has {len(line)} characters, and a sentence has at most "
+                f"{MOST}: get it again, or remove the line"
+            )
+    return lines
 
 
 def prepare(

@@ -51,6 +51,16 @@ def train(sentences: Sequence[str], size: int) -> bytes:
     return model.getvalue()
 
 
+def is_vocabulary(content: bytes) -> bool:
+    """Say whether ``content`` is a SentencePiece model with T5's special tokens."""
+    try:
+        processor = _processor(content)
+    except RuntimeError:
+        return False
+    special = processor.pad_id(), processor.eos_id(), processor.unk_id()
+    return special == (PAD, END, UNKNOWN)
+
+
 def encode(vocabulary: bytes, sentences: Sequence[str]) -> list[list[int]]:
     """Return the ids of each sentence, ended with `END`."""
     ids: list[list[int]] = _processor(vocabulary).encode(list(sentences), add_eos=True)

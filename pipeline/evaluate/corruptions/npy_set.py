@@ -68,7 +68,7 @@ def _load(path: Path) -> NDArray[Any]:
             f"{path} is missing: unpack the whole archive there ({OFFICIAL}), or remove the folder "
             "to generate a synthetic set"
         ) from None
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header may raise anything
         raise UserError(f"{path} is not a whole .npy file: download it again.") from error
 
 
@@ -101,7 +101,9 @@ def read(folder: Path, names: Sequence[str] = NAMES_19) -> NpySet:
                 "download both again."
             )
     meta = read_json(folder / "meta.json") if (folder / "meta.json").exists() else {}
+    if not isinstance(meta, dict):
+        raise UserError(f"{folder / 'meta.json'} must be a JSON object: delete it")
     synthetic = bool(meta.get("synthetic"))
-    constants = BENCHMARKS.get(meta.get("constants", ""), "other")
+    constants = BENCHMARKS.get(str(meta.get("constants", "")), "other")
     about = f"the test images with {constants}'s constants" if synthetic else f"`{folder}`"
     return NpySet(images, np.array(labels, np.int64), synthetic, about)
