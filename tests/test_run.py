@@ -2,6 +2,7 @@
 # ruff: noqa: ARG002 - methods of a protocol
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -9,7 +10,7 @@ import sys
 import time
 from ast import literal_eval
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, closing, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from hypothesis import strategies as st
 from benchmarks.graph import Filler
 from pipeline.errors import UserError
 from pipeline.run.dvc_files import load_stages
+from pipeline.run.dvc_graph import DvcGraph
+from pipeline.run.file_stamps import file_stamps
 from pipeline.run.interfaces import Event, Exit, StageError, Task
 from pipeline.run.local import ON_THE_CPU, LocalEngine, as_module, uses_gpu
 from pipeline.run.machine import THREADS, default_gpu_jobs, default_jobs, gpus, grouped
@@ -232,6 +235,43 @@ def test_inputs_count_as_they_were_at_the_start(toy: Toy) -> None:
     toy.execute(jobs=1)
     assert toy.ran() == ["first"]
     assert (toy.root / "seen").read_text() == "edited\n"
+
+
+def test_an_input_rewritten_in_place_at_its_size_is_hashed_again(toy: Toy) -> None:
+    """Hashes are kept by time, size and inode, and only the time tells such an edit."""
+    toy.add("zero")
+    toy.execute()
+    code = toy.root / "code.txt"
+    with chdir(toy.root), closing(DvcGraph(toy.root)) as graph:
+        assert graph.up_to_date().keys() == {"zero"}
+        before = code.stat()
+        code.write_text("edoc\n")
+        os.utime(code, ns=(0, before.st_mtime_ns + 10**6))
+        assert (code.stat().st_size, code.stat().st_ino) == (before.st_size, before.st_ino)
+        assert graph.up_to_date() == {}
+        code.write_text("code\n")
+        os.utime(code, ns=(0, before.st_mtime_ns + 2 * 10**6))
+        assert graph.up_to_date().keys() == {"zero"}
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_stamps_tell_time_size_inode_and_name_apart(tmp_path: Path, folder: bool) -> None:
+    file = tmp_path / "folder" / "file"
+    file.parent.mkdir()
+    stamped = str(file.parent if folder else file)
+    seen = set()
+    for text, nanoseconds, replaced in (("a", 1, 0), ("a", 2, 0), ("ab", 2, 0), ("ab", 2, 1)):
+        if replaced:  # by another file of this size and time
+            file.with_name("other").write_text(text)
+            file.with_name("other").replace(file)
+        file.write_text(text)
+        os.utime(file, ns=(0, nanoseconds))
+        seen.add(file_stamps(stamped))
+    assert len(seen) == 4
+    assert file_stamps(stamped) == file_stamps(stamped)
+    if folder:
+        file.rename(file.with_name("renamed"))
+        assert file_stamps(stamped) not in seen
 
 
 def test_killed_driver_takes_its_workers_along_and_loses_nothing(toy: Toy) -> None:
