@@ -42,13 +42,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Durations:
-    """Writes the seconds of each test, without shared fixtures, to the file MUTANTS_DURATIONS."""
+    """Writes the seconds of each passed test, without fixtures, to the file MUTANTS_DURATIONS."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call":
+        if report.when == "call" and report.passed:
             self.seconds[report.nodeid] = round(report.duration, 3)
 
     def pytest_sessionfinish(self) -> None:
