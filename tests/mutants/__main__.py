@@ -15,13 +15,12 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from queue import Queue
 from typing import Any
 
 from tests.mutants.mutations import Mutation, walk_valid
@@ -86,66 +85,60 @@ def known() -> dict[str, dict[str, Any]]:
     return {result["key"]: result for result in map(json.loads, lines)}
 
 
-class Copies:
-    """Copies of the checkout, one for each thread."""
+class Copy:
+    """A copy of the checkout, and a process that runs pytest in it."""
 
-    def __init__(self) -> None:
-        self.local, self.lock, self.count, self.time = threading.local(), threading.Lock(), 0, 1
-
-    def get(self) -> Path:
-        """Return this thread's copy, made anew in each run."""
-        if not hasattr(self.local, "folder"):
-            with self.lock:
-                self.count += 1
-                self.local.folder = STORE / f"copy-{self.count}"
-            shutil.rmtree(self.local.folder, ignore_errors=True)
-            listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-            names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True)
-            for name in filter(None, names.stdout.split("\0")):
-                if (ROOT / name).is_file():
-                    (self.local.folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy2(ROOT / name, self.local.folder / name)
-        return self.local.folder
-
-    def write(self, file: Path, text: str) -> None:
-        """Write a source with a time of its own, by which Python knows compiled code as old."""
-        file.write_text(text)
-        with self.lock:
-            self.time += 1
-            os.utime(file, (self.time, self.time))
-
-
-def run_tests(tests: Sequence[str], folder: Path, seconds: float) -> str | None:
-    """Return the first test that fails in ``folder``, or "timeout"; None if all pass."""
-    listed = folder / "build" / "tests.txt"
-    listed.parent.mkdir(exist_ok=True)
-    listed.write_text("\n".join(tests) + "\n")
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"@{listed}"]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=environment(folder),
-            capture_output=True,
+    def __init__(self, number: int) -> None:
+        self.folder, self.time = STORE / f"copy-{number}", 0
+        shutil.rmtree(self.folder, ignore_errors=True)
+        listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True)
+        for name in filter(None, names.stdout.split("\0")):
+            if (ROOT / name).is_file():
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, self.folder / name)
+        self.tests, self.output = self.folder / "build/tests.txt", self.folder / "build/output.txt"
+        self.tests.parent.mkdir()
+        self.worker = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "tests/mutants/worker.py"],
+            cwd=self.folder,
+            env=environment(self.folder),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             text=True,
-            timeout=seconds,
-            check=False,
         )
-    except subprocess.TimeoutExpired:
-        return "timeout"
-    if done.returncode == 0:
-        return None
-    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    if not failed:
-        return f"pytest ended with {done.returncode}"
-    return failed[0].partition(" ")[2].partition(" - ")[0]
+
+    def write(self, path: str, text: str) -> None:
+        """Write a source with a time of its own, by which Python knows compiled code as old."""
+        (self.folder / path).write_text(text)
+        self.time += 1
+        os.utime(self.folder / path, (self.time, self.time))
+
+    def run(self, tests: Sequence[str], seconds: float) -> str | None:
+        """Return the first of the tests that fails, or "timeout"; None if all pass."""
+        self.tests.write_text("\n".join(tests) + "\n")
+        arguments = ["-x", "-q", "-p", "no:cacheprovider", f"@{self.tests}"]
+        assert self.worker.stdin is not None
+        assert self.worker.stdout is not None
+        self.worker.stdin.write(json.dumps([arguments, str(self.output), seconds]) + "\n")
+        self.worker.stdin.flush()
+        status = json.loads(self.worker.stdout.readline())
+        if status == 0:
+            return None
+        if status is None:
+            return "timeout"
+        lines = self.output.read_text(errors="replace").splitlines()
+        failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+        if not failed:
+            return f"pytest ended with {status}"
+        return failed[0].partition(" ")[2].partition(" - ")[0]
 
 
-def mistaken(keys: Sequence[str], visible: Visible, copies: Copies) -> str | None:
+def mistaken(keys: Sequence[str], visible: Visible, copy: Copy) -> str | None:
     """Return a test that caught a mutant and fails without one too, if there is such a test."""
     results = known()
     tests = {results[key]["by"] for key in keys if key in results} & visible.seconds.keys()
-    return run_tests(sorted(tests), copies.get(), 3600) if tests else None
+    return copy.run(sorted(tests), 3600) if tests else None
 
 
 def affordable(tests: Sequence[str], visible: Visible) -> list[str]:
@@ -159,7 +152,9 @@ def affordable(tests: Sequence[str], visible: Visible) -> list[str]:
     return chosen
 
 
-def attempt(mutant: Mutant, visible: Visible, copies: Copies, before: dict[str, Any]) -> None:
+def attempt(
+    mutant: Mutant, visible: Visible, copies: "Queue[Copy]", before: dict[str, Any]
+) -> None:
     """Run the tests of one mutant and append the result, unless it is known."""
     mutation = mutant.mutation
     every = visible.tests(mutant.path, mutation.lines, at_import=mutation.at_import)
@@ -169,14 +164,14 @@ def attempt(mutant: Mutant, visible: Visible, copies: Copies, before: dict[str, 
     result = {"key": mutant.key, "line": mutant.line, "tests": basis.hexdigest()[:16]}
     if before and (before["by"] or before["tests"] == result["tests"]):
         return
-    by = None
+    copy, by = copies.get(), None
     if tests:
-        folder, source = copies.get(), (ROOT / mutant.path).read_text()
-        seconds = 60 + 5 * sum(visible.seconds[test] for test in tests)
-        copies.write(folder / mutant.path, mutation.apply(source))
-        by = run_tests(tests, folder, seconds)
-        copies.write(folder / mutant.path, source)
-    with copies.lock, RESULTS.open("a") as file:
+        source = (ROOT / mutant.path).read_text()
+        copy.write(mutant.path, mutation.apply(source))
+        by = copy.run(tests, 60 + 10 * sum(visible.seconds[test] for test in tests))
+        copy.write(mutant.path, source)
+    copies.put(copy)
+    with RESULTS.open("a") as file:
         file.write(json.dumps(result | {"by": by, "of": len(tests)}) + "\n")
     print(f"{time.strftime('%X')} {'caught  ' if by else 'SURVIVED'} {mutant.key}", flush=True)  # noqa: T201
 
@@ -211,14 +206,16 @@ def main() -> None:
         files = [f for f in sorted(ROOT.glob("tests/test_*.py")) if f.stem not in LEFT_OUT]
         with ThreadPoolExecutor(flags.jobs) as pool:
             list(pool.map(measure, files))
-            visible, copies, before = Visible(files), Copies(), known()
+            visible, copies, before = Visible(files), Queue[Copy](), known()
+            for number in range(flags.jobs):
+                copies.put(Copy(number))
             attempts = [
                 pool.submit(attempt, each, visible, copies, before.get(each.key, {}))
                 for each in chosen
             ]
             for each in attempts:
                 each.result()
-        if test := mistaken([each.key for each in chosen], visible, copies):
+        if test := mistaken([each.key for each in chosen], visible, copies.get()):
             sys.exit(f"error: {test} fails without a mutant: mend it and remove its results")
     report(chosen)
 

@@ -1,0 +1,52 @@
+"""Runs pytest in forks of one process, which has imported the large libraries once.
+
+Reads requests from its input, a JSON list [arguments, file for the output, seconds] a line, and
+answers each with the exit status, or null after so many seconds.
+"""
+
+import gc
+import json
+import os
+import signal
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+LIBRARIES = (
+    *("torch", "torchvision", "numpy", "scipy.stats", "pandas", "sklearn.datasets", "skimage"),
+    *("dvc.repo", "pydantic", "ruamel.yaml", "yaml", "hypothesis.extra.numpy", "pytest", "rich"),
+    *("matplotlib.pyplot", "dvc.cli", "xdist"),
+)
+
+
+def run(arguments: list[str], output: str, seconds: float) -> int | None:
+    """Return the exit status of pytest in a fork; None if it was killed after ``seconds``."""
+    process = os.fork()
+    if not process:
+        os.setsid()
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        status = import_module("pytest").main(arguments)
+        sys.stdout.flush()
+        os._exit(status)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        done, status = os.waitpid(process, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.killpg(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return None
+
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path.cwd())
+    for name in LIBRARIES:
+        import_module(name)
+    gc.freeze()
+    for line in sys.stdin:
+        print(json.dumps(run(*json.loads(line))), flush=True)  # noqa: T201
