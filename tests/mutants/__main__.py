@@ -25,6 +25,7 @@ from typing import Any
 
 from tests.mutants.mutations import Mutation, walk_valid
 from tests.mutants.visible import LEFT_OUT, MAP, ROOT, STORE, Visible, digest, environment, measure
+from tests.mutants.worker import BROKEN
 
 PACKAGES = ("prune", "soup", "schedules", "sparsify", "train", "evaluate", "storage", "plan", "run")
 # The first two need a Ray cluster and a GPU, for which there are tests of other kinds. The third is
@@ -129,6 +130,8 @@ class Copy:
             return "timeout"
         lines = self.output.read_text(errors="replace").splitlines()
         failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+        if status == BROKEN:
+            sys.exit(f"error: pytest does not run in {self.folder}: see {self.output}")
         if not failed:
             return f"pytest ended with {status}"
         return failed[0].partition(" ")[2].partition(" - ")[0]
