@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline import registry
 from pipeline.config.experiment import load
 from pipeline.data import imagenet
 from pipeline.evaluate.corruptions.constants import NAMES_19, TABLES
+from pipeline.plan.studies import length, schedule, sparsity, subgroups
+from pipeline.report.paper.lookup import paper_table
 from pipeline.schedules.pretrain_lr import pretrain_rates
 from pipeline.sparsify.config import SparsifyConfig
 from pipeline.train.retrain_options import RetrainOptions
@@ -207,3 +210,20 @@ def test_defaults_are_those_of_their_papers():
     assert imagenet.MEAN == (0.485, 0.456, 0.406)
     assert imagenet.STD == (0.229, 0.224, 0.225)
     assert RetrainOptions.rho == 0.05  # Foret et al. 2021, section 3.1
+
+
+def test_studies_have_the_grids_of_the_paper():
+    lengths = [1, 2, 5, 10, 20]  # appendix C.1.2
+    assert (length.Grid().epochs, schedule.Grid().epochs) == (lengths, lengths)
+    assert schedule.Grid().schedules == ["LRW", "SLR", "CLR", "LLR", "ALLR"]  # C.1.1
+    assert subgroups.Grid().sparsities == [0.9, 0.95, 0.97]  # Table 15
+    table_18 = {0.8, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 0.995}
+    assert set(sparsity.Grid().sparsities) == table_18
+    assert {round(each / 100, 3) for each in paper_table("l2_distance")["sparsity"]} <= table_18
+
+
+@pytest.mark.parametrize("name", registry.names("plan/studies"))
+def test_default_grids_are_within_their_own_bounds(name):
+    module = registry.load("plan/studies", name, "studies")
+    if hasattr(module, "Grid"):
+        module.Grid.model_validate(module.Grid().model_dump())
