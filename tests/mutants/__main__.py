@@ -36,6 +36,7 @@ LEFT_ALONE = (
     "pipeline/evaluate/corruptions/constants.py",
 )
 CAP = 120  # seconds of tests for one mutant, by their measured times
+STALLED = 150  # seconds without the end of a test, after which it counts as failed
 RESULTS = STORE / "results.jsonl"
 
 parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
@@ -141,7 +142,7 @@ def mistaken(keys: Sequence[str], visible: Visible, copy: Copy) -> str | None:
     """Return a test that caught a mutant and fails without one too, if there is such a test."""
     results = known()
     tests = {results[key]["by"] for key in keys if key in results} & visible.seconds.keys()
-    return copy.run(sorted(tests), 3600) if tests else None
+    return copy.run(sorted(tests), STALLED) if tests else None
 
 
 def affordable(tests: Sequence[str], visible: Visible) -> list[str]:
@@ -171,7 +172,7 @@ def attempt(
     if tests:
         source = (ROOT / mutant.path).read_text()
         copy.write(mutant.path, mutation.apply(source))
-        by = copy.run(tests, 60 + 10 * sum(visible.seconds[test] for test in tests))
+        by = copy.run(tests, STALLED)
         copy.write(mutant.path, source)
     copies.put(copy)
     with RESULTS.open("a") as file:

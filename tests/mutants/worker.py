@@ -3,7 +3,7 @@
 Plugins of pytest are not among them: pytest rewrites their assertions as it imports them.
 
 Reads requests from its input, a JSON list [arguments, file for the output, seconds] a line, and
-answers each with the exit status, or null after so many seconds.
+answers each with the exit status, or null if no test ended for so many seconds.
 """
 
 import gc
@@ -24,7 +24,7 @@ BROKEN = 70  # the exit status where pytest itself ends with an exception
 
 
 def run(arguments: list[str], output: str, seconds: float) -> int | None:
-    """Return the exit status of pytest in a fork; None if it was killed after ``seconds``."""
+    """Return the exit status of pytest in a fork; None if it was killed, stalled for ``seconds``."""
     process = os.fork()
     if not process:
         os.setsid()
@@ -40,12 +40,14 @@ def run(arguments: list[str], output: str, seconds: float) -> int | None:
         finally:
             sys.stdout.flush()
             os._exit(status)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    size, since = 0, time.monotonic()
+    while time.monotonic() < since + seconds:
         done, status = os.waitpid(process, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.05)
+        if (grown := Path(output).stat().st_size if Path(output).exists() else 0) != size:
+            size, since = grown, time.monotonic()
     os.killpg(process, signal.SIGKILL)
     os.waitpid(process, 0)
     return None
