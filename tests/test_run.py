@@ -12,6 +12,7 @@ from ast import literal_eval
 from collections.abc import Callable, Iterator
 from contextlib import chdir, closing, contextmanager
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from dvc.exceptions import ReproductionError
 from dvc.repo import Repo
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from benchmarks.graph import Filler
 from pipeline.errors import UserError
-from pipeline.run.dvc_files import load_stages
+from pipeline.run.dvc_files import HEADER, entries, load_stages
 from pipeline.run.dvc_graph import DvcGraph
 from pipeline.run.file_stamps import file_stamps
 from pipeline.run.interfaces import Event, Exit, StageError, Task
@@ -142,6 +144,14 @@ def test_foreign_lock_is_understood(toy: Toy) -> None:
     stages = yaml.safe_load(file.read_text())["stages"]
     assert stages.pop("more")
     assert stages == content["stages"]
+
+
+def test_only_a_lock_file_that_dvc_wrote_is_read_as_text() -> None:
+    entry = "  zero:\n    cmd: true\n"
+    assert entries("") == {}
+    assert entries(HEADER + entry) == {"zero": entry}
+    assert entries(entry) is None, "no header"
+    assert entries(f"{HEADER}# by hand\n{entry}") is None
 
 
 def test_independent_stages_overlap_and_dependent_ones_do_not(toy: Toy) -> None:
@@ -661,6 +671,16 @@ def test_plain_view(capsys: pytest.CaptureFixture[str]) -> None:
         "[4/4] skipped d",
     ]
     assert lines[-1].startswith("1 ran, 1 cached, 1 failed, 1 skipped; 0:0")
+
+
+def test_the_table_is_shown_on_a_terminal_and_removed_at_the_end() -> None:
+    view = View(2)
+    view.console = Console(file=StringIO(), force_terminal=True, width=80)
+    with view:
+        assert view.live is not None
+        assert view.live.is_started
+        live = view.live
+    assert not live.is_started
 
 
 def test_skipped_stages_share_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ BROKEN = 70  # the exit status where pytest itself ends with an exception
 
 
 def run(arguments: list[str], output: str, seconds: float) -> int | None:
-    """Return the exit status of pytest in a fork; None if it was killed, stalled for ``seconds``."""
+    """Return the exit status of pytest in a fork, or None, killed after ``seconds`` of nothing."""
     process = os.fork()
     if not process:
         os.setsid()
