@@ -10,6 +10,7 @@ from pipeline import registry
 from pipeline.config.experiment import load
 from pipeline.data import imagenet
 from pipeline.evaluate.corruptions.constants import NAMES_19, TABLES
+from pipeline.plan.declared import declared, paper_methods
 from pipeline.plan.studies import length, schedule, sparsity, subgroups
 from pipeline.report.paper.lookup import paper_table
 from pipeline.schedules.pretrain_lr import pretrain_rates
@@ -227,3 +228,14 @@ def test_default_grids_are_within_their_own_bounds(name):
     module = registry.load("plan/studies", name, "studies")
     if hasattr(module, "Grid"):
         module.Grid.model_validate(module.Grid().model_dump())
+
+
+@pytest.mark.parametrize("table", ["pruning_during_training", "more_phases", "swa"])
+def test_every_method_of_a_table_is_one_of_ours(table):
+    names = {declared(method).paper[table] for method in paper_methods(table)}
+    assert names == set(paper_table(table)["method"])
+
+
+def test_methods_of_the_tables_of_pruning_after_training():
+    soups = ["sms_uniform", "sms_greedy"]
+    assert paper_methods("prune_after_training") == ["imp", "imp_mx", "imp_reprune", *soups]

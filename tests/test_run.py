@@ -30,7 +30,7 @@ from pipeline.run.dvc_files import HEADER, entries, load_stages
 from pipeline.run.dvc_graph import DvcGraph
 from pipeline.run.file_stamps import file_stamps
 from pipeline.run.interfaces import Event, Exit, StageError, Task
-from pipeline.run.local import ON_THE_CPU, LocalEngine, as_module, uses_gpu
+from pipeline.run.local import ON_THE_CPU, LocalEngine, Worker, as_module, uses_gpu
 from pipeline.run.machine import THREADS, default_gpu_jobs, default_jobs, gpus, grouped
 from pipeline.run.progress_view import View
 from pipeline.run.scheduler import Scheduler, priorities
@@ -671,6 +671,21 @@ def test_plain_view(capsys: pytest.CaptureFixture[str]) -> None:
         "[4/4] skipped d",
     ]
     assert lines[-1].startswith("1 ran, 1 cached, 1 failed, 1 skipped; 0:0")
+
+
+def test_events_are_read_once_each_as_their_lines_end(tmp_path: Path) -> None:
+    worker = Worker("a", Task((), tmp_path, "a", gpu=False), tmp_path / "events")
+    assert worker.events() == []
+    for text, heard in (
+        ('{"epoch": 1}\n{"epo', [{"epoch": 1}]),
+        ('ch": 2}\nnonsense\n[3]\n', [{"epoch": 2}]),
+        ('{"epoch": 4}', []),
+        ("\n", [{"epoch": 4}]),
+    ):
+        with worker.reports.open("a") as file:
+            file.write(text)
+        assert worker.events() == heard
+    assert worker.events() == []
 
 
 def test_the_table_is_shown_on_a_terminal_and_removed_at_the_end() -> None:
