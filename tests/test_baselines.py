@@ -255,11 +255,12 @@ def test_the_studies_have_numbers_and_pages(project):
     assert {(row["method"], row["phase"]) for row in barriers} == {
         (method, phase) for method in ("sms_uniform", "imp_reprune") for phase in "12"
     }
-    of = build(load_params(project.root / "params.yaml"))
+    of = plan("sms", m=2, phases=2, studies=["interpolation"])
     expected = {
-        (point.method, str(point.phase)): max(heights(metrics(project, lines.name)))
+        (point.method, str(point.phase)): max(
+            heights(metrics(project, point.nodes["interpolate"].name))
+        )
         for point in of.points
-        if point.study == "interpolation" and (lines := point.nodes["interpolate"])
     }
     found = {(row["method"], row["phase"]): row["test_error_barrier_max"] for row in barriers}
     assert {key: float(value) for key, value in found.items()} == pytest.approx(expected)
