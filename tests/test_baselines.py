@@ -257,9 +257,7 @@ def test_the_studies_have_numbers_and_pages(project):
     }
     of = plan("sms", m=2, phases=2, studies=["interpolation"])
     expected = {
-        (point.method, str(point.phase)): max(
-            heights(metrics(project, point.nodes["interpolate"].name))
-        )
+        (point.method, str(point.phase)): max(heights(metrics(project, point.nodes["interpolate"])))
         for point in of.points
     }
     found = {(row["method"], row["phase"]): row["test_error_barrier_max"] for row in barriers}
