@@ -22,7 +22,7 @@ COMPARISONS: dict[type[ast.cmpop], tuple[str, ...]] = {
     ast.Eq: ("!=",),
     ast.NotEq: ("==",),
     ast.In: ("not in",),
-    ast.NotIn: ("in",),
+    ast.NotIn: ("in",),  # codespell:ignore notin
     ast.Is: ("is not",),
     ast.IsNot: ("is",),
 }
