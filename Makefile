@@ -17,7 +17,7 @@ export PRE_COMMIT_HOME := $(CURDIR)/$(VENV)/pre-commit
 # Without compiled bytecode `import torch` takes nearly twice as long in every process.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup extras repro test test-fast test-extras check recipes methods studies report tables bundle intake bench golden experiments ui docs constraints clean
+.PHONY: help setup extras repro test test-fast test-extras mutants check recipes methods studies report tables bundle intake bench golden experiments ui docs constraints clean
 
 help:  ## list these commands (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -59,6 +59,10 @@ test-fast: $(INSTALLED)  ## run the tests that take a few seconds at most each
 
 test-extras: $(EXTRAS)  ## run the tests that need the optional packages
 	$(BIN)/python -m pytest -n auto -m extras $(ARGS)
+
+mutants: $(INSTALLED)  ## change pipeline/ in small ways and count what the fast tests notice: ARGS='--sample 200'
+	@test -d build/mutants/tools || $(BIN)/pip install --quiet --target build/mutants/tools coverage
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 check: $(INSTALLED)  ## check style, formatting, types, import contracts, spelling
 	$(BIN)/pre-commit run --all-files

@@ -387,3 +387,17 @@ class TestRandom:
 
 def alive_everywhere_like(scores: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "random"),
+    [
+        ("def masks(scores, sparsity, alive, *, seed): ...", True),
+        ("def masks(scores, sparsity, alive, seed=0): ...", True),
+        ("def masks(scores, sparsity, alive): ...", False),
+        ("masks = print", False),
+    ],
+)
+def test_an_allocation_of_a_file_is_random_if_it_takes_a_seed(tmp_path, text, random):
+    (tmp_path / "mine.py").write_text(f"{text}\n")
+    assert rules.is_random(f"{tmp_path}/mine.py:masks") is random

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrizations
-from torch.optim.optimizer import _global_optimizer_post_hooks
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from pipeline import api
 from pipeline.averaging import weighted_sum
@@ -33,7 +33,7 @@ from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.checkpoint import load as load_checkpoint
 from pipeline.train import batchnorm
 from pipeline.train.batches import Batches
-from pipeline.train.hold import Hold
+from pipeline.train.hold import HELD, Hold
 from pipeline.train.loop import Settings, train
 from pipeline.train.normalise import normaliser
 from tests.fake_card import CARD, card, misplaced
@@ -363,17 +363,43 @@ def test_released_weights_train_again():
 
 def test_a_held_network_is_not_kept_alive():
     gc.collect()
-    hooks = len(_global_optimizer_post_hooks)
+    held = len(HELD)
     model = dense()
     api.prune(model, 0.8)
     api.hold(model)
     api.hold(model)
-    assert len(_global_optimizer_post_hooks) == hooks + 1
+    assert len(HELD) == held + 1
     dead = weakref.ref(model)
     del model
     gc.collect()
     assert dead() is None
-    assert len(_global_optimizer_post_hooks) == hooks
+    assert len(HELD) == held
+
+
+def test_a_held_network_may_be_collected_during_a_step():
+    """The cycle collector may run at any time, also while PyTorch calls the hooks of a step."""
+    gc.collect()
+    model, other = dense(), dense()
+    for network in (model, other):
+        api.prune(network, 0.8)
+        api.hold(network)
+    counts = [len(HELD)]
+
+    def collect(*_: object) -> None:
+        gc.collect()
+        counts.append(len(HELD))
+
+    hooks = [register_optimizer_step_post_hook(collect) for _ in range(2)]
+    gc.disable()
+    try:
+        del network, other
+        take(model, torch.optim.SGD(model.parameters(), 0.1))
+    finally:
+        gc.enable()
+        for hook in hooks:
+            hook.remove()
+    assert [count - counts[0] for count in counts] == [0, -1, -1]
+    assert not pruned_entries(model).any()
 
 
 def test_other_networks_train_as_ever():

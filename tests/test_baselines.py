@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -239,13 +240,28 @@ def test_an_aligned_run_computes_what_the_run_does(project):
     assert average["sparsity_of_mean"] == pytest.approx(found["sparsity_of_mean_after"])
 
 
+def heights(measured: dict) -> list[float]:
+    """Return the largest height of each pair's test error over the chord between its ends."""
+    curves = [np.array(pair["curves"]["test_error"]) for pair in measured["pairs"]]
+    return [
+        (curve - np.interp(measured["shares"], [0, 1], [curve[0], curve[-1]])).max()
+        for curve in curves
+    ]
+
+
 @pytest.mark.slow
 def test_the_studies_have_numbers_and_pages(project):
     barriers = rows(project, "studies/interpolation.csv")
     assert {(row["method"], row["phase"]) for row in barriers} == {
         (method, phase) for method in ("sms_uniform", "imp_reprune") for phase in "12"
     }
-    assert all(float(row["test_error_barrier_max"]) >= 0 for row in barriers)
+    of = plan("sms", m=2, phases=2, studies=["interpolation"])
+    expected = {
+        (point.method, str(point.phase)): max(heights(metrics(project, point.nodes["interpolate"])))
+        for point in of.points
+    }
+    found = {(row["method"], row["phase"]): row["test_error_barrier_max"] for row in barriers}
+    assert {key: float(value) for key, value in found.items()} == pytest.approx(expected)
     averages = rows(project, "studies/alignment.csv")
     assert len(averages) == 2 * 2 * 2  # dense networks, phases, matched or not
     for row in averages:

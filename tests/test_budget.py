@@ -182,7 +182,9 @@ def test_a_budget_is_spent_or_the_nearest_are_named(total, m, phases, methods):
     below = max([each for each in named if each < total], default=0)
     above = min([each for each in named if each > total], default=total)
     assert len(named) == (below > 0) + (above > total)
-    assert named or "no other budget suits all methods" in refusal
+    word = "these methods" if len(methods) > 1 else "this method"
+    end = f"the nearest that {word} can" if named else "change pretrain.epochs, m or phases"
+    assert refusal.endswith(end)
     for each in named:
         assert set(spent(of(each)).values()) == {each}
     for each in range(below + 1, above):

@@ -201,6 +201,15 @@ class TestRefusals:
         with pytest.raises(UserError, match="delete it"):
             load(tmp_path / "bad")
 
+    @pytest.mark.parametrize(("gap", "fits"), [(7, True), (8, False)])
+    def test_the_last_position_is_the_size_less_one(self, gap: int, fits: bool) -> None:
+        where, values = torch.tensor([gap], dtype=torch.uint8), torch.ones(1)
+        if fits:
+            assert unpack("gaps", where, values, [8])[1].tolist() == [False] * 7 + [True]
+        else:
+            with pytest.raises(ValueError, match="do not fit"):
+                unpack("gaps", where, values, [8])
+
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
     @pytest.mark.parametrize("name", ["b.weight", "b.bias"])
     def test_diverged(self, tmp_path: Path, value: float, name: str) -> None:

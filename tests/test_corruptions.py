@@ -447,3 +447,13 @@ def test_the_size_chooses_the_constants(side, table):
         generate.generate(images, "contrast", 2), generate.generate(images, "contrast", 2, table)
     )
     assert CIFAR["contrast"] != TABLES["imagenet"]["contrast"]
+
+
+@pytest.mark.parametrize("shape", [(40, 16), (16, 40)])
+def test_the_longer_side_chooses_the_constants(shape):
+    height, width = shape
+    images = photographs(40, 1)[:, :height, :width]
+    np.testing.assert_array_equal(
+        generate.generate(images, "contrast", 2),
+        generate.generate(images, "contrast", 2, "imagenet"),
+    )

@@ -108,6 +108,14 @@ def test_among_equal_norms_the_earlier_filter_goes():
     assert kept.tolist() == [False, False, True, True, True]
 
 
+def test_a_filter_with_a_kept_weight_is_alive():
+    """The parent pruned half of the strongest filter and all of the weakest but one."""
+    weight = torch.tensor([[5.0, 0.0], [0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])
+    mask = torch.tensor([[True, False], [False, False], [True, True], [True, True]])
+    assert filter_mask(weight, 0.25, mask).tolist() == [True, False, True, True]
+    assert filter_mask(weight, 0.5, mask).tolist() == [True, False, False, True]
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @given(sparsity=fractions)
 def test_every_layer_alike_and_the_classifier_dense(name, sparsity):

@@ -190,9 +190,8 @@ def test_pruned_weights_are_positive_zero_after_every_step():
 def test_same_seed_same_bits_and_another_seed_others():
     models = []
     for seed in (0, 0, 1):
-        torch.manual_seed(len(models))  # what the caller drew before must not matter
         model = nn.Sequential(small(), nn.Dropout(0.3))
-        model.load_state_dict(nn.Sequential(small(), nn.Dropout(0.3)).state_dict())
+        torch.manual_seed(len(models))  # what the caller drew before must not matter
         history = train(model, dataset(), SETTINGS, [0.05] * 8, seed=seed)
         models.append((model, history))
     (first, one), (again, two), (other, three) = models
@@ -209,6 +208,34 @@ def test_order_augmentation_and_dropout_do_not_share_a_stream():
         batches = Batches(dataset(), 16, augmentation, seed=0, device=CPU)
         orders.append(torch.cat([labels for _ in range(3) for _, labels in batches.epoch()]))
     assert torch.equal(*orders)
+
+
+def test_augmentation_and_dropout_leave_each_others_draws_alone():
+    """A network that keeps its images, and the entries that its dropout keeps."""
+
+    class Watched(nn.Module):
+        def __init__(self, rate: float) -> None:
+            super().__init__()
+            self.dropout, self.last = nn.Dropout(rate), nn.Linear(64, 3)
+            self.images, self.kept = [], []
+
+        def forward(self, images: Tensor) -> Tensor:
+            if self.training:
+                self.images.append(images.clone())
+                self.kept.append(self.dropout(torch.ones(len(images), 3)) > 0)
+            return self.last(images.flatten(1))
+
+    def watched(augmentation: Augmentation, rate: float) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(0)
+        model = Watched(rate)
+        train(model, dataset(), Settings(16, 0.0, augmentation=augmentation), [0.1] * 8, seed=0)
+        return torch.cat(model.images), torch.cat(model.kept)
+
+    plain, augmented = watched(Augmentation(), 0.5), watched(AUGMENTED, 0.5)
+    assert torch.equal(plain[1], augmented[1])
+    assert 0 < plain[1].double().mean() < 1
+    assert not torch.equal(plain[0], augmented[0])
+    assert torch.equal(augmented[0], watched(AUGMENTED, 0.0)[0])
 
 
 # ---- epochs, batches and counts
@@ -275,11 +302,41 @@ def test_each_step_takes_its_own_learning_rate():
             assert step == len(moved) + 1
             moved.append(model[0].weight.detach().clone())
 
-    rates = [0.0, 0.1, 0.0, 0.0, 0.05]
+    rates = [0.0, 0.1, 0.0, 0.02, 0.05]
     history = train(small(), dataset(), SETTINGS, rates, seed=0, hooks=[Watch()])
     still = [torch.equal(a, b) for a, b in zip([small()[0].weight, *moved], moved, strict=False)]
-    assert still == [True, False, True, True, False]
-    assert [row["learning_rate"] for row in history] == [0.0, 0.05]
+    assert still == [True, False, True, False, False]
+    assert [row["learning_rate"] for row in history] == [0.02, 0.05]
+
+
+def test_gradients_are_clipped_after_the_hooks():
+    """The first step of SGD without decay is -eta g, and ||g|| is at most clip_norm."""
+
+    class Enlarge(Hook):
+        def on_gradients(self, model: nn.Module, _: int) -> None:
+            for parameter in model.parameters():
+                parameter.grad.fill_(100.0)
+
+    model = small()
+    before = nn.utils.parameters_to_vector(model.parameters()).detach()
+    train(model, dataset(), Settings(16, 0.0, clip_norm=0.5), [0.1], seed=0, hooks=[Enlarge()])
+    step = nn.utils.parameters_to_vector(model.parameters()).detach() - before
+    torch.testing.assert_close(step, torch.full_like(step, -0.1 * 0.5 / len(step) ** 0.5))
+
+
+def test_every_epoch_trains_in_training_mode():
+    """Whatever mode the network came in, or a hook left it in after an epoch."""
+    modes = []
+
+    class Evaluate(Record):
+        def on_gradients(self, model: nn.Module, _: int) -> None:
+            modes.append(all(module.training for module in model.modules()))
+
+        def on_epoch_end(self, model: nn.Module, _: int) -> None:
+            model.eval()
+
+    train(small().eval(), dataset(), SETTINGS, [0.1] * 8, seed=0, hooks=[Evaluate()])
+    assert modes == [True] * 8
 
 
 def test_training_learns():

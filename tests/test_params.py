@@ -44,15 +44,6 @@ def test_every_recipe_is_valid_with_the_projects_own_params(tmp_path):
         assert load(edited(tmp_path, recipe=recipe)).recipe == recipe
 
 
-def test_table_3_of_the_paper_is_what_the_recipes_say(tmp_path):
-    cifar10 = load(edited(tmp_path, recipe="cifar10_resnet18")).pretrain
-    assert (cifar10.epochs, cifar10.batch_size, cifar10.weight_decay) == (200, 128, 5e-4)
-    assert [cifar10.epochs * milestone for milestone in cifar10.milestones] == [90, 180]
-    cifar100 = load(edited(tmp_path, recipe="cifar100_wrn20"))
-    assert (cifar100.pretrain.schedule, cifar100.pretrain.weight_decay) == ("linear", 2e-4)
-    assert (cifar100.retrain.epochs, cifar100.target_sparsity) == (10, 0.98)
-
-
 def test_null_comes_from_the_recipe_and_a_value_goes_over_it(tmp_path):
     assert load(edited(tmp_path)).retrain.epochs == 10
     assert load(edited(tmp_path, retrain__epochs=7)).retrain.epochs == 7
@@ -103,6 +94,9 @@ def test_seeds_take_the_place_of_seed(tmp_path):
         ("recipe", "mnist", ["recipe", "'mnist'", "digits"]),
         ("methods", ["smss"], ["methods", "'smss'", "imp_mx", "did you mean sms?"]),
         ("methods", ["sms", "sms"], ["methods", "only once"]),
+        ("merge", ["uniform", "uniform"], ["merge", "only once"]),
+        ("studies", ["length", "length"], ["studies", "only once"]),
+        ("export", ["onnx", "onnx"], ["export", "only once"]),
         ("merge", ["median"], ["merge", "'median'", "distilled, greedy, learned"]),
         ("prune__criterion", "magnitud", ["prune.criterion", "'magnitud'", "magnitude"]),
         ("prune__allocation", "globl", ["prune.allocation", "'globl'", "global", "uniform"]),

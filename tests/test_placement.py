@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from pipeline.channels.products import macs
 from pipeline.data.base import Dataset, Split
 from pipeline.evaluate.corruptions.constants import SEVERITIES
 from pipeline.evaluate.corruptions.npy_set import NpySet
@@ -503,6 +504,21 @@ def test_a_pass_is_timed_from_an_idle_card_to_an_idle_card(monkeypatch):
         monkeypatch.setattr("pipeline.evaluate.speedup.perf_counter", lambda: 100 * clock())
         found = savings(models["a"], models["b"], masks_of(models["a"]), (3, 8, 8))
     assert found["macs"]["dense"] == found["macs"]["removed"] > 0
+
+
+def test_savings_are_those_of_one_example_and_of_the_measured_times(monkeypatch):
+    masked, removed = small(), nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+    masks = {"0.weight": torch.arange(masked[0].weight.numel()).view_as(masked[0].weight) > 9}
+    seconds = {"masked": 0.03, "removed": 0.01}
+    monkeypatch.setattr("pipeline.evaluate.speedup.latencies", lambda *_: seconds)
+    found = savings(masked, removed, masks, (3, 8, 8))
+    example = torch.zeros(1, 3, 8, 8)
+    assert found["macs"]["dense"] == sum(macs(masked, example).values())
+    assert found["macs"]["removed"] == 3 * 8 * 8 * 2
+    total = sum(parameter.numel() for parameter in masked.parameters())
+    assert found["parameters"] == {"dense": total, "masked": total - 10, "removed": 386}
+    for times in found["latency"].values():
+        assert times == pytest.approx({"masked_ms": 30, "removed_ms": 10, "speedup": 3})
 
 
 # ---- the stand-in itself

@@ -15,7 +15,7 @@ import torch
 from pipeline.process import cpu_name
 from pipeline.report.tables import made_by
 from pipeline.run.local import LocalEngine
-from pipeline.run.provenance import FILE, provenance
+from pipeline.run.provenance import FILE, Provenance, provenance
 from tests.toy import SOURCE, Toy, alone
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # DVC's own
@@ -157,3 +157,14 @@ def test_the_report_names_torch_and_device() -> None:
     assert mixed["device"].tolist()[:2] == ["GPU of old", "unknown"]
     text = made_by.line(Page(mixed))  # type: ignore[arg-type]
     assert "torch 1.0 on GPU of old (1 result), an unknown version of torch (1 result)" in text
+
+
+@pytest.mark.parametrize(("status", "names"), [(0, ["A100", "H100"]), (1, [])])
+def test_gpus_are_those_that_nvidia_smi_lists_without_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, names: list[str]
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\nprintf 'H100\\nA100\\nH100\\n'\nexit {status}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert object.__new__(Provenance)._gpu_names == names

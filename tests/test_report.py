@@ -338,7 +338,9 @@ def test_equal_artifacts_give_equal_bytes(three: tuple[Plan, Path], tmp_path: Pa
 
 
 def test_figures_show_something(three: tuple[Plan, Path]):
-    for file in (three[1] / "reports/figures").iterdir():
+    files = list((three[1] / "reports/figures").iterdir())
+    assert len(files) == 5
+    for file in files:
         picture = imread(file)
         assert picture.shape[1] == 1300  # 6.5 inches at 200 dots
         assert 0.01 < (picture[..., :3].min(axis=2) < 0.9).mean() < 0.6

@@ -2,6 +2,7 @@
 # ruff: noqa: ARG002 - methods of a protocol
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -9,8 +10,9 @@ import sys
 import time
 from ast import literal_eval
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, closing, contextmanager
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,15 @@ from dvc.exceptions import ReproductionError
 from dvc.repo import Repo
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from benchmarks.graph import Filler
 from pipeline.errors import UserError
-from pipeline.run.dvc_files import load_stages
+from pipeline.run.dvc_files import HEADER, entries, load_stages
+from pipeline.run.dvc_graph import DvcGraph
+from pipeline.run.file_stamps import file_stamps
 from pipeline.run.interfaces import Event, Exit, StageError, Task
-from pipeline.run.local import ON_THE_CPU, LocalEngine, as_module, uses_gpu
+from pipeline.run.local import ON_THE_CPU, LocalEngine, Worker, as_module, uses_gpu
 from pipeline.run.machine import THREADS, default_gpu_jobs, default_jobs, gpus, grouped
 from pipeline.run.progress_view import View
 from pipeline.run.scheduler import Scheduler, priorities
@@ -141,6 +146,14 @@ def test_foreign_lock_is_understood(toy: Toy) -> None:
     assert stages == content["stages"]
 
 
+def test_only_a_lock_file_that_dvc_wrote_is_read_as_text() -> None:
+    entry = "  zero:\n    cmd: true\n"
+    assert entries("") == {}
+    assert entries(HEADER + entry) == {"zero": entry}
+    assert entries(entry) is None, "no header"
+    assert entries(f"{HEADER}# by hand\n{entry}") is None
+
+
 def test_independent_stages_overlap_and_dependent_ones_do_not(toy: Toy) -> None:
     stamp = f"{sys.executable} -c 'import time; print(time.time())' >> "
     for name, reads in {"a": (), "b": (), "c": ("a",)}.items():
@@ -232,6 +245,43 @@ def test_inputs_count_as_they_were_at_the_start(toy: Toy) -> None:
     toy.execute(jobs=1)
     assert toy.ran() == ["first"]
     assert (toy.root / "seen").read_text() == "edited\n"
+
+
+def test_an_input_rewritten_in_place_at_its_size_is_hashed_again(toy: Toy) -> None:
+    """Hashes are kept by time, size and inode, and only the time tells such an edit."""
+    toy.add("zero")
+    toy.execute()
+    code = toy.root / "code.txt"
+    with chdir(toy.root), closing(DvcGraph(toy.root)) as graph:
+        assert graph.up_to_date().keys() == {"zero"}
+        before = code.stat()
+        code.write_text("edoc\n")
+        os.utime(code, ns=(0, before.st_mtime_ns + 10**6))
+        assert (code.stat().st_size, code.stat().st_ino) == (before.st_size, before.st_ino)
+        assert graph.up_to_date() == {}
+        code.write_text("code\n")
+        os.utime(code, ns=(0, before.st_mtime_ns + 2 * 10**6))
+        assert graph.up_to_date().keys() == {"zero"}
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_stamps_tell_time_size_inode_and_name_apart(tmp_path: Path, folder: bool) -> None:
+    file = tmp_path / "folder" / "file"
+    file.parent.mkdir()
+    stamped = str(file.parent if folder else file)
+    seen = set()
+    for text, nanoseconds, replaced in (("a", 1, 0), ("a", 2, 0), ("ab", 2, 0), ("ab", 2, 1)):
+        if replaced:  # by another file of this size and time
+            file.with_name("other").write_text(text)
+            file.with_name("other").replace(file)
+        file.write_text(text)
+        os.utime(file, ns=(0, nanoseconds))
+        seen.add(file_stamps(stamped))
+    assert len(seen) == 4
+    assert file_stamps(stamped) == file_stamps(stamped)
+    if folder:
+        file.rename(file.with_name("renamed"))
+        assert file_stamps(stamped) not in seen
 
 
 def test_killed_driver_takes_its_workers_along_and_loses_nothing(toy: Toy) -> None:
@@ -621,6 +671,31 @@ def test_plain_view(capsys: pytest.CaptureFixture[str]) -> None:
         "[4/4] skipped d",
     ]
     assert lines[-1].startswith("1 ran, 1 cached, 1 failed, 1 skipped; 0:0")
+
+
+def test_events_are_read_once_each_as_their_lines_end(tmp_path: Path) -> None:
+    worker = Worker("a", Task((), tmp_path, "a", gpu=False), tmp_path / "events")
+    assert worker.events() == []
+    for text, heard in (
+        ('{"epoch": 1}\n{"epo', [{"epoch": 1}]),
+        ('ch": 2}\nnonsense\n[3]\n', [{"epoch": 2}]),
+        ('{"epoch": 4}', []),
+        ("\n", [{"epoch": 4}]),
+    ):
+        with worker.reports.open("a") as file:
+            file.write(text)
+        assert worker.events() == heard
+    assert worker.events() == []
+
+
+def test_the_table_is_shown_on_a_terminal_and_removed_at_the_end() -> None:
+    view = View(2)
+    view.console = Console(file=StringIO(), force_terminal=True, width=80)
+    with view:
+        assert view.live is not None
+        assert view.live.is_started
+        live = view.live
+    assert not live.is_started
 
 
 def test_skipped_stages_share_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,6 +66,11 @@ class TestRetraining:
         expected = [*np.arange(1, 11) / 100, *[0.1] * 41, *[0.01] * 40, *[0.001] * 9]
         np.testing.assert_allclose(learning_rates("SLR", 100, trace), expected)
 
+    def test_scaled_restarting_warms_up_to_the_first_rate_of_the_trace(self) -> None:
+        """A trace that begins with a warm-up of its own: its largest rate is not its first."""
+        expected = [0.1, 0.2, *[0.2] * 6, *[1.0] * 6, *[0.4] * 6]
+        assert learning_rates("SLR", 20, [0.2, 1.0, 0.4]) == pytest.approx(expected)
+
     @pytest.mark.parametrize("name", sorted(SCHEDULES))
     @given(st.integers(1, 50), st.integers(50, 300), rates, rates)
     def test_scaled_to_a_peak(
@@ -157,10 +162,21 @@ class TestPretraining:
         expected += [0.2] * 40 + [0.02] * 60 + [0.002] * 40 + [0.0002] * 40
         assert result == pytest.approx(expected, rel=1e-12)
 
-    def test_thirds_fall_on_whole_epochs(self) -> None:
-        result = pretrain_rates("multistep", 300, 1.0, warmup=20 / 300, milestones=(1 / 3, 2 / 3))
-        assert result[99:101] == [1.0, 0.1]
-        assert [result.index(rate) for rate in (1.0, 0.01)] == [19, 200]
+    @pytest.mark.parametrize(
+        ("steps", "warm", "drops"),
+        [(300, 20, (100, 200)), (100, 7, (33, 67)), (50, 3, (17, 33)), (10, 1, (3, 7))],
+    )
+    def test_fractions_of_all_steps_are_rounded_to_the_nearest_step(
+        self, steps: int, warm: int, drops: tuple[int, int]
+    ) -> None:
+        result = pretrain_rates("multistep", steps, 1.0, warmup=20 / 300, milestones=(1 / 3, 2 / 3))
+        assert result.index(1.0) == warm - 1
+        assert tuple(result.index(rate, warm) for rate in (0.1, 0.01)) == drops
+
+    def test_half_a_step_is_rounded_up_in_decimals(self) -> None:
+        """In floats 0.145 * 100 is 14.499999999999998."""
+        result = pretrain_rates("multistep", 100, 1.0, warmup=0.065, milestones=(0.145, 0.29))
+        assert [result.index(rate) for rate in (1.0, 0.1, 0.01)] == [6, 15, 29]
 
     @given(lengths, rates)
     def test_cosine_against_numpy(self, steps: int, peak: float) -> None:

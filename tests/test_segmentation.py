@@ -383,28 +383,6 @@ def test_recipes_are_segmentation(recipe):
     assert own["task"] == "segmentation"
 
 
-def test_cityscapes_pretrains_as_table_3_says():
-    from pipeline.schedules.pretrain_lr import pretrain_rates
-
-    own = yaml.safe_load((RECIPES / "cityscapes_pspnet.yaml").read_text())["pretrain"]
-    epochs, steps = 300, 223  # 2,678 images in batches of 12
-    rates = pretrain_rates(
-        own["schedule"],
-        epochs * steps,
-        own["learning_rate"],
-        milestones=own["milestones"],
-        warmup=own["warmup"],
-    )
-    assert (own["epochs"], own["batch_size"], own["weight_decay"]) == (300, 12, 1e-5)
-    levels = {20: 0.1, 100: 0.1, 101: 0.01, 200: 0.01, 201: 1e-3, 270: 1e-3, 271: 1e-4}
-    levels |= {290: 1e-4, 291: 1e-5, 300: 1e-5}
-    for epoch, rate in levels.items():
-        first, last = rates[(epoch - 1) * steps], rates[epoch * steps - 1]
-        assert last == pytest.approx(rate)
-        assert first == pytest.approx(rate) or epoch == 20
-    assert rates[10 * steps - 1] == pytest.approx(0.05)
-
-
 def renamed(value):
     """Return metrics of a classifier as those of a segmentation network would be called."""
     names = {"test_accuracy": "test_mean_iou", "val_accuracy": "val_mean_iou", "recall": "iou"}

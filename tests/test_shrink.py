@@ -37,6 +37,7 @@ from tests.test_filters import (
 
 ROOT = Path(__file__).parent.parent
 LARGE = {"resnet18": 32, "wrn20": 16, "torchvision.resnet18": 64, "torchvision.resnet50": 64}
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # are no parameters
 OTHERS = ("torchvision.mobilenet_v2", "torchvision.resnext50_32x4d", "torchvision.densenet121")
 
 
@@ -285,7 +286,20 @@ def test_the_whole_graph_with_filters_ends_in_a_report_of_measured_times(tmp_pat
         rows = [row for row in csv.DictReader(file) if row["phase"] == "2"]
     assert len(rows) == 3
     assert all(float(row["measured_speedup_64"]) > 0 for row in rows)
-    assert len({row["parameters_removed"] for row in rows if row["method"] != "dense"}) >= 1
+    artifacts = project.root / "artifacts"
+    removed = {
+        row["model"]: int(float(row["parameters_removed"]))
+        for row in rows
+        if row["method"] != "dense"
+    }
+    assert removed == {
+        name: sum(
+            tensor.numel()
+            for key, tensor in load_tensors(artifacts / f"{name}-shrink/small.safetensors").items()
+            if not key.endswith(STATISTICS)
+        )
+        for name in finals
+    }
     page = (project.root / "reports/results.md").read_text()
     assert "filters pruned by L2 norm, an equal share of each layer" in page
     table = page.split("measured, 64 images (x)")[1]

@@ -342,6 +342,27 @@ class TestLearned:
             found = true.value(learned.merge(candidates, loss=objective).checkpoint)
             assert found <= min([true.value(mean), *true.candidate_losses]) + 1e-5
 
+    def test_every_step_follows_the_gradient_through_the_softmax(self, monkeypatch) -> None:
+        """dL/dz of L(softmax(z)) by autograd; Adam alone would hide the size of a first step."""
+        corners = torch.tensor([(0.0, 0.0), (4.0, 0.0), (1.0, 3.0)], dtype=torch.float64)
+        target = torch.tensor((3.0, 0.5), dtype=torch.float64)
+        pairs = []
+
+        class Recorded(torch.optim.Adam):
+            def step(self) -> None:
+                z = self.param_groups[0]["params"][0]
+                again = z.detach().clone().requires_grad_()
+                (again.softmax(0) @ corners - target).square().sum().backward()
+                pairs.append((z.grad, again.grad))
+                super().step()
+
+        objective = squared([point(*corner) for corner in corners.tolist()], target.tolist())
+        monkeypatch.setattr(torch.optim, "Adam", Recorded)
+        learned.learn(objective, 3)
+        assert len(pairs) == learned.STEPS
+        for taken, expected in pairs:
+            torch.testing.assert_close(taken, expected, rtol=1e-9, atol=1e-12)
+
     def test_where_the_mean_is_worse_than_a_candidate_it_takes_the_candidate(self) -> None:
         """A loss barrier between two: no step from the mean finds an end, but the end is known."""
         candidates = [point(-1.0), point(1.0)]

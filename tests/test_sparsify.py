@@ -669,6 +669,21 @@ def test_same_seed_same_bits(method):
     assert all(torch.equal(mask, other[1].masks[name]) for name, mask in one[1].masks.items())
 
 
+@pytest.mark.parametrize("method", ["gmp", "acdc", "rigl"])
+def test_clipping_counts_no_gradient_of_a_pruned_weight(method):
+    """The hooks act before the gradients are clipped."""
+    hook, pruned = build(method, LOOP), []
+
+    class After(Hook):
+        def on_gradients(self, model: nn.Module, _: int) -> None:
+            for name, mask in hook.masks.items():
+                assert not model.get_parameter(name).grad[~mask].any()
+                pruned.append(int((~mask).sum()))
+
+    train(small(), dataset(), SETTINGS, [0.1] * 16, seed=5, hooks=[hook, After()])
+    assert sum(pruned) > 0
+
+
 def test_channels_of_a_convolution_have_a_threshold_each():
     _, hook = trained("dst")
     shapes = [tuple(function.get_parameter("t").shape) for function in hook.functions.values()]

@@ -14,7 +14,7 @@ DistributedDataParallel reduces gradients after the hook, and a mean of zeros is
 
 import weakref
 from collections.abc import Mapping
-from functools import partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from torch.utils.hooks import unserializable_hook
 from pipeline.errors import UserError
 
 DTENSOR = "torch.distributed.tensor"
+HELD: "weakref.WeakSet[Hold]" = weakref.WeakSet()  # those that act after each optimiser step
 
 
 def refuse_sharded(model: nn.Module) -> None:
@@ -60,10 +61,8 @@ class Hold:
         self.masks = dict(masks)
         self.checked: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self.handles = [_register(self, name) for name in masks]
-        # The hooks of the weights keep this object alive; the one of all optimisers must not.
-        after_step = register_optimizer_step_post_hook(partial(_after_step, weakref.ref(self)))
-        self.handles.append(after_step)
-        weakref.finalize(self, after_step.remove)
+        _hook_optimisers()
+        HELD.add(self)  # the hooks of the weights keep this object alive
 
     def mask(self, name: str) -> Tensor:
         """Return the mask of the weight ``name`` on its device, to which it follows the weight."""
@@ -100,6 +99,7 @@ class Hold:
 
     def remove(self) -> None:
         """Remove the hooks; the weights stay as they are."""
+        HELD.discard(self)
         for handle in self.handles:
             handle.remove()
 
@@ -119,12 +119,20 @@ def _register(held: Hold, name: str) -> Any:
     return handle
 
 
+@cache
+def _hook_optimisers() -> None:
+    """Have every optimiser call `_after_step`, once and for ever.
+
+    A hook of each object, removed as the object is collected, could be removed while PyTorch
+    iterates over the hooks of a step.
+    """
+    register_optimizer_step_post_hook(_after_step)
+
+
 def _after_step(
-    held: "weakref.ref[Hold]",
     optimizer: Optimizer,
     args: Any,  # noqa: ARG001
     kwargs: Any,  # noqa: ARG001
 ) -> None:
-    hold = held()
-    if hold is not None:
+    for hold in list(HELD):
         hold.after_step(optimizer)
