@@ -36,7 +36,7 @@ from pipeline.run.interfaces import DiskFullError, StageError, Task
 from pipeline.run.local import uses_gpu
 from pipeline.run.machine import demand
 from pipeline.storage import disk_space
-from pipeline.storage.atomic_files import atomic_file
+from pipeline.storage.durable_files import durable_file, sync, sync_tree
 
 OUTSIDE = "outside"  # the key of a stage's `meta` that lists data outside the graph
 
@@ -172,17 +172,32 @@ class DvcGraph:
         return os.path.relpath(str(file.fs_path), str(self.repo.root_dir))
 
     def keep(self, name: str) -> None:
-        """Cache the outputs, and record them in the run cache with the inputs of the beginning."""
+        """Cache the outputs, and record them in the run cache with the inputs of the beginning.
+
+        They are on the disk before their names in the cache are, and these before `flush` writes
+        the lock file: an object of the cache that a loss of power emptied would count as intact.
+        """
         stage = self.stages[name]
         try:
             with _stage_errors():
+                for out in stage.outs:
+                    sync_tree(Path(out.fs_path))
                 stage.save_outs()
                 if all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs):
                     self.repo.stage_cache.save(stage)
                 stage.commit()
+                sync(self._cached(stage))
                 self._record(stage)
         finally:
             self.release(name)
+
+    def _cached(self, stage: Any) -> list[Path]:
+        """Return the objects of a stage's outputs in the cache, and the folders they are in."""
+        hashes = [out.hash_info.value for out in stage.outs if out.use_cache]
+        trees = [out.get_obj() for out in stage.outs if out.use_cache and out.is_dir_checksum]
+        hashes += [entry.value for tree in trees if tree for _, _, entry in tree]
+        files = [Path(self.repo.cache.local.oid_to_path(digest)) for digest in hashes]
+        return [*files, *dict.fromkeys(file.parent for file in files)]
 
     def release(self, name: str) -> None:
         """Unlock the stage's inputs and outputs for other dvc commands."""
@@ -203,7 +218,7 @@ class DvcGraph:
         if not after:
             self.lockfile.unlink()
             return
-        with _stage_errors(), atomic_file(self.lockfile) as new:
+        with _stage_errors(), durable_file(self.lockfile) as new:
             new.write_text(HEADER + "".join(after.values()), encoding="utf-8")
         with self.repo.scm_context(quiet=True) as context:
             context.track_file(os.path.relpath(self.lockfile))

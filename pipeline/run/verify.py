@@ -20,6 +20,7 @@ LOCK, DATABASE = "stages/dvc.lock", "mlflow.db"
 OBJECTS = "files/md5"
 FOLDER = ".dir"  # the ending of a hash of a folder, whose object lists the folder's files
 CHUNK = 1 << 20
+DAMAGE = (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError)
 
 
 class Broken(NamedTuple):
@@ -38,7 +39,9 @@ def verify(root: Path) -> int:
         sys.stdout.write(f"{one.sentence}\n")
     if broken:
         remove = "remove what is broken:\n" + "".join(f"    {line}\n" for line in commands)
-        again = "run `dvc repro`, which makes again what is missing, and `python -m pipeline verify`\n"
+        again = (
+            "run `dvc repro`, which makes again what is missing, and `python -m pipeline verify`\n"
+        )
         sys.stdout.write(f"{remove}then {again}" if commands else again)
         return 1
     sys.stdout.write(f"all objects of {cache} and all artifacts that {LOCK} names are intact\n")
@@ -53,21 +56,35 @@ def _cache(root: Path) -> Path:
 
 
 def _lock(root: Path) -> Iterator[Broken]:
-    """Check that the lock file is one, and that stages agree on the artifacts between them."""
+    """Check that both lock files are such, and that stages agree on the artifacts between them."""
+    for name in (LOCK, "dvc.lock"):
+        if (root / name).exists() and not _is_lock(root / name):
+            yield Broken(f"{name} is damaged", f"rm -f {name}")
     try:
         stages = _stages(root)
         outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
         deps = [dep for stage in stages.values() for dep in stage.get("deps", [])]
         if any(outs.get(dep["path"], dep["md5"]) != dep["md5"] for dep in deps):
             yield Broken(f"{LOCK} has two hashes of one artifact: `dvc repro` corrects it")
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
-        yield Broken(f"{LOCK} is damaged", f"rm -f {LOCK}")
+    except DAMAGE:
+        return  # said above
+
+
+def _is_lock(file: Path) -> bool:
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA  # type: ignore[import-untyped]  # noqa: PLC0415
+    from voluptuous import Invalid  # noqa: PLC0415
+
+    try:
+        COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(file.read_bytes()))
+    except (Invalid, *DAMAGE):
+        return False
+    return True
 
 
 def _stages(root: Path) -> Mapping[str, Any]:
     file = root / LOCK
-    content = yaml.safe_load(file.read_bytes()) if file.exists() else {"stages": {}}
-    stages: Mapping[str, Any] = content["stages"]
+    content = yaml.safe_load(file.read_bytes()) if file.exists() else {}
+    stages: Mapping[str, Any] = content.get("stages") or {}
     return stages
 
 
@@ -84,7 +101,7 @@ def _artifacts(root: Path, cache: Path) -> Iterator[Broken]:
     try:
         outs = [out for stage in _stages(root).values() for out in stage["outs"]]
         named = [(root / "stages" / ".." / out["path"], out) for out in outs]
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
+    except DAMAGE:
         return  # `_lock` has said it
     for path, out in named:
         files = _files(cache, str(out["md5"]))

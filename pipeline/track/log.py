@@ -237,7 +237,9 @@ def _text(value: Any) -> str:
 
 
 def _git(root: Path, *words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+    """Return what git prints; it does not rewrite its index, which it would not sync."""
+    command = ["git", "--no-optional-locks", *words]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 

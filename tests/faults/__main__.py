@@ -39,6 +39,7 @@ KINDS = {
     "remote breaks off": stores.remote,
     "out of memory": processes.out_of_memory,
 }
+GOOD = "as undisturbed"
 Row = dict[str, object]
 
 
@@ -63,9 +64,13 @@ def run(fault: Fault, base: Base, folder: Path) -> Row:
         "reached": "yes" if trial.reached else "no",
         "status": first.status if first else "",
         "said": check.said(first).replace(str(folder), "") if first else "",
-        "outcome": "; ".join(problems) or "as undisturbed",
+        "outcome": "; ".join(problems) or _good(trial),
         "seconds": round(time.monotonic() - begun),
     }
+
+
+def _good(trial: Trial) -> str:
+    return f"{GOOD}, after `verify`" if trial.advised else GOOD
 
 
 def _judge(trial: Trial) -> list[str]:
@@ -77,6 +82,10 @@ def _judge(trial: Trial) -> list[str]:
     workspace.control.joinpath("output").rename(workspace.control / "output-disturbed")
     workspace.plan()
     second = workspace.run(*REPRO)
+    if second.status and check.TRACEBACK not in second.output:
+        stores.follow(workspace, workspace.run(*stores.VERIFY))
+        second = workspace.run(*REPRO)
+        trial.advised = True
     if again := trial.kept & check.ran(second.output):
         problems.append(f"{len(again)} finished stages ran again, such as {min(again)}")
     problems += check.settled(workspace, base, second, collected=trial.collected)
@@ -101,7 +110,8 @@ def campaign(arguments: argparse.Namespace, trials: Sequence[int]) -> list[Row]:
         with lock:
             rows.append(row)
             append(arguments.results, row)
-            print(*(row.get(name, "") for name in FIELDS[1:]), sep=" | ", flush=True)
+            sys.stdout.write(" | ".join(str(row.get(name, "")) for name in FIELDS[1:]) + "\n")
+            sys.stdout.flush()
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(one, trials))
@@ -148,8 +158,9 @@ def main() -> None:
     if arguments.kind:
         trials = [n for n in trials if draw(arguments.seed, n).kind == arguments.kind]
     rows = campaign(arguments, trials)
-    print(dict(Counter(str(row["outcome"]) for row in rows)))
-    sys.exit(any(row["outcome"] != "as undisturbed" for row in rows))
+    for outcome, count in Counter(str(row["outcome"]) for row in rows).items():
+        sys.stdout.write(f"{count} {outcome}\n")
+    sys.exit(any(not str(row["outcome"]).startswith(GOOD) for row in rows))
 
 
 if __name__ == "__main__":

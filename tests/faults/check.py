@@ -53,10 +53,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def said(done: Done) -> str:
-    """Return the sentence about a fault in the output of a run, or its last line."""
-    lines = [line.strip() for line in done.output.splitlines() if line.strip()]
-    telling = [line for line in lines if KNOWN.search(line)]
-    return (telling or lines or [""])[0][:200]
+    """Return the sentence about a fault in the output of a run, if there is one."""
+    lines = [line.strip() for line in done.output.splitlines() if KNOWN.search(line)]
+    return lines[0][:200] if lines else ""
 
 
 def disturbed(workspace: Workspace, base: Base, done: Done) -> Iterator[str]:
@@ -90,20 +89,28 @@ def settled(
     for name, content in files(end / "reports").items():
         if reports.get(name) != content:
             yield f"reports/{name} is not that of an undisturbed run"
+    yield from _artifacts(root, end)
+    yield from _cache(root, base, collected=collected)
+    yield from _leftovers(root)
+
+
+def _artifacts(root: Path, end: Path) -> Iterator[str]:
     artifacts, expected = files(root / "artifacts"), files(end / "artifacts")
     named = tuple(f"{name}/" for name in locked(end))
     for name in (name for name in expected if name.startswith(named)):
         if artifacts.get(name) != expected[name]:
             yield f"artifacts/{name} is not that of an undisturbed run"
+
+
+def _cache(root: Path, base: Base, *, collected: bool) -> Iterator[str]:
     if bad := damaged(root):
         yield f"the cache has {len(bad)} damaged objects, such as {bad[0]}"
     have = {file.name for file in (root / CACHE).glob("??/*")}
-    if lost := {file.name for file in (base.start / "p" / CACHE).glob("??/*")} - have:
-        if not collected:
-            yield f"the cache has lost {len(lost)} objects of the earlier experiment"
-    if lost := {digest[2:] for digest in named_objects(end)} - have:
+    earlier = {file.name for file in (base.start / "p" / CACHE).glob("??/*")}
+    if earlier - have and not collected:
+        yield f"the cache has lost {len(earlier - have)} objects of the earlier experiment"
+    if lost := {digest[2:] for digest in named_objects(base.end / "p")} - have:
         yield f"the cache lacks {len(lost)} objects that the lock file names"
-    yield from _leftovers(root)
 
 
 def named_objects(root: Path) -> set[str]:
@@ -115,7 +122,7 @@ def named_objects(root: Path) -> set[str]:
 
 def _leftovers(root: Path) -> Iterator[str]:
     status = subprocess.run(
-        ["git", "status", "--porcelain", "--untracked-files=all"],
+        ["git", "--no-optional-locks", "status", "--porcelain", "--untracked-files=all"],
         cwd=root,
         capture_output=True,
         text=True,

@@ -36,7 +36,11 @@ SIGNALS = ("SIGKILL", "SIGSTOP", "SIGTERM", "SIGINT")  # SIGKILL follows SIGSTOP
 ROLES = ("dvc", "driver", "server", "worker", "writer", "group")  # the group as of Ctrl-C
 DISKS = ("cache", "artifacts", "temporary folder", "mlflow.db")
 BITS = ("cached object", "artifact", "stages/dvc.lock", "mlflow.db")
+FILE_SYSTEMS = ("ext4", "ext4 noauto_da_alloc")
+SECOND = ("repro", "repro", "push", "gc")
 CLOCKS = ("during the run", "after a kill", "files from the future")
+
+TRACKED = 0.3  # the part of the trials with MLflow, which takes half of a run's time
 
 
 @dataclass(frozen=True)
@@ -54,35 +58,32 @@ def draw(seed: int, trial: int) -> Fault:
     """Return the fault of a trial."""
     numbers = random.Random(f"{seed} {trial}")
     kind = numbers.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-    return Fault(kind, _details(kind, numbers))
+    details = _details(kind, numbers)
+    tracked = numbers.random() < TRACKED or any(
+        word in str(value) for value in details.values() for word in ("writer", "mlflow")
+    )
+    return Fault(kind, details | {"MLflow": "on" if tracked else "off"})
 
 
 def _details(kind: str, numbers: random.Random) -> dict[str, Any]:
     share = round(numbers.random(), 3)
-    match kind:
-        case "kill at a random time":
-            return _signal(numbers) | {"at": share}
-        case "kill at a write":
-            point = numbers.choice(POINTS)
-            own = {"target": point.partition(":")[0]} if numbers.random() < 0.6 else {}
-            return _signal(numbers) | own | {"point": point, "at": share}
-        case "power loss":
-            return {"disk": numbers.choice(("ext4", "ext4 noauto_da_alloc"))} | numbers.choice(
-                [{"at": share}, {"point": numbers.choice(POINTS), "at": share}]
-            )
-        case "full disk":
-            return {"disk": numbers.choice(DISKS), "at": share}
-        case "bit flipped":
-            return {"file": numbers.choice(BITS), "at": share, "bit": numbers.randrange(8)}
-        case "clock set back":
-            return {"when": numbers.choice(CLOCKS)}
-        case "two runs at once":
-            return {"second": numbers.choice(("repro", "push", "gc", "repro")), "at": share}
-        case "remote breaks off":
-            return {"while": numbers.choice(("pushing", "pulling")), "at": share}
-        case "out of memory":
-            return {"megabytes": numbers.choice((1, 5, 20, 60, 150))}
-    return {}
+    if kind == "kill at a random time":
+        return _signal(numbers) | {"at": share}
+    if kind == "kill at a write":
+        point = numbers.choice(POINTS)
+        own = {"target": point.partition(":")[0]} if numbers.random() < 0.6 else {}
+        return _signal(numbers) | own | {"point": point, "at": share}
+    point = {"point": numbers.choice(POINTS)} if numbers.random() < 0.5 else {}
+    choices: dict[str, dict[str, Any]] = {
+        "power loss": {"disk": numbers.choice(FILE_SYSTEMS), **point, "at": share},
+        "full disk": {"disk": numbers.choice(DISKS), "at": share},
+        "bit flipped": {"file": numbers.choice(BITS), "at": share, "bit": numbers.randrange(8)},
+        "clock set back": {"when": numbers.choice(CLOCKS)},
+        "two runs at once": {"second": numbers.choice(SECOND), "at": share},
+        "remote breaks off": {"while": numbers.choice(("pushing", "pulling")), "at": share},
+        "out of memory": {"megabytes": numbers.choice((1, 5, 20, 60, 150))},
+    }
+    return choices.get(kind, {})
 
 
 def _signal(numbers: random.Random) -> dict[str, Any]:

@@ -72,8 +72,7 @@ def power_loss(trial: Trial) -> None:
     details = trial.fault.details
     disk = Disk(trial.folder / "disk", *details["disk"].split()[1:])
     trial.cleanup.append(disk.unmount)
-    workspace = trial.base.copy(disk.folder / "w", trial.folder / "control")
-    trial.workspace = workspace
+    workspace = trial.copy(folder=disk.folder / "w")
     disk.sync()
     point = details.get("point")
     hit = {"point": point, "at": trial.count(point), "signal": "SIGSTOP"} if point else {}

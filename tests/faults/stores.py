@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.faults.check import CACHE, locked, ran
 from tests.faults.remote import Remote
 from tests.faults.trial import REPRO, Trial
-from tests.faults.workspace import Done, Workspace, copy
+from tests.faults.workspace import Done, Workspace
 
 FOLDERS = {"cache": "p/.dvc/cache", "artifacts": "p/artifacts", "temporary folder": "tmp"}
 ROOM = "400m"
@@ -64,13 +64,13 @@ def read_only(trial: Trial) -> None:
     trial.first = workspace.run(*REPRO)
     trial.reached = trial.first.status != 0
     subprocess.run(["umount", "-l", cache], check=True)
+    trial.cleanup.clear()
     trial.kept = ran(trial.first.output)
 
 
 def bit_flipped(trial: Trial) -> None:
     """Flip a bit after a finished run, ask `verify`, and do what it says."""
-    copy(trial.base.end, trial.folder / "w")
-    trial.workspace = workspace = Workspace(trial.folder / "w", trial.folder / "control")
+    workspace = trial.copy(end=True)
     workspace.plan()
     workspace.run(*REPRO)  # DVC knows the files of the copy
     details = trial.fault.details
@@ -85,7 +85,12 @@ def bit_flipped(trial: Trial) -> None:
         trial.reached = workspace.run(*REPRO).status != 0 or trial.first.status != 0
     elif where not in trial.first.output or not trial.first.status:
         trial.problems.append(f"verify does not name {where}")
-    for line in trial.first.output.splitlines():
+    follow(workspace, trial.first)
+
+
+def follow(workspace: Workspace, advice: Done) -> None:
+    """Do what `verify` says."""
+    for line in advice.output.splitlines():
         if line.strip().startswith(("rm ", "mv ")):
             subprocess.run(line, shell=True, cwd=workspace.root, check=True)
 
@@ -132,8 +137,7 @@ def flip(file: Path, at: float, bit: int) -> None:
 
 def remote(trial: Trial) -> None:
     """Push to, or pull from, a server that stops in the middle; then do it again."""
-    copy(trial.base.end, trial.folder / "w")
-    trial.workspace = workspace = Workspace(trial.folder / "w", trial.folder / "control")
+    workspace = trial.copy(end=True)
     root, pulling = workspace.root, trial.fault.details["while"] == "pulling"
     cache, store = root / ".dvc" / "cache", trial.folder / "remote"
     store.mkdir()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.faults.draw import Fault
-from tests.faults.workspace import Base, Done, Workspace
+from tests.faults.workspace import Base, Done, Workspace, copy
 
 REPRO = ("dvc", "repro")
 
@@ -23,6 +23,7 @@ class Trial:
     kept: set[str] = field(default_factory=set)  # stages that must not run again
     problems: list[str] = field(default_factory=list)
     tracked: bool = True  # whether MLflow's database is compared
+    advised: bool = False  # whether the next run needed the advice of `verify`
     collected: bool = False  # whether objects of the earlier experiment may be gone
     cleanup: list[Callable[[], object]] = field(default_factory=list)
 
@@ -33,9 +34,11 @@ class Trial:
         for step in reversed(self.cleanup):
             step()
 
-    def copy(self) -> Workspace:
-        """Make and return the workspace: a copy of the base's start."""
-        self.workspace = self.base.copy(self.folder / "w", self.folder / "control")
+    def copy(self, *, end: bool = False, folder: Path | None = None) -> Workspace:
+        """Make and return the workspace: a copy of the base's start, or of its end."""
+        copy(self.base.end if end else self.base.start, folder or self.folder / "w")
+        self.workspace = Workspace(folder or self.folder / "w", self.folder / "control")
+        self.workspace.tracked = self.tracked = self.fault.details.get("MLflow") != "off"
         return self.workspace
 
     def count(self, point: str) -> int:

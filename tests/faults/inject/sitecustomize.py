@@ -41,7 +41,7 @@ PATHS = ("os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate")
 
 
 class Process:
-    """This process: its role, and its part of the plan."""
+    """A process of a trial: its role, and its part of the plan."""
 
     def __init__(self, role: str) -> None:
         self.plan: dict[str, Any] = {}
@@ -66,8 +66,8 @@ class Process:
 
     def watch_databases(self) -> None:
         """Hear the statements of the databases that this process opens."""
-        import sqlite3  # noqa: PLC0415 - takes time, and most processes have none
-        from sqlite3 import dbapi2  # noqa: PLC0415
+        import sqlite3
+        from sqlite3 import dbapi2
 
         connect = sqlite3.connect
 
