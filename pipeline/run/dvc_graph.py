@@ -30,7 +30,7 @@ from dvc.stage.serialize import to_lockfile  # type: ignore[import-untyped]
 from dvc.utils.serialize import dumps_yaml, load_yaml  # type: ignore[import-untyped]
 
 from pipeline.errors import UserError
-from pipeline.run.dvc_files import HEADER, entries, load_stages, no_collection
+from pipeline.run.dvc_files import HEADER, cached, entries, load_stages, no_collection
 from pipeline.run.file_stamps import file_stamps
 from pipeline.run.interfaces import DiskFullError, StageError, Task
 from pipeline.run.local import uses_gpu
@@ -186,18 +186,10 @@ class DvcGraph:
                 if all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs):
                     self.repo.stage_cache.save(stage)
                 stage.commit()
-                sync(self._cached(stage))
+                sync(cached(self.repo.cache.local, stage.outs))
                 self._record(stage)
         finally:
             self.release(name)
-
-    def _cached(self, stage: Any) -> list[Path]:
-        """Return the objects of a stage's outputs in the cache, and the folders they are in."""
-        hashes = [out.hash_info.value for out in stage.outs if out.use_cache]
-        trees = [out.get_obj() for out in stage.outs if out.use_cache and out.is_dir_checksum]
-        hashes += [entry.value for tree in trees if tree for _, _, entry in tree]
-        files = [Path(self.repo.cache.local.oid_to_path(digest)) for digest in hashes]
-        return [*files, *dict.fromkeys(file.parent for file in files)]
 
     def release(self, name: str) -> None:
         """Unlock the stage's inputs and outputs for other dvc commands."""
