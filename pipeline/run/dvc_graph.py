@@ -36,7 +36,7 @@ from pipeline.run.interfaces import DiskFullError, StageError, Task
 from pipeline.run.local import uses_gpu
 from pipeline.run.machine import demand
 from pipeline.storage import disk_space
-from pipeline.storage.durable_files import durable_file, sync, sync_tree
+from pipeline.storage.durable_files import durable_file, files_of, sync
 
 OUTSIDE = "outside"  # the key of a stage's `meta` that lists data outside the graph
 
@@ -65,6 +65,9 @@ class DvcGraph:
         self.cache = Path(self.repo.cache.local_cache_dir)
         self.lockfile = (root / file).with_suffix(".lock")
         self._texts: dict[str, str] = {}
+        self._unsynced: list[
+            Path
+        ] = []  # names in the cache, to be on the disk before the lock file
         self._held: dict[str, AbstractContextManager[None]] = {}  # locks of running stages
         self._hashed: dict[str, tuple[Any, Any]] = {}  # path -> its stamps, and DVC's hash
         for stage in order:
@@ -180,13 +183,12 @@ class DvcGraph:
         stage = self.stages[name]
         try:
             with _stage_errors():
-                for out in stage.outs:
-                    sync_tree(Path(out.fs_path))
+                sync(file for out in stage.outs for file in files_of(Path(out.fs_path)))
                 stage.save_outs()
                 if all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs):
                     self.repo.stage_cache.save(stage)
                 stage.commit()
-                sync(cached(self.repo.cache.local, stage.outs))
+                self._unsynced += cached(self.repo.cache.local, stage.outs)
                 self._record(stage)
         finally:
             self.release(name)
@@ -211,6 +213,8 @@ class DvcGraph:
             self.lockfile.unlink()
             return
         with _stage_errors(), durable_file(self.lockfile) as new:
+            sync(dict.fromkeys(self._unsynced))
+            self._unsynced.clear()
             new.write_text(HEADER + "".join(after.values()), encoding="utf-8")
         with self.repo.scm_context(quiet=True) as context:
             context.track_file(os.path.relpath(self.lockfile))

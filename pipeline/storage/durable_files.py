@@ -28,7 +28,6 @@ def sync(paths: Iterable[Path]) -> None:
                 os.close(descriptor)
 
 
-def sync_tree(path: Path) -> None:
-    """Write a file, or a folder with everything in it, to the disk."""
-    inside = sorted(path.rglob("*"), reverse=True) if path.is_dir() else []
-    sync([*inside, path])
+def files_of(path: Path) -> list[Path]:
+    """Return the files in a folder and in its folders, or the file itself."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
