@@ -17,7 +17,7 @@ export PRE_COMMIT_HOME := $(CURDIR)/$(VENV)/pre-commit
 # Without compiled bytecode `import torch` takes nearly twice as long in every process.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup extras repro test test-fast test-extras check recipes methods studies report tables bundle intake bench golden experiments ui docs constraints clean
+.PHONY: help setup extras repro test test-fast test-extras check faults recipes methods studies report tables bundle intake bench golden experiments ui docs constraints clean
 
 help:  ## list these commands (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -62,6 +62,9 @@ test-extras: $(EXTRAS)  ## run the tests that need the optional packages
 
 check: $(INSTALLED)  ## check style, formatting, types, import contracts, spelling
 	$(BIN)/pre-commit run --all-files
+
+faults: $(INSTALLED)  ## disturb small runs in all ways, 200 trials in up to two hours (docs/trust.md)
+	$(BIN)/python -m tests.faults $(ARGS)
 
 recipes: $(INSTALLED)  ## list the recipes
 	@$(BIN)/python -m pipeline recipes
