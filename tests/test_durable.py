@@ -1,12 +1,15 @@
-"""Loss of power: outputs are on the disk before the cache names them, and these before the lock."""
+"""Loss of power: objects are on the disk before the run cache and the lock file name them."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.stage.cache import StageCache
 
+from pipeline.run.verify import verify
 from pipeline.storage.durable_files import durable_file
 from pipeline.track.log import _git
 from tests.faults.power import Disk, available
@@ -21,43 +24,70 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     return Toy(tmp_path / "toy")
 
 
-def test_order_of_syncs_and_names(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file's content is synced before its name appears, and a folder before the lock file."""
-    synced: list[int] = []
-    named: dict[str, bool] = {}
-    cache: list[int] = []
-    real: dict[str, Any] = {name: getattr(os, name) for name in ("fsync", "link", "replace")}
+@pytest.mark.parametrize("links", ["hardlink,copy", "reflink,hardlink,copy", "copy"])
+def test_objects_are_synced_before_something_names_them(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, links: str
+) -> None:
+    """When the run cache or the lock file names outputs, their objects have been synced."""
+    config = toy.root / ".dvc" / "config"
+    config.write_text(config.read_text().replace("hardlink,copy", links))
+    synced: set[int] = set()
+    missing: dict[str, set[Path]] = {}
+    fsync, replace, save = os.fsync, os.replace, StageCache.save
 
-    def fsync(descriptor: int) -> None:
-        synced.append(os.fstat(descriptor).st_ino)
-        real["fsync"](descriptor)
+    def unsynced() -> set[Path]:
+        objects = list((toy.root / ".dvc" / "cache" / "files" / "md5").glob("??/*"))
+        assert objects
+        files = {path for file in objects for path in (file, file.parent)}
+        return {path for path in files if path.stat().st_ino not in synced}
 
-    def link(source: Any, target: Any, **options: Any) -> None:
-        if "cache/files" in str(target):
-            named[Path(target).name] = Path(source).stat().st_ino in synced
-        real["link"](source, target, **options)
+    def note(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
 
-    def replace(source: Any, target: Any, **options: Any) -> None:
+    def before_lock(source: Any, target: Any, **options: Any) -> None:
         if str(target).endswith("dvc.lock"):
-            objects = (toy.root / ".dvc" / "cache" / "files" / "md5").glob("??/*")
-            cache.extend(inode for file in objects for inode in _inodes(file))
-            named["lock"] = Path(source).stat().st_ino in synced and set(cache) <= set(synced)
-        real["replace"](source, target, **options)
+            missing["lock"] = unsynced() | (
+                {Path(source)} if _inode(source) not in synced else set()
+            )
+        replace(source, target, **options)
 
-    for name, function in (("fsync", fsync), ("link", link), ("replace", replace)):
-        monkeypatch.setattr(os, name, function)
+    def before_run_cache(self: StageCache, stage: Any) -> Any:
+        missing[stage.name] = unsynced()
+        return save(self, stage)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "replace", before_lock)
+    monkeypatch.setattr(StageCache, "save", before_run_cache)
     toy.add("first")
     toy.add("second", "first")
     toy.execute()
-    assert len(cache) >= 8  # two files, two lists of files, and their folders
-    assert len(named) >= 3
-    assert all(named.values()), named
-    assert toy.lock()
+    assert missing == {"first": set(), "second": set(), "lock": set()}
     assert (toy.root / "stages").stat().st_ino in synced
 
 
-def _inodes(file: Path) -> tuple[int, int]:
-    return file.stat().st_ino, file.parent.stat().st_ino
+def _inode(path: Any) -> int:
+    return Path(path).stat().st_ino
+
+
+@pytest.mark.parametrize("content", [b"", b"zero\n\0first\0"])
+def test_an_object_that_lost_its_content_is_not_taken_for_the_output(
+    toy: Toy, content: bytes
+) -> None:
+    """After a loss of power an object may have its name, its mode and no content."""
+    toy.add("first")
+    toy.execute()
+    value, lock = toy.value("first"), toy.lock()
+    for file in (toy.root / ".dvc" / "cache" / "files" / "md5").glob("??/*"):
+        file.unlink()
+        file.write_bytes(content)
+        file.chmod(0o444)
+    shutil.rmtree(toy.root / ".dvc" / "cache" / "runs")
+    shutil.rmtree(toy.root / "artifacts")
+    (toy.root / "stages" / "dvc.lock").unlink()
+    toy.execute()
+    assert (toy.value("first"), toy.lock()) == (value, lock)
+    assert verify(toy.root) == 0
 
 
 def test_a_file_survives_a_loss_of_power(tmp_path: Path) -> None:

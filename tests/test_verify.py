@@ -133,6 +133,16 @@ def test_a_wrong_size_in_the_lock_file(toy: Toy, capsys: pytest.CaptureFixture[s
     assert "stages/dvc.lock has a wrong size for artifacts/second" in capsys.readouterr().out
 
 
+def test_a_damaged_list_of_files_in_use(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    (toy.root / ".dvc" / "tmp" / "rwlock").write_text("")
+    assert verify(toy.root) == 1
+    said = capsys.readouterr().out
+    assert said.startswith(".dvc/tmp/rwlock is damaged\n")
+    follow(toy.root, said)
+    assert set(toy.execute().cached) == {"first", "second"}
+    assert verify(toy.root) == 0
+
+
 def test_a_damaged_database(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     file = database(toy)
     file.write_bytes(b"x" * 100)

@@ -7,7 +7,7 @@ has the error messages. The entries of the lock file are handled as text, withou
 
 import gc
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,13 +101,3 @@ def outputs(file: Path) -> dict[str, str]:
         name: re.search(r"^      md5: (\S+)$", part, re.MULTILINE) for name, part in parts.items()
     }
     return {name: match[1] for name, match in hashes.items() if match}
-
-
-def cached(store: Any, outs: Iterable[Any]) -> list[Path]:
-    """Return the objects of outputs in the cache ``store``, and the folders they are in."""
-    kept = [out for out in outs if out.use_cache]
-    trees = [out.get_obj() for out in kept if out.is_dir_checksum]
-    hashes = [out.hash_info.value for out in kept]
-    hashes += [entry.value for tree in trees if tree for _, _, entry in tree]
-    files = [Path(store.oid_to_path(digest)) for digest in hashes]
-    return [*files, *dict.fromkeys(file.parent for file in files)]

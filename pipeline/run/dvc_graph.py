@@ -30,13 +30,14 @@ from dvc.stage.serialize import to_lockfile  # type: ignore[import-untyped]
 from dvc.utils.serialize import dumps_yaml, load_yaml  # type: ignore[import-untyped]
 
 from pipeline.errors import UserError
-from pipeline.run.dvc_files import HEADER, cached, entries, load_stages, no_collection
+from pipeline.run.dvc_cache import drop_damaged, objects, sync_objects
+from pipeline.run.dvc_files import HEADER, entries, load_stages, no_collection
 from pipeline.run.file_stamps import file_stamps
 from pipeline.run.interfaces import DiskFullError, StageError, Task
 from pipeline.run.local import uses_gpu
 from pipeline.run.machine import demand
 from pipeline.storage import disk_space
-from pipeline.storage.durable_files import durable_file, files_of, sync
+from pipeline.storage.durable_files import durable_file
 
 OUTSIDE = "outside"  # the key of a stage's `meta` that lists data outside the graph
 
@@ -65,9 +66,6 @@ class DvcGraph:
         self.cache = Path(self.repo.cache.local_cache_dir)
         self.lockfile = (root / file).with_suffix(".lock")
         self._texts: dict[str, str] = {}
-        self._unsynced: list[
-            Path
-        ] = []  # names in the cache, to be on the disk before the lock file
         self._held: dict[str, AbstractContextManager[None]] = {}  # locks of running stages
         self._hashed: dict[str, tuple[Any, Any]] = {}  # path -> its stamps, and DVC's hash
         for stage in order:
@@ -177,18 +175,18 @@ class DvcGraph:
     def keep(self, name: str) -> None:
         """Cache the outputs, and record them in the run cache with the inputs of the beginning.
 
-        They are on the disk before their names in the cache are, and these before `flush` writes
-        the lock file: an object of the cache that a loss of power emptied would count as intact.
+        They are on the disk before the run cache and the lock file name them.
         """
         stage = self.stages[name]
         try:
             with _stage_errors():
-                sync(file for out in stage.outs for file in files_of(Path(out.fs_path)))
                 stage.save_outs()
+                files = objects(self.repo.cache.local, stage.outs)
+                drop_damaged(files)
+                stage.commit()
+                sync_objects(files)
                 if all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs):
                     self.repo.stage_cache.save(stage)
-                stage.commit()
-                self._unsynced += cached(self.repo.cache.local, stage.outs)
                 self._record(stage)
         finally:
             self.release(name)
@@ -213,8 +211,6 @@ class DvcGraph:
             self.lockfile.unlink()
             return
         with _stage_errors(), durable_file(self.lockfile) as new:
-            sync(dict.fromkeys(self._unsynced))
-            self._unsynced.clear()
             new.write_text(HEADER + "".join(after.values()), encoding="utf-8")
         with self.repo.scm_context(quiet=True) as context:
             context.track_file(os.path.relpath(self.lockfile))

@@ -4,7 +4,6 @@ DVC takes a read-only object of its cache for intact, and a file of known time, 
 unchanged. So neither a flipped bit nor a loss of power that emptied a file need be noticed.
 """
 
-import hashlib
 import json
 import shlex
 import sqlite3
@@ -16,10 +15,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from pipeline.run.dvc_cache import FOLDER, intact, md5
+
 LOCK, DATABASE = "stages/dvc.lock", "mlflow.db"
+RUNNING = ".dvc/tmp/rwlock"  # DVC's list of the files in use
 OBJECTS = "files/md5"
-FOLDER = ".dir"  # the ending of a hash of a folder, whose object lists the folder's files
-CHUNK = 1 << 20
 DAMAGE = (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError)
 
 
@@ -33,7 +33,13 @@ class Broken(NamedTuple):
 def verify(root: Path) -> int:
     """Print what is broken and what to do about it; return the exit status, 1 where anything is."""
     cache = _cache(root)
-    broken = [*_lock(root), *_objects(root, cache), *_artifacts(root, cache), *_database(root)]
+    broken = [
+        *_running(root),
+        *_lock(root),
+        *_objects(root, cache),
+        *_artifacts(root, cache),
+        *_database(root),
+    ]
     commands = dict.fromkeys(one.command for one in broken if one.command)
     for one in broken:
         sys.stdout.write(f"{one.sentence}\n")
@@ -53,6 +59,15 @@ def _cache(root: Path) -> Path:
 
     with closing(Repo(str(root))) as repo:
         return Path(repo.cache.local_cache_dir)
+
+
+def _running(root: Path) -> Iterator[Broken]:
+    """Check DVC's list of the files in use, which DVC writes without syncing."""
+    file = root / RUNNING
+    try:
+        json.loads(file.read_text(encoding="utf-8") if file.exists() else "{}")
+    except ValueError:
+        yield Broken(f"{RUNNING} is damaged", f"rm -f {RUNNING}")
 
 
 def _lock(root: Path) -> Iterator[Broken]:
@@ -91,8 +106,7 @@ def _stages(root: Path) -> Mapping[str, Any]:
 def _objects(root: Path, cache: Path) -> Iterator[Broken]:
     """Check the objects of the cache, whose names are their hashes."""
     for file in sorted((cache / OBJECTS).glob("??/*")):
-        name = file.parent.name + file.name.removesuffix(FOLDER)
-        if len(name) == 32 and _md5(file) != name:
+        if len(file.name.removesuffix(FOLDER)) == 30 and not intact(file):
             yield _damaged(root, file)
 
 
@@ -112,7 +126,7 @@ def _artifacts(root: Path, cache: Path) -> Iterator[Broken]:
         if len(have) < len(files):
             yield Broken(f"{out['path']} lacks files: `dvc repro` mends it")
         for file, digest in have.items():
-            if _md5(file) != digest:
+            if md5(file) != digest:
                 yield _damaged(root, file)
             if not _object(cache, digest).exists():
                 yield Broken(f"the cache lacks {digest}, of {out['path']}", _remove(root, path))
@@ -165,11 +179,3 @@ def _remove(root: Path, path: Path) -> str:
 def _relative(root: Path, path: Path) -> str:
     path, root = path.parent.resolve() / path.name, root.resolve()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-
-
-def _md5(file: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with file.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -26,8 +26,3 @@ def sync(paths: Iterable[Path]) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-
-
-def files_of(path: Path) -> list[Path]:
-    """Return the files in a folder and in its folders, or the file itself."""
-    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]

@@ -39,6 +39,7 @@ KINDS = {
     "remote breaks off": stores.remote,
     "out of memory": processes.out_of_memory,
 }
+SHOWN = 4  # problems of a trial that its row names
 GOOD = "as undisturbed"
 Row = dict[str, object]
 
@@ -64,9 +65,14 @@ def run(fault: Fault, base: Base, folder: Path) -> Row:
         "reached": "yes" if trial.reached else "no",
         "status": first.status if first else "",
         "said": check.said(first).replace(str(folder), "") if first else "",
-        "outcome": "; ".join(problems) or _good(trial),
+        "outcome": _short(problems) or _good(trial),
         "seconds": round(time.monotonic() - begun),
     }
+
+
+def _short(problems: list[str]) -> str:
+    more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    return "; ".join([*problems[:SHOWN], *more])
 
 
 def _good(trial: Trial) -> str:
