@@ -47,6 +47,9 @@ def test_objects_are_synced_before_something_names_them(
 
     def before_lock(source: Any, target: Any, **options: Any) -> None:
         if str(target).endswith("dvc.lock"):
+            runs = {*(toy.root / ".dvc" / "cache" / "runs").glob("??/*/*")}
+            assert len(runs) == 2
+            missing["runs"] = {file for file in runs if _inode(file) not in synced}
             missing["lock"] = unsynced() | (
                 {Path(source)} if _inode(source) not in synced else set()
             )
@@ -62,7 +65,7 @@ def test_objects_are_synced_before_something_names_them(
     toy.add("first")
     toy.add("second", "first")
     toy.execute()
-    assert missing == {"first": set(), "second": set(), "lock": set()}
+    assert missing == {"first": set(), "second": set(), "runs": set(), "lock": set()}
     assert (toy.root / "stages").stat().st_ino in synced
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from dvc.stage.cache import _get_stage_hash  # type: ignore[import-untyped]
+
 from pipeline.storage.durable_files import sync
 
 FOLDER = ".dir"  # the ending of a hash of a folder, whose object lists the folder's files
@@ -35,6 +37,17 @@ def sync_objects(files: Iterable[Path]) -> None:
     """Write objects, and their names in the folders that they are in, to the disk."""
     files = list(files)
     sync([*files, *dict.fromkeys(file.parent for file in files)])
+
+
+def sync_run(stage_cache: Any, stage: Any) -> None:
+    """Write the entries of a stage in the run cache to the disk.
+
+    The lock file alone would not do: artifacts are not synced, and DVC takes those that were lost
+    out of the cache by the run cache.
+    """
+    if key := _get_stage_hash(stage):
+        folder = Path(stage_cache._get_cache_dir(key))
+        sync([*folder.glob("*"), folder, folder.parent])
 
 
 def intact(file: Path) -> bool:

@@ -13,7 +13,7 @@ but several stages run at once. Differences from ``dvc.stage.Stage.run`` and ``d
 import logging
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, chdir, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from dvc.stage.serialize import to_lockfile  # type: ignore[import-untyped]
 from dvc.utils.serialize import dumps_yaml, load_yaml  # type: ignore[import-untyped]
 
 from pipeline.errors import UserError
-from pipeline.run.dvc_cache import drop_damaged, objects, sync_objects
+from pipeline.run.dvc_cache import drop_damaged, objects, sync_objects, sync_run
 from pipeline.run.dvc_files import HEADER, entries, load_stages, no_collection
 from pipeline.run.file_stamps import file_stamps
 from pipeline.run.interfaces import DiskFullError, StageError, Task
@@ -65,6 +65,8 @@ class DvcGraph:
         self.gpu: Collection[str] = {stage.name for stage in order if uses_gpu(_commands(stage))}
         self.cache = Path(self.repo.cache.local_cache_dir)
         self.lockfile = (root / file).with_suffix(".lock")
+        self.before_naming: Callable[[str], None] = lambda _: None  # gets a stage whose outputs are
+        # in the cache, and neither in the run cache nor in the lock file yet
         self._texts: dict[str, str] = {}
         self._held: dict[str, AbstractContextManager[None]] = {}  # locks of running stages
         self._hashed: dict[str, tuple[Any, Any]] = {}  # path -> its stamps, and DVC's hash
@@ -175,7 +177,8 @@ class DvcGraph:
     def keep(self, name: str) -> None:
         """Cache the outputs, and record them in the run cache with the inputs of the beginning.
 
-        They are on the disk before the run cache and the lock file name them.
+        They are on the disk before the run cache and the lock file name them, as is all that
+        ``before_naming`` writes: a stage that these name is never run again.
         """
         stage = self.stages[name]
         try:
@@ -185,8 +188,10 @@ class DvcGraph:
                 drop_damaged(files)
                 stage.commit()
                 sync_objects(files)
+                self.before_naming(name)
                 if all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs):
                     self.repo.stage_cache.save(stage)
+                    sync_run(self.repo.stage_cache, stage)
                 self._record(stage)
         finally:
             self.release(name)

@@ -129,7 +129,8 @@ class Workspace:
         file = self.control / "roles"
         lines = file.read_text().splitlines() if file.exists() else []
         pairs = [line.split() for line in lines]
-        return {role: int(pid) for pid, role in pairs if Path(f"/proc/{pid}/exe").exists()}
+        alive = set(self.alive())
+        return {role: int(pid) for pid, role in pairs if int(pid) in alive}
 
     def fired(self) -> list[tuple[int, str]]:
         """Return the processes that got a signal, with their roles."""
