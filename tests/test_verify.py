@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable
@@ -141,6 +142,23 @@ def test_a_damaged_list_of_files_in_use(toy: Toy, capsys: pytest.CaptureFixture[
     follow(toy.root, said)
     assert set(toy.execute().cached) == {"first", "second"}
     assert verify(toy.root) == 0
+
+
+def test_a_database_with_an_unfinished_transaction(toy: Toy) -> None:
+    """A killed writer leaves a journal, by which SQLite takes its changes back: no damage."""
+    file, whole = database(toy), toy.root.parent / "writing.db"
+    file.replace(whole)
+    with closing(sqlite3.connect(whole, isolation_level=None)) as writer:
+        writer.execute("INSERT INTO runs VALUES ('kept')")
+        writer.execute("PRAGMA cache_size = 1")  # writes to the file before the commit
+        writer.execute("BEGIN")
+        writer.executemany("INSERT INTO runs VALUES (?)", [("x" * 1000,)] * 200)
+        for end in ("", "-journal"):
+            shutil.copyfile(f"{whole}{end}", f"{file}{end}")
+    assert Path(f"{file}-journal").stat().st_size > 0
+    assert verify(toy.root) == 0
+    with closing(sqlite3.connect(file)) as reader:
+        assert reader.execute("SELECT name FROM runs").fetchall() == [("kept",)]
 
 
 def test_a_damaged_database(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,16 +147,22 @@ def _files(cache: Path, digest: str) -> dict[str, str] | None:
 
 
 def _database(root: Path) -> Iterator[Broken]:
-    """Check the structure of MLflow's database; SQLite has no checksums of the values in it."""
+    """Check the structure of MLflow's database; SQLite has no checksums of the values in it.
+
+    It is opened for writing: SQLite takes back what a killed writer had not finished.
+    """
     file = root / DATABASE
     if not file.exists():
         return
     try:
-        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
-            intact = database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        with closing(sqlite3.connect(file)) as database:
+            sound = database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    except sqlite3.OperationalError as error:  # it is locked, or not ours to read
+        yield Broken(f"{DATABASE} cannot be checked: {error}")
+        return
     except sqlite3.DatabaseError:
-        intact = False
-    if not intact:
+        sound = False
+    if not sound:
         yield Broken(
             f"{DATABASE} is damaged; the next run logs to a new one, and "
             f"`sqlite3 {DATABASE}.damaged .recover` shows what is left of the runs in this one",
