@@ -31,6 +31,7 @@ def main() -> None:
         "run": ("plan, run the missing stages, and report, as `dvc repro` does", _run),
         "plan": ("check params.yaml and write the graph, stages/dvc.yaml", _plan),
         "report": ("write reports/ from the artifacts that are up to date", _report),
+        "verify": ("hash all cached objects and artifacts again", _verify),
         "recipes": ("list the recipes", lambda: _list(experiment.recipes())),
         "methods": ("list the methods, and the choices of merge, prune and retrain", _methods),
         "studies": ("list the studies", lambda: _list(studies())),
@@ -88,6 +89,12 @@ def _report() -> int:
 
     report(Path.cwd())
     return 0
+
+
+def _verify() -> int:
+    from pipeline.run.verify import verify  # noqa: PLC0415
+
+    return verify(Path.cwd())
 
 
 def _experiments(arguments: "Sequence[str]") -> int:

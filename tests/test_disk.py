@@ -106,7 +106,7 @@ def test_a_disk_that_fills_in_between(
         "begin": ("dvc.stage.Stage.save_deps", full_disk),
         "restore": ("dvc.stage.cache.StageCache.restore", full_disk),
         "keep": ("dvc.stage.Stage.save_outs", full_disk),
-        "flush": ("pipeline.run.dvc_graph.atomic_file", full_disk),
+        "flush": ("pipeline.run.dvc_graph.durable_file", full_disk),
         "start": ("pipeline.run.local.Server", full_disk),
     }
     with monkeypatch.context() as patch:

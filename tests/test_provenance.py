@@ -40,6 +40,31 @@ def reporting(toy: Toy, name: str, *reads: str, value: str = "", **fields: Any) 
     toy.add(name, *reads, run=report, value=value)
 
 
+def test_a_result_has_its_record_before_anything_names_it(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver that is killed once the run cache has a stage has its record, too."""
+    reporting(toy, "a", **here())
+    code = (
+        "import os, signal\n"
+        "from pathlib import Path\n"
+        "from dvc.stage.cache import StageCache\n"
+        "from pipeline.run.driver import execute\n"
+        "save = StageCache.save\n"
+        "def killed(self, stage):\n"
+        "    save(self, stage)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "StageCache.save = killed\n"
+        "execute(Path.cwd(), 1)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=toy.root, env=environment, capture_output=True, check=False)
+    assert done.returncode == -9
+    assert toy.execute().cached == ("a",)
+    assert provenance(toy.root) == {"a": here()}
+
+
 def test_a_result_from_elsewhere_is_a_warning_and_stays(
     toy: Toy, capsys: pytest.CaptureFixture[str]
 ) -> None:

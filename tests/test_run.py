@@ -392,6 +392,28 @@ def test_exit_status_of_a_forked_worker(toy: Toy, capsys: pytest.CaptureFixture[
     assert "m failed: exit status 4\n    told\n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        ("MemoryError()", "not enough memory for this stage (MemoryError): run fewer stages"),
+        (
+            'RuntimeError("DefaultCPUAllocator: can\'t allocate memory: 8 bytes\\nframes")',
+            "not enough memory for this stage (DefaultCPUAllocator: can't allocate memory: 8",
+        ),
+        ("KeyboardInterrupt()", "interrupted by SIGINT"),
+    ],
+)
+def test_a_worker_without_memory_is_one_sentence(
+    toy: Toy, capsys: pytest.CaptureFixture[str], error: str, sentence: str
+) -> None:
+    modules(toy)
+    (toy.root / "stages" / "toy.py").write_text(f"raise {error}\n")
+    assert toy.execute(engine=LocalEngine(toy.root, 2, ())).failed == ("m",)
+    shown = capsys.readouterr().err
+    assert f"    error: {sentence}" in shown
+    assert "Traceback" not in shown
+
+
 def test_project_modules_are_imported_afresh(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module of the project that was imported beforehand may be older than what DVC hashed."""
     monkeypatch.setenv("PYTHONPATH", str(SOURCE))  # where there is another package `stages`

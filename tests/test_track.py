@@ -92,9 +92,12 @@ def client(root):
 
 
 def runs(root):
+    return {run.info.run_name: run for run in every_run(root)}
+
+
+def every_run(root):
     store = client(root)
-    found = store.search_runs([store.get_experiment_by_name("sparse-model-soups").experiment_id])
-    return {run.info.run_name: run for run in found}
+    return store.search_runs([store.get_experiment_by_name("sparse-model-soups").experiment_id])
 
 
 def values(root, run, key):
@@ -285,6 +288,37 @@ def test_runs_are_closed_when_the_driver_is_killed(root):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert set(runs(root)) == {"repro toy m=2", "dense"}
+
+
+@slow
+def test_runs_of_a_killed_writer_end_with_the_next_run(root):
+    warnings = []
+    killed = Tracker(root, warnings.append)
+    killed.open(NODES, PARAMS)
+    killed.started("dense")
+    deadline = time.monotonic() + 60
+    while killed.run_id is None or len(every_run(root)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    killed._process.kill()
+    killed.close()
+    assert not killed.complete
+    assert warnings == [
+        "MLflow's process ended early with status -9, and this run is incomplete there: the next "
+        "`dvc repro` logs it from the cache"
+    ]
+    before = {run.info.run_id for run in runs(root).values()}
+    assert {run.info.status for run in runs(root).values()} == {"RUNNING"}
+
+    working = Tracker(root)
+    working.open(NODES, PARAMS)
+    working.started("dense")
+    working.finished("dense", "failed", 1.0)
+    working.close()
+    after = {run.info.run_id: run.info.status for run in every_run(root)}
+    assert {after[run] for run in before} == {"KILLED"}
+    assert sorted(after[run] for run in after.keys() - before) == ["FAILED", "FINISHED"]
+    assert list((root / ".dvc" / "tmp" / "sms" / "mlflow").iterdir()) == []
 
 
 def test_it_can_be_switched_off(tmp_path, monkeypatch):

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.pages import gpu, inference, stored, studies
+from pipeline.pages import faults, gpu, inference, stored, studies
 from pipeline.storage.atomic_files import atomic_file
 
-TABLES = stored.TABLES | gpu.TABLES | inference.TABLES | studies.TABLES
+TABLES = stored.TABLES | gpu.TABLES | inference.TABLES | studies.TABLES | faults.TABLES
 REGION = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 

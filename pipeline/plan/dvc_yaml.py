@@ -10,6 +10,7 @@ import yaml
 
 from pipeline.plan.dependencies import closure
 from pipeline.plan.plan import Plan, Stage, artifact
+from pipeline.storage.durable_files import durable_file
 
 HEADER = """\
 # Generated from params.yaml by `python -m pipeline plan`: edit that file, not this one.
@@ -25,9 +26,8 @@ def write(plan: Plan, path: Path) -> None:
     """Write ``plan`` to ``path``; a file that is the same already stays untouched."""
     text = render(plan)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
-        partial = path.with_suffix(".partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        with durable_file(path) as new:
+            new.write_text(text, encoding="utf-8")
 
 
 def render(plan: Plan) -> str:

@@ -59,6 +59,7 @@ def execute(
     ):
         engine = engine or choose(root, jobs, gpu_jobs)
         provenance = Provenance(root, graph)
+        graph.before_naming = provenance.record
         tell = Listeners([*listeners, provenance])
         scheduler = Scheduler(graph, engine, tell, lambda: bool(signals))
         try:

@@ -13,7 +13,7 @@ but several stages run at once. Differences from ``dvc.stage.Stage.run`` and ``d
 import logging
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, chdir, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,13 +30,14 @@ from dvc.stage.serialize import to_lockfile  # type: ignore[import-untyped]
 from dvc.utils.serialize import dumps_yaml, load_yaml  # type: ignore[import-untyped]
 
 from pipeline.errors import UserError
+from pipeline.run.dvc_cache import drop_damaged, objects, sync_objects, sync_run
 from pipeline.run.dvc_files import HEADER, entries, load_stages, no_collection
 from pipeline.run.file_stamps import file_stamps
 from pipeline.run.interfaces import DiskFullError, StageError, Task
 from pipeline.run.local import uses_gpu
 from pipeline.run.machine import demand
 from pipeline.storage import disk_space
-from pipeline.storage.atomic_files import atomic_file
+from pipeline.storage.durable_files import durable_file
 
 OUTSIDE = "outside"  # the key of a stage's `meta` that lists data outside the graph
 
@@ -64,6 +65,8 @@ class DvcGraph:
         self.gpu: Collection[str] = {stage.name for stage in order if uses_gpu(_commands(stage))}
         self.cache = Path(self.repo.cache.local_cache_dir)
         self.lockfile = (root / file).with_suffix(".lock")
+        self.before_naming: Callable[[str], None] = lambda _: None  # gets a stage whose outputs are
+        # in the cache, and neither in the run cache nor in the lock file yet
         self._texts: dict[str, str] = {}
         self._held: dict[str, AbstractContextManager[None]] = {}  # locks of running stages
         self._hashed: dict[str, tuple[Any, Any]] = {}  # path -> its stamps, and DVC's hash
@@ -172,14 +175,23 @@ class DvcGraph:
         return os.path.relpath(str(file.fs_path), str(self.repo.root_dir))
 
     def keep(self, name: str) -> None:
-        """Cache the outputs, and record them in the run cache with the inputs of the beginning."""
+        """Cache the outputs, and record them in the run cache with the inputs of the beginning.
+
+        They are on the disk before the run cache and the lock file name them, as is all that
+        ``before_naming`` writes: a stage that these name is never run again.
+        """
         stage = self.stages[name]
         try:
             with _stage_errors():
                 stage.save_outs()
+                files = objects(self.repo.cache.local, stage.outs)
+                drop_damaged(files)
+                stage.commit()
+                sync_objects(files)
+                self.before_naming(name)
                 if all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs):
                     self.repo.stage_cache.save(stage)
-                stage.commit()
+                    sync_run(self.repo.stage_cache, stage)
                 self._record(stage)
         finally:
             self.release(name)
@@ -203,7 +215,7 @@ class DvcGraph:
         if not after:
             self.lockfile.unlink()
             return
-        with _stage_errors(), atomic_file(self.lockfile) as new:
+        with _stage_errors(), durable_file(self.lockfile) as new:
             new.write_text(HEADER + "".join(after.values()), encoding="utf-8")
         with self.repo.scm_context(quiet=True) as context:
             context.track_file(os.path.relpath(self.lockfile))

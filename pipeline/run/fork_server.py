@@ -33,6 +33,8 @@ from pipeline.storage import disk_space
 
 MODULE = "pipeline.run.fork_server"
 APART = "--apart"
+NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc")  # PyTorch's errors, and the system's
+MEMORY_HINT = "run fewer stages at once (SMS_JOBS or SMS_GPU_JOBS), then run again"
 PROJECT = ("pipeline", "stages")  # packages that a worker must import anew: they may be edited
 
 
@@ -185,8 +187,15 @@ def run(module: str) -> int:
             return end.code or 0
         sys.stderr.write(f"{end.code}\n")
         return 1
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted by SIGINT\n")
+        return 128 + signal.SIGINT
+    except BaseException as error:
+        if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            sys.stderr.write(f"error: not enough memory for this stage ({reason}): {MEMORY_HINT}\n")
+        else:
+            sys.excepthook(*sys.exc_info())
         return 1
     return 0
 

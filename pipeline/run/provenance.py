@@ -24,6 +24,7 @@ from pipeline.run.interfaces import Graph, Outcome
 from pipeline.run.machine import gpus
 from pipeline.run.ray_cluster import elsewhere
 from pipeline.storage.atomic_files import atomic_file
+from pipeline.storage.durable_files import durable_file
 
 FILE = "stages/provenance.json"
 FIELDS = ("torch", "device", "threads", "gpus")
@@ -74,12 +75,9 @@ class Provenance:
         self.reported[name] |= {field: fields[field] for field in FIELDS if field in fields}
 
     def finished(self, name: str, outcome: Outcome, seconds: float) -> None:  # noqa: ARG002
-        """Write the record of a stage that ran; read that of a cached one."""
-        if outcome == "ran" and self.reported[name]:
-            record = {OUTPUT: self.graph.output(name), **self.reported[name]}
-            self.records[name] = record
-            with atomic_file(self._stored(record[OUTPUT])) as file:
-                file.write_text(_text(record), encoding="utf-8")
+        """Write the record of a stage that ran, if `record` has not; read that of a cached one."""
+        if outcome == "ran" and name not in self.records:
+            self.record(name)
         elif outcome == "cached":
             self.cached.append(name)
             output, known = self.graph.output(name), self.before.get(name)
@@ -87,6 +85,14 @@ class Provenance:
             record = known if known.get(OUTPUT) == output else _read(self._stored(output))
             if record:
                 self.records[name] = record
+
+    def record(self, name: str) -> None:
+        """Write the record of a stage whose outputs have hashes; it survives a loss of power."""
+        if self.reported[name]:
+            record = {OUTPUT: self.graph.output(name), **self.reported[name]}
+            with durable_file(self._stored(record[OUTPUT])) as file:
+                file.write_text(_text(record), encoding="utf-8")
+            self.records[name] = record
 
     def write(self) -> None:
         """Write the records of the graph's stages, if they have changed, sorted by name."""

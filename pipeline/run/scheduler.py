@@ -1,6 +1,7 @@
 """Starts the stages whose inputs are there, those with the longest remaining chain first."""
 
 import heapq
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -234,4 +235,7 @@ def failure(status: int) -> StageError:
     """Return the error of a command that ended with ``status``."""
     if status == disk_space.STATUS:
         return DiskFullError(disk_space.full())
-    return StageError(f"exit status {status}" if status >= 0 else f"killed by signal {-status}")
+    if status >= 0:
+        return StageError(f"exit status {status}")
+    memory = ", as the kernel does where memory runs out" if status == -signal.SIGKILL else ""
+    return StageError(f"killed by signal {-status}{memory}")

@@ -6,15 +6,16 @@ import os
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 
 from pipeline import code_files
-from pipeline.track import ui_views
+from pipeline.track import open_runs, ui_views
 from pipeline.track.registration import Registration
 from pipeline.track.summary import Point, averages, curves, points
 
@@ -63,7 +64,10 @@ class Log:
         tags |= {key: _text(params[key]) for key in TAGGED if key in params}
         recipe = Path(self.common.get("recipe", "")).stem  # it may be the path of a file
         name = f"{experiment or 'repro'} {recipe} m={self.common.get('m')}"
-        self.parent = self._create(name, {key: value for key, value in tags.items() if value})
+        with file_lock("mlflow.db.lock"):
+            self._end_abandoned()
+            self.parent = self._create(name, {key: value for key, value in tags.items() if value})
+            self.held = open_runs.hold(self.parent)
         self._write(self.parent, [], params=params)
 
     def started(self, node: Mapping[str, Any]) -> None:
@@ -169,6 +173,16 @@ class Log:
         trained = self.outcomes["ran"] + self.outcomes["failed"] > 0
         self._write(self.parent, self._metrics(counts), tags={"cached": _bool(not trained)})
         self._end(self.parent, status)
+        open_runs.release(self.held)
+
+    def _end_abandoned(self) -> None:
+        """End the runs of writers that were killed."""
+        for run in open_runs.abandoned():
+            nested = f"tags.mlflow.parentRunId = '{run}' AND attributes.status = 'RUNNING'"
+            children = self.client.search_runs([self.experiment], nested)
+            for name in (*(child.info.run_id for child in children), run):
+                with suppress(MlflowException):  # of another database
+                    self._end(name, "KILLED")
 
     def _experiment(self, artifacts: str | None) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
@@ -237,7 +251,9 @@ def _text(value: Any) -> str:
 
 
 def _git(root: Path, *words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+    """Return what git prints; it does not rewrite its index, which it would not sync."""
+    command = ["git", "--no-optional-locks", *words]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 

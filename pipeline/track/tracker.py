@@ -85,6 +85,7 @@ class Tracker:
         self._listener: threading.Thread | None = None
         self._early: list[str] = []  # messages before the process is started
         self._off = os.environ.get("SMS_MLFLOW") == "0"
+        self._explained = False  # whether the process has sent a warning
         self.run_id: str | None = None
         self.complete = True  # whether everything sent has been written
 
@@ -175,6 +176,11 @@ class Tracker:
             pass  # the process has ended, and its reason was reported
         self.complete = process.wait() == 0
         self._listener.join()
+        if not (self.complete or self._explained):
+            self._warn(
+                f"MLflow's process ended early with status {process.returncode}, and this run is "
+                "incomplete there: the next `dvc repro` logs it from the cache"
+            )
         if process.stdout is not None:
             process.stdout.close()
 
@@ -209,6 +215,7 @@ class Tracker:
             if kind == "run":
                 self.run_id = text
             else:
+                self._explained = True
                 self._warn(text)
 
 

@@ -1,0 +1,1 @@
+"""Trials that disturb a run and compare the next one with an undisturbed run (docs/trust.md)."""
