@@ -17,8 +17,9 @@ import time
 from pathlib import Path
 
 from tests.ray_faults.draw import draw
+from tests.ray_faults.driver import experiment, serial
 from tests.ray_faults.nodes import Nodes, permitted
-from tests.ray_faults.trial import GOOD, experiment, run, serial
+from tests.ray_faults.trial import GOOD, run
 
 FILE = Path("docs/data/ray_faults.csv")
 

@@ -29,7 +29,7 @@ class Fault:
     node: str  # a has the driver and the cluster's tables, b has neither
     blind: bool  # whether node b does not see the project's folder
     delay: float  # seconds
-    quick: bool  # whether Ray gives a silent node up after 3 s, and not after a minute
+    quick: bool  # whether Ray gives a silent node up after some 10 s, and not a minute
     target: str  # of the kind "limit": worker or actor
 
 

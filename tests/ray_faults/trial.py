@@ -4,9 +4,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,24 +11,11 @@ from typing import NamedTuple
 
 from tests import project as projects
 from tests.ray_faults.draw import Fault
+from tests.ray_faults.driver import PATIENCE, Driver
 from tests.ray_faults.nodes import Nodes
 from tests.toy import alive, until
 
-JOURNAL = """
-import atexit, os, sys, time
-
-def note(word):
-    node = os.path.basename(os.environ["TMPDIR"])
-    stage = os.environ["DVC_STAGE"].rpartition(":")[2]
-    with open(os.environ["FAULTS_JOURNAL"], "a") as file:
-        file.write(f"{word} {stage} {node} {os.getpid()} {time.time()}\\n")
-
-if "FAULTS_JOURNAL" in os.environ and os.environ.get("DVC_STAGE", "").startswith("stages/"):
-    note("start")
-    atexit.register(note, "end")
-"""
 TRAINING = re.compile(r"-(dense|c\d+)$")
-DONE = re.compile(r"^\[ *\d+/\d+\] +ran +(\S+)")
 PROCESSES = {  # part of a process's command line, by fault
     "lease": "ray::{stage}",
     "actor": "ray::Host",
@@ -41,30 +25,7 @@ PROCESSES = {  # part of a process's command line, by fault
 }
 NAMED = r"lost 3 times, at last on node \S+: "
 GOOD = "serial lock"
-AWAY, PATIENCE, LIMIT = 20, 400, 3
-
-
-def experiment(folder: Path) -> projects.Project:
-    """Return a project of 11 stages, five of them trainings of a few seconds, without results."""
-    tiny = projects.TINY.replace("epochs: 2,", "epochs: 10,").replace("epochs: 1,", "epochs: 10,")
-    small = projects.PARAMS.replace("[sms, imp]", "[sms]").replace("phases: null", "phases: 1", 1)
-    kept = projects.TINY, projects.PARAMS
-    projects.TINY, projects.PARAMS = tiny, small.replace("m: 3", "m: 4")
-    try:
-        project = projects.Project.create(folder)
-    finally:
-        projects.TINY, projects.PARAMS = kept
-    (folder / "stages" / "__init__.py").write_text(JOURNAL)
-    project.run(sys.executable, "-m", "pipeline", "plan")
-    project.commit()
-    return project
-
-
-def serial(project: projects.Project, folder: Path) -> bytes:
-    """Return the lock file that plain DVC writes."""
-    copy = project.copy(folder)
-    copy.run(sys.executable, "-m", "dvc", "repro", "stages/dvc.yaml")
-    return (folder / "stages" / "dvc.lock").read_bytes()
+AWAY, LIMIT = 20, 3
 
 
 class Start(NamedTuple):
@@ -74,64 +35,6 @@ class Start(NamedTuple):
     node: str
     pid: int
     when: float
-
-
-class Driver:
-    """``dvc repro`` on node a, with the time of each line that it prints."""
-
-    def __init__(
-        self, nodes: Nodes, project: projects.Project, journal: Path, address: str
-    ) -> None:
-        environment = nodes.environment("a") | {
-            "SMS_ENGINE": "ray",
-            "SMS_JOBS": "2",
-            "SMS_MLFLOW": "0",
-            "SMS_PYTHON": sys.executable,
-            "FAULTS_JOURNAL": str(journal),
-            "DVC_NO_ANALYTICS": "1",
-            "DVC_SITE_CACHE_DIR": str(project.root.parent / "site"),
-        }
-        self.lines: list[tuple[float, str]] = []
-        self.process = subprocess.Popen(
-            nodes.command("a", [sys.executable, "-m", "dvc", "repro"]),
-            cwd=project.root,
-            env=environment | ({"RAY_ADDRESS": address} if address else {}),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            self.lines.append((time.time(), line))
-
-    def wait(self) -> int | None:
-        """Return the exit status, None if it does not end."""
-        with suppress(subprocess.TimeoutExpired):
-            status = self.process.wait(PATIENCE)
-            self.reader.join(10)
-            return status
-        return None
-
-    def kill(self) -> None:
-        """End the driver, if it still runs."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def text(self) -> str:
-        """Return what was printed."""
-        return "".join(line for _, line in self.lines)
-
-    def kept(self) -> dict[str, float]:
-        """Return the stages that the driver kept, with the time."""
-        found = ((when, DONE.match(line)) for when, line in self.lines)
-        return {match[1]: when for when, match in found if match}
 
 
 class Trial:
@@ -152,7 +55,13 @@ class Trial:
         return [Start(w[1], w[2], int(w[3]), float(w[4])) for w in lines if w[0] == "start"]
 
     def run(self) -> None:
-        """Run the trial."""
+        """Run the trial.
+
+        Raises:
+            OSError: the cluster does not start, so that there is no trial.
+        """
+        if self.address:
+            self.nodes.ready(quick=self.fault.quick)
         try:
             self._run()
             self._check()
@@ -164,8 +73,6 @@ class Trial:
 
     def _run(self) -> None:
         kind = self.fault.kind
-        if self.address:
-            self.nodes.ready(quick=self.fault.quick)
         self.nodes.hide(self.project.root if self.fault.blind else None)
         driver = self._drive()
         self._strike(driver)
@@ -262,7 +169,7 @@ class Trial:
             "fault": f"limit, {fault.target}" if fault.kind == "limit" else fault.kind,
             "node": fault.node,
             "project's folder": "not seen" if fault.blind else "seen",
-            "node lost after": "3 s" if fault.quick else "Ray's default",
+            "node lost after": "10 s" if fault.quick else "Ray's default",
             "training": " ".join(dict.fromkeys(self.hit)),
             "delay (s)": str(fault.delay),
             "starts again": str(len(names) - len(set(names))),
@@ -289,10 +196,11 @@ def run(fault: Fault, base: projects.Project, lock: bytes, nodes: Nodes) -> dict
     folder.mkdir()
     trial = Trial(fault, nodes, base.copy(folder / "project"), lock)
     trial.run()
+    row = trial.row(time.time() - begun)
     nodes.hide(None)
     if trial.problems:
         for number, driver in enumerate(trial.drivers):
             (folder / f"driver-{number}.log").write_text(driver.text())
     else:
         shutil.rmtree(folder, ignore_errors=True)
-    return trial.row(time.time() - begun)
+    return row
