@@ -3,6 +3,7 @@
 import fcntl
 import io
 import os
+import re
 import shutil
 import signal
 import socket
@@ -25,9 +26,11 @@ from pipeline.errors import UserError
 from pipeline.run import ray_cluster
 from pipeline.run.dvc_graph import DvcGraph
 from pipeline.run.engines import choose
+from pipeline.run.interfaces import Task
 from pipeline.run.local import LocalEngine
 from pipeline.run.machine import demand
-from pipeline.run.ray_engine import RayEngine
+from pipeline.run.ray_engine import Lease, RayEngine
+from pipeline.run.ray_files import pack
 from pipeline.run.ray_hosts import mismatch
 from pipeline.run.ray_node import versions
 from pipeline.run.ray_objects import Objects
@@ -90,6 +93,46 @@ def test_code_for_other_nodes_has_every_file_of_the_package(tmp_path: Path) -> N
     package = root / "pipeline"
     files = [*package.rglob("*.py"), *(each for glob in patterns for each in package.glob(glob))]
     assert {str(file.relative_to(root)) for file in files} <= sent
+
+
+def test_outputs_of_a_node_replace_those_of_a_lost_run(tmp_path: Path) -> None:
+    (tmp_path / "node" / "artifacts" / "net").mkdir(parents=True)
+    (tmp_path / "node" / "artifacts" / "net" / "value").write_text("whole")
+    archive = pack(tmp_path / "node", ["artifacts/net"])
+    (tmp_path / ".dvc" / "tmp" / "sms").mkdir(parents=True)
+    (tmp_path / "artifacts" / "net").mkdir(parents=True)
+    (tmp_path / "artifacts" / "net" / "lost").touch()
+    assert Objects(SimpleNamespace(), tmp_path).keep(archive, ["artifacts/net"]) == 0
+    kept = {file.name: file.read_text() for file in (tmp_path / "artifacts" / "net").iterdir()}
+    assert kept == {"value": "whole"}
+
+
+def test_lost_stage_goes_to_another_node(tmp_path: Path) -> None:
+    engine = object.__new__(RayEngine)
+    engine.hosts = SimpleNamespace(  # type: ignore[assignment]
+        actors=dict.fromkeys("abc"), on=lambda node, soft: (node, soft)
+    )
+    lease, busy = Lease(Task((), tmp_path, "", gpu=False)), Lease(Task((), tmp_path, "", gpu=False))
+    engine.tasks = {"lost": lease, "busy": busy}
+    assert engine._place(lease) == "SPREAD"
+    lease.lost, busy.node = {"a"}, "b"
+    assert engine._place(lease) == ("c", True)
+    lease.lost = set("abc")
+    assert engine._place(lease) == "SPREAD"
+
+
+def test_cluster_of_other_versions_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**options: object) -> None:
+        raise RuntimeError("Version mismatch: The cluster was started with:\n Python: 3.9.1")
+
+    cluster = object.__new__(ray_cluster.Cluster)
+    cluster.ray = SimpleNamespace(init=init)
+    with pytest.raises(
+        UserError, match=r"^the Ray cluster h:1 cannot be joined \(Version mis"
+    ) as e:
+        cluster._connect("h:1")
+    assert "\n" not in str(e.value)
+    assert "Python: 3.9.1): the driver must run on a node of it, with the cluster's" in str(e.value)
 
 
 def test_keeper_that_is_still_starting_is_waited_for(tmp_path: Path) -> None:
@@ -324,6 +367,19 @@ def test_stage_of_a_lost_actor_runs_again(toy: Toy, address: str) -> None:
 
 
 @pytest.mark.extras
+def test_stage_whose_process_is_killed_runs_again_up_to_a_limit(
+    toy: Toy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy.add("once", run="{ test -e hit || { touch hit; kill -9 $$; }; }")
+    toy.add("always", run="kill -9 $$")
+    summary = toy.execute()
+    assert (summary.ran, summary.failed) == (("once",), ("always",))
+    assert toy.ran() == ["always"] * 3 + ["once"] * 2
+    shown = capsys.readouterr().err
+    assert f"lost 3 times, at last on node {socket.gethostname()}: killed by signal 9\n" in shown
+
+
+@pytest.mark.extras
 def test_stage_that_is_always_lost_fails_with_the_node(
     toy: Toy, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -380,11 +436,11 @@ def test_wrong_address_is_one_sentence(
 
 
 @contextmanager
-def another_node(address: str, flags: str, *before: str) -> Iterator[None]:
-    """Add a node to the cluster; ``before`` is the command that starts it."""
+def another_node(address: str, flags: str, *before: str, **more: str) -> Iterator[None]:
+    """Add a node to the cluster; ``before`` is the command that starts it, in ``more``."""
     words = f"-m ray.scripts.scripts start --address {address} {flags} --block".split()
     token = ray_cluster.authentication(ray_cluster.private_folder())
-    environment = os.environ | token | ray_cluster.QUIET
+    environment = os.environ | token | ray_cluster.QUIET | more
     environment.pop("CUDA_VISIBLE_DEVICES", None)
     with subprocess.Popen(
         [*before, sys.executable, *words, "--object-store-memory", "100000000"],
@@ -399,11 +455,12 @@ def another_node(address: str, flags: str, *before: str) -> Iterator[None]:
             node.terminate()
 
 
-def blind_node(address: str, hidden: Path) -> AbstractContextManager[None]:
-    """Add a node with one CPU, on which the folder ``hidden`` is empty."""
-    hide = f'mount -t tmpfs none {hidden} && exec "$@"'
+def blind_node(address: str, *hidden: Path, **more: str) -> AbstractContextManager[None]:
+    """Add a node with one CPU, on which the folders ``hidden`` are empty disks of 16 MB."""
+    mounts = " && ".join(f"mount -t tmpfs -o size=16m none {folder}" for folder in hidden)
+    hide = f'{mounts} && exec "$@"'
     before = ["unshare", "--mount", "sh", "-c", hide, "sh"]
-    return another_node(address, "--num-cpus 1 --num-gpus 0", *before)
+    return another_node(address, "--num-cpus 1 --num-gpus 0", *before, **more)
 
 
 @pytest.mark.extras
@@ -444,13 +501,57 @@ def joined(toy: Toy) -> None:
     engine.stop(1)
 
 
+def need_mounts() -> None:
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("mount namespaces are not permitted")
+
+
+@pytest.mark.extras
+def test_stages_leave_a_node_whose_disk_is_full(toy: Toy, address: str, tmp_path: Path) -> None:
+    """The driver's disk has room; the other node's has not, and counts neither as it nor as bad."""
+    need_mounts()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    for name in "abcdef":
+        write = f"head -c 30000000 /dev/zero > {name} && rm {name} || exit 28"
+        toy.add(name, run=f"(pwd >> {tmp_path}/places; sleep 1; {write})")
+    with blind_node(address, toy.root, disk, TMPDIR=str(disk)):
+        joined(toy)
+        summary = toy.execute(engine=RayEngine(toy.root, 3))
+    places = (tmp_path / "places").read_text().split()
+    assert sorted(summary.ran) == [*"abcdef"]
+    assert any(place.startswith(str(disk)) for place in places), "some were there"
+    assert places.count(str(toy.root)) == 6, "all ended here"
+
+
+@pytest.mark.extras
+def test_node_with_another_torch_is_one_sentence(toy: Toy, address: str, tmp_path: Path) -> None:
+    toy.add("a")
+    (tmp_path / "other" / "torch").mkdir(parents=True)
+    (tmp_path / "other" / "torch" / "__init__.py").touch()
+    (tmp_path / "other" / "torch" / "version.py").write_text("__version__ = '1.0'")
+    sentence = rf"^node {socket.gethostname()} of the Ray cluster has PyTorch 1\.0, but the driver"
+    with another_node(address, "--num-cpus 1", PYTHONPATH=str(tmp_path / "other")):
+        until(lambda: refused(toy, sentence), 180)
+    assert toy.ran() == []
+    until(lambda: not refused(toy, sentence), 60)
+
+
+def refused(toy: Toy, sentence: str) -> bool:
+    """Say whether the engine refuses the cluster with ``sentence``."""
+    try:
+        RayEngine(toy.root, 1).stop(1)
+    except UserError as error:
+        return bool(re.match(sentence, str(error)))
+    return False
+
+
 @pytest.mark.extras
 def test_nodes_that_do_not_see_the_folder(
     make: Callable[[str], Toy], monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     """Inputs go there as objects, each once, and outputs, events and logs come back."""
-    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("mount namespaces are not permitted")
+    need_mounts()
     ours, plain = make("ours"), make("plain")
     for toy in (ours, plain):
         fill(toy)

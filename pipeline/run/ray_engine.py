@@ -3,15 +3,20 @@
 A stage waits for its CPUs and GPUs as a Ray task, its lease; the node on which the lease is placed
 runs the commands in its one actor (pipeline/run/ray_node.py). The order of stages is the
 scheduler's: no more leases are asked for than the cluster can hold, and none while one waits, as
-happens where others use the cluster. A stage that is lost with its node runs again elsewhere.
+happens where others use the cluster. A stage that is lost runs again, on another node if there is
+one: where its node, the actor or the lease is gone, where its process was killed, or where the disk
+of a node with a folder of its own is full.
 
 Nodes that see the repository's folder work in it. To all others the inputs go as objects, each once
 (pipeline/run/ray_objects.py), and log and outputs come back at the end.
 """
 
 import os
+import shutil
 import sys
 import time
+from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,8 +27,9 @@ from pipeline.run.local import MISSING
 from pipeline.run.machine import cores, default_jobs, demand, gpus
 from pipeline.run.ray_cluster import Cluster, named
 from pipeline.run.ray_hosts import REFRESH, Hosts
+from pipeline.storage import disk_space
 
-ATTEMPTS = 3  # times that a stage may start; the node of each but the last was lost
+ATTEMPTS = 3  # times that a stage may start; it was lost each time but the last
 PATIENCE = 0.5  # seconds that a lease may wait before no other is asked for
 
 
@@ -98,9 +104,17 @@ class RayEngine:
             num_cpus=task.cpus,
             num_gpus=task.gpus if self.hosts.with_gpus else 0,
             max_retries=0,
-            scheduling_strategy="SPREAD" if portable else self.hosts.here(),
+            scheduling_strategy=self._place(lease) if portable else self.hosts.here(),
         ).remote(self.hosts.prefix, name, lease.attempt, fields)
         self.leases[pending] = name
+
+    def _place(self, lease: "Lease") -> Any:
+        """Return Ray's scheduling strategy: after a loss the other node with the fewest stages."""
+        others = [node for node in self.hosts.actors if node not in lease.lost]
+        if not lease.lost or not others:
+            return "SPREAD"
+        busy = Counter(other.node for other in self.tasks.values())
+        return self.hosts.on(min(others, key=lambda node: busy[node]), soft=True)
 
     def wait(self, seconds: float) -> list[Event | Exit]:
         """Return the events and exits of stages, waiting at most ``seconds`` for one."""
@@ -144,7 +158,7 @@ class RayEngine:
         try:
             end = self.ray.get(reply)
         except self.ray.exceptions.RayError as error:
-            return self._lost(name, error)
+            return self._lost(name, str(error))
         if end is None:  # the node has no actor yet
             lease.attempt -= 1
             self.hosts.refresh()
@@ -153,24 +167,37 @@ class RayEngine:
         status, events, log, outputs = end
         if log is not None:
             self.log(name).write_bytes(log)
+        if status == MISSING:
+            return self._lost(name, f"killed by signal {-status}")
+        if status == disk_space.STATUS and log:  # not the driver's disk
+            return self._lost(name, log.decode(errors="replace"), 1)
         if outputs is not None:
             status = self.hosts.objects.keep(outputs, lease.task.outputs)
         del self.tasks[name]
         return [*(Event(name, fields) for fields in events[lease.seen :]), Exit(name, status)]
 
-    def _lost(self, name: str, error: Exception) -> list[Event | Exit]:
-        """Run a stage again whose node or actor is gone; give up after ``ATTEMPTS``."""
+    def _lost(self, name: str, reason: str, status: int = MISSING) -> list[Event | Exit]:
+        """Run a lost stage again; after ``ATTEMPTS`` it ends with ``status``."""
         lease = self.tasks[name]
         self.hosts.cancel(lease.node, name)
+        lease.lost.add(lease.node)
+        self._clear(lease.task)
         if lease.attempt < ATTEMPTS:
             self._ask(name)
             return []
         node = self.hosts.names.get(lease.node, "unknown")
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        lines = [line.strip() for line in reason.splitlines() if line.strip()]
         with self.log(name).open("a", encoding="utf-8") as log:
             log.write(f"lost {ATTEMPTS} times, at last on node {node}: {lines[-1]}\n")
         del self.tasks[name]
-        return [Exit(name, MISSING)]
+        return [Exit(name, status)]
+
+    def _clear(self, task: Task) -> None:
+        """Remove the outputs of a run that was lost after it had written them."""
+        for output in task.outputs:
+            shutil.rmtree(self.root / output, ignore_errors=True)
+            with suppress(OSError):
+                (self.root / output).unlink()
 
     def stop(self, seconds: float) -> None:
         """End all stages, by SIGKILL those that are not done ``seconds`` after SIGTERM; leave."""
@@ -190,5 +217,6 @@ class Lease:
         self.task = task
         self.attempt = 0
         self.node = ""  # unknown until it has begun
+        self.lost: set[str] = set()  # nodes on which it was lost
         self.asked = 0.0
         self.seen = 0  # events that were passed on

@@ -4,7 +4,6 @@ import os
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from pipeline.run.ray_objects import Objects
 
 REFRESH = 5.0  # seconds between looks at the nodes of the cluster
 ANSWER = 60.0  # seconds in which an actor must start and answer
+KILLED = 5.0  # seconds in which a living node kills a stage
 
 
 class Hosts:
@@ -46,7 +46,9 @@ class Hosts:
         self.refreshed = 0.0
         for module in (ray_node, ray_files):
             self.ray.cloudpickle.register_pickle_by_value(module)
+        self.opened = False  # whether the first nodes have started
         self.refresh()
+        self.opened = True
         self.with_gpus = any(node.get("GPU", 0) for node in self.resources.values())
         self._check_resources()
 
@@ -69,7 +71,6 @@ class Hosts:
 
     def _start(self, nodes: list[str]) -> None:
         """Start an actor on each of ``nodes``, and check that the node can run this project."""
-        first = not self.actors
         probe = self.root / ".dvc" / "tmp" / "sms" / f"probe-{uuid.uuid4().hex}"
         probe.touch()
         code = Path(__file__).parents[2]
@@ -88,7 +89,7 @@ class Hosts:
                 self.shared = self.shared and facts["sees"]
                 self.poll(node)
         except (self.ray.exceptions.RayError, ValueError) as error:
-            if first:  # a node that joins later may leave at once, and is asked again
+            if not self.opened:  # a node that joins later may leave at once, and is asked again
                 sentence = " ".join(str(error).split())[-300:]
                 raise UserError(f"the Ray cluster cannot start this project: {sentence}") from error
         finally:
@@ -107,10 +108,10 @@ class Hosts:
             .remote()
         )
 
-    def on(self, node: str) -> Any:
-        """Return Ray's scheduling strategy for ``node`` alone."""
+    def on(self, node: str, *, soft: bool = False) -> Any:
+        """Return Ray's scheduling strategy for ``node`` alone; if ``soft``, while it is alive."""
         strategies = self.ray.util.scheduling_strategies
-        return strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+        return strategies.NodeAffinitySchedulingStrategy(node, soft=soft)
 
     def here(self) -> Any:
         """Return Ray's scheduling strategy for the driver's node alone."""
@@ -128,10 +129,11 @@ class Hosts:
         return all(self.ray.get([each.sees.remote(root, paths) for each in self.actors.values()]))
 
     def cancel(self, node: str, name: str) -> None:
-        """Kill the stage ``name`` on ``node``, if that is alive."""
-        if node in self.actors:
-            with suppress(self.ray.exceptions.RayError):
-                self.ray.get(self.actors[node].cancel.remote(name), timeout=ANSWER)
+        """Kill the stage ``name`` on ``node``, or on any if that is "", and wait for its end."""
+        actors = [actor for each, actor in self.actors.items() if node in {each, ""}]
+        killed = [actor.cancel.remote(name) for actor in actors]
+        if killed:
+            self.ray.wait(killed, num_returns=len(killed), timeout=KILLED, fetch_local=False)
 
     def stop(self, seconds: float) -> None:
         """End all stages; kill those that have not ended after ``seconds``."""

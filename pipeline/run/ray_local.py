@@ -29,9 +29,14 @@ class NodeEngine(LocalEngine):
             gpu=fields["gpu"],
         )
 
-    def status(self, error: OSError) -> int:
-        """Return the exit status of a stage that cannot start for ``error``."""
-        return disk_space.STATUS if disk_space.shortage(error) else 1
+    def refusal(self, error: OSError) -> tuple[int, str]:
+        """Return exit status and log of a stage that cannot start for ``error``."""
+        sentence = disk_space.shortage(error)
+        return disk_space.STATUS if sentence else 1, f"{sentence or error}\n"
+
+    def shortage(self, status: int) -> str:
+        """Return the sentence about this node's disk if a stage ended for want of space."""
+        return f"{disk_space.full(self.root)}\n" if status == disk_space.STATUS else ""
 
     def kill(self, name: str) -> None:
         """Kill the processes of stage ``name``."""

@@ -6,6 +6,7 @@ the node's actor runs it, in a fork of a fork server as on the driver's own mach
 """
 
 import asyncio
+import errno
 import os
 import platform
 import runpy
@@ -86,20 +87,35 @@ class Host:
                 folder = await self._arrive(name, attempt, task["objects"])
             self.engine.start_on(gpus, name, self.engine.task(task, folder))
         except OSError as error:
-            run.status.set_result(self.engine.status(error))
+            return self._refuse(name, run, error)
+        except BaseException:
+            self._over(name, run)
+            raise
         if self.pump is None or self.pump.done():
             self.pump = asyncio.create_task(self._pump())
         status = await run.status
-        del self.runs[name]
+        self._over(name, run)
         if not self.folder:
             return status, run.events, None, None
-        log = self.engine.log(name)
+        log, outputs = self.engine.log(name), None
         text = log.read_bytes() if log.exists() else b""
-        outputs = None
         if status == 0:
             outputs = await asyncio.to_thread(pack, folder, task["outputs"])
+        text += self.engine.shortage(status).encode()
         await asyncio.to_thread(shutil.rmtree, self.folder.place(name, attempt), True)
         return status, run.events, text, outputs
+
+    def _over(self, name: str, run: "Run") -> None:
+        run.status.cancel()
+        if self.runs.get(name) is run:
+            del self.runs[name]
+
+    def _refuse(self, name: str, run: "Run", error: OSError) -> "End":
+        """Return the end of a stage that cannot start; the driver names its own full disk."""
+        self._over(name, run)
+        status, sentence = self.engine.refusal(error)
+        driver = status == errno.ENOSPC and not self.folder
+        return status, run.events, None if driver else sentence.encode(), None
 
     async def _arrive(self, name: str, attempt: int, objects: Mapping[str, Any]) -> Path:
         """Return a folder with the inputs of a stage; each object comes once to a node."""

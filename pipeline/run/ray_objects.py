@@ -66,6 +66,7 @@ class Objects:
                 unpack(archive, arrived)
                 for output in outputs:
                     if (arrived / output).exists():
+                        shutil.rmtree(self.root / output, ignore_errors=True)  # of a lost run
                         (self.root / output).parent.mkdir(parents=True, exist_ok=True)
                         shutil.move(arrived / output, self.root / output)
         except OSError as error:
