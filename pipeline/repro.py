@@ -19,6 +19,7 @@ from pipeline.report.fingerprint import Finished
 from pipeline.run.machine import default_gpu_jobs
 from pipeline.run.progress_view import View
 from pipeline.storage import disk_space
+from pipeline.storage.durable_files import remove_leftovers
 from pipeline.track.tracker import Tracker, tracking
 
 PARAMS, GRAPH, REPORTS, LOGS = "params.yaml", "stages/dvc.yaml", "reports", ".dvc/tmp/sms/logs"
@@ -42,6 +43,8 @@ def repro(root: Path) -> int:
     Raises:
         UserError: params.yaml or a file that it names is wrong, or a disk is full.
     """
+    for folder in ("stages", REPORTS, ".dvc/tmp/sms"):
+        remove_leftovers(root / folder)
     (_home(root) / "data").mkdir(exist_ok=True)
     _share(root, "data")
     plan = write_plan(root)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import pytest
 from dvc.stage.cache import StageCache
 
 from pipeline.run.verify import verify
-from pipeline.storage.durable_files import durable_file
+from pipeline.storage.durable_files import durable_file, remove_leftovers
 from pipeline.track.log import _git
 from tests.faults.power import Disk, available
-from tests.toy import Toy, alone
+from tests.toy import SOURCE, Toy, alone
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # DVC's own
 
@@ -111,6 +112,26 @@ def test_a_file_survives_a_loss_of_power(tmp_path: Path) -> None:
         assert (disk.folder / "lost").read_text() != "new"
     finally:
         disk.unmount()
+
+
+def test_files_that_a_killed_process_was_writing_are_removed(tmp_path: Path) -> None:
+    """Git would show them for ever, and DVC would take one in reports/ for a part of the report."""
+    writing = (
+        "import os, signal\n"
+        "from pathlib import Path\n"
+        "from pipeline.storage.atomic_files import atomic_file\n"
+        "with atomic_file(Path('dvc.yaml')) as file:\n"
+        "    file.touch()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+    subprocess.run([sys.executable, "-c", writing], cwd=tmp_path, env=environment, check=False)
+    (left,) = tmp_path.iterdir()
+    for name in ("dvc.yaml", f".dvc.yaml.{os.getpid()}.tmp", ".mine.tmp", ".a.b.tmp"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert not left.exists()
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_git_is_asked_without_writing_its_index(tmp_path: Path) -> None:

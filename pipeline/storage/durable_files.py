@@ -26,3 +26,21 @@ def sync(paths: Iterable[Path]) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files in ``folder`` of processes that were killed while they wrote."""
+    for file in folder.glob(".*.tmp"):
+        number = file.name.split(".")[-2]  # atomic_file names its process
+        if number.isdecimal() and not _lives(int(number)):
+            file.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

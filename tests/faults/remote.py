@@ -14,7 +14,7 @@ class Remote:
         self.folder, self.budget = folder, float(budget)
         self.broken = False
         self.lock = threading.Lock()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, self))
+        self.server = Server(("127.0.0.1", 0), partial(Handler, self))
         self.address = f"http://127.0.0.1:{self.server.server_port}"
 
     def __enter__(self) -> "Remote":
@@ -36,6 +36,13 @@ class Remote:
             self.budget -= allowed
             self.broken = self.broken or allowed < size
             return allowed
+
+
+class Server(ThreadingHTTPServer):
+    """A server that is silent about connections which its client ends."""
+
+    def handle_error(self, *_: Any) -> None:
+        pass
 
 
 class Handler(BaseHTTPRequestHandler):
