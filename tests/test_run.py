@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from ast import literal_eval
@@ -105,6 +106,16 @@ def test_equal_outputs_stop_the_change(toy: Toy) -> None:
     toy.add("zero", run="true && true")
     toy.execute()
     assert toy.ran() == ["zero"]
+
+
+def test_git_tracks_the_lock_file_where_dvc_is_told_to(toy: Toy) -> None:
+    config = toy.root / ".dvc" / "config"
+    config.write_text(config.read_text().replace("[core]\n", "[core]\n    autostage = true\n"))
+    toy.add("zero")
+    toy.execute()
+    listed = ["git", "diff", "--cached", "--name-only"]
+    staged = subprocess.run(listed, cwd=toy.root, check=True, capture_output=True, text=True)
+    assert "stages/dvc.lock" in staged.stdout.split()
 
 
 def test_deleted_outputs_are_checked_out(toy: Toy) -> None:

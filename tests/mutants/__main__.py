@@ -25,7 +25,6 @@ from typing import Any
 
 from tests.mutants.mutations import Mutation, walk_valid
 from tests.mutants.visible import LEFT_OUT, MAP, ROOT, STORE, Visible, digest, environment, measure
-from tests.mutants.worker import BROKEN
 
 PACKAGES = ("prune", "soup", "schedules", "sparsify", "train", "evaluate", "storage", "plan", "run")
 # The first two need a Ray cluster and a GPU, for which there are tests of other kinds. The third is
@@ -37,6 +36,7 @@ LEFT_ALONE = (
 )
 CAP = 120  # seconds of tests for one mutant, by their measured times
 STALLED = 150  # seconds without the end of a test, after which it counts as failed
+NO_SUCH_TEST = 4  # pytest's exit status, also where a mutant changes a test's parameters
 RESULTS = STORE / "results.jsonl"
 
 parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
@@ -129,10 +129,10 @@ class Copy:
             return None
         if status is None:
             return "timeout"
+        if status == NO_SUCH_TEST and any("::" in test for test in tests):
+            return self.run(sorted({test.partition("::")[0] for test in tests}), seconds)
         lines = self.output.read_text(errors="replace").splitlines()
         failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-        if status == BROKEN:
-            sys.exit(f"error: pytest does not run in {self.folder}: see {self.output}")
         if not failed:
             return f"pytest ended with {status}"
         return failed[0].partition(" ")[2].partition(" - ")[0]
@@ -212,7 +212,10 @@ def main() -> None:
             list(pool.map(measure, files))
             visible, copies, before = Visible(files), Queue[Copy](), known()
             for number in range(flags.jobs):
-                copies.put(Copy(number))
+                copy = Copy(number)
+                if copy.run(["tests/test_rounding.py"], STALLED):
+                    sys.exit(f"error: pytest does not run in {copy.folder}: see {copy.output}")
+                copies.put(copy)
             attempts = [
                 pool.submit(attempt, each, visible, copies, before.get(each.key, {}))
                 for each in chosen
