@@ -128,7 +128,7 @@ def test_cluster_of_other_versions_is_one_sentence(monkeypatch: pytest.MonkeyPat
     cluster = object.__new__(ray_cluster.Cluster)
     cluster.ray = SimpleNamespace(init=init)
     with pytest.raises(
-        UserError, match=r"^the Ray cluster h:1 cannot be joined \(Version mis"
+        UserError, match=r"^the Ray cluster h:1 cannot be joined \(Version mismatch: The"
     ) as e:
         cluster._connect("h:1")
     assert "\n" not in str(e.value)
