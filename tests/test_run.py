@@ -32,7 +32,7 @@ from pipeline.run.dvc_graph import DvcGraph
 from pipeline.run.file_stamps import file_stamps
 from pipeline.run.interfaces import Event, Exit, StageError, Task
 from pipeline.run.local import ON_THE_CPU, LocalEngine, Worker, as_module, uses_gpu
-from pipeline.run.machine import THREADS, default_gpu_jobs, default_jobs, gpus, grouped
+from pipeline.run.machine import THREADS, cores, default_gpu_jobs, default_jobs, gpus, grouped
 from pipeline.run.progress_view import View
 from pipeline.run.scheduler import Scheduler, priorities
 from tests.toy import SOURCE, Toy, alive, alone, until
@@ -646,6 +646,15 @@ def test_number_of_jobs_is_checked(monkeypatch: pytest.MonkeyPatch, text: str) -
     monkeypatch.setenv("SMS_JOBS", text)
     with pytest.raises(UserError, match=f"SMS_JOBS is {text!r}"):
         default_jobs()
+
+
+def test_cores_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5} if pid == 0 else {0})
+    assert cores() == 3
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert cores() == 8
 
 
 class Notes:

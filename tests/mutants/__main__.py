@@ -107,6 +107,7 @@ class Copy:
             env=environment(self.folder),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # libraries that end with it print what they leak
             text=True,
         )
 
