@@ -24,6 +24,8 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+INTERRUPTED = 130  # the exit status of a command that ^C ended, in shells
+
 
 def main() -> None:
     """Run the command of the command line."""
@@ -56,9 +58,9 @@ def main() -> None:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
-    except KeyboardInterrupt:  # before the stages, or after them
-        sys.stderr.write("stopped; finished stages are kept\n")
-        sys.exit(130)
+    except KeyboardInterrupt:  # before or after the stages, whose driver takes it as a request
+        sys.stderr.write("stopped: finished stages are kept, and the next run continues\n")
+        sys.exit(INTERRUPTED)
     except Exception as error:
         sentence = disk_space.shortage(error)  # while planning, reporting or locking
         if sentence is None:

@@ -2,7 +2,11 @@
 
 import sys
 
-from pipeline.__main__ import main
+try:
+    from pipeline.__main__ import main
+except KeyboardInterrupt:
+    sys.stderr.write("stopped: no stage was started\n")
+    sys.exit(130)
 
 if __name__ == "__main__":
     sys.argv[1:] = ["run"]

@@ -334,6 +334,45 @@ def test_stop_keeps_what_is_done(toy: Toy, number: signal.Signals) -> None:
     assert yaml.safe_load(toy.lock())["stages"].keys() == {"done"}
 
 
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (
+            "import sys, pipeline.__main__ as m\n"
+            "def report():\n"
+            "    raise KeyboardInterrupt\n"
+            "m._report = report\n"
+            "sys.argv[1:] = ['report']\n"
+            "m.main()\n",
+            "stopped: finished stages are kept, and the next run continues\n",
+        ),
+        (
+            "import sys\n"
+            "class Finder:\n"
+            "    def find_spec(self, name, path, target=None):\n"
+            "        if name == 'pipeline.config':\n"
+            "            raise KeyboardInterrupt\n"
+            "sys.meta_path.insert(0, Finder())\n"
+            "import stages.all\n",
+            "stopped: no stage was started\n",
+        ),
+    ],
+    ids=["while reporting", "while importing"],
+)
+def test_ctrl_c_outside_the_stages_is_one_sentence(
+    tmp_path: Path, code: str, sentence: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, sentence)
+
+
 def test_second_driver_is_refused(toy: Toy) -> None:
     toy.add("slow", run="touch begun && sleep 60")
     with toy.driver() as driver:

@@ -321,6 +321,30 @@ def test_runs_of_a_killed_writer_end_with_the_next_run(root):
     assert list((root / ".dvc" / "tmp" / "sms" / "mlflow").iterdir()) == []
 
 
+@slow
+def test_no_run_stays_open_where_mlflow_refuses_a_value(root, monkeypatch):
+    from mlflow.exceptions import MlflowException
+
+    from pipeline.track.log import Log
+
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+    log = Log(None)
+    log.open(str(root), PARAMS)
+    node = {"name": "dense", "labels": {}, "arguments": {}}
+    log.started(node)
+
+    def refuse(*_, **__):
+        raise MlflowException("database or disk is full")
+
+    with monkeypatch.context() as full:
+        full.setattr(log.client, "log_batch", refuse)
+        with pytest.raises(MlflowException):
+            log.finished(node, "ran", 1.0)
+    log.close("KILLED")
+    assert {run.info.status for run in every_run(root)} == {"KILLED"}
+
+
 def test_it_can_be_switched_off(tmp_path, monkeypatch):
     monkeypatch.setenv("SMS_MLFLOW", "0")
     tracker = Tracker(tmp_path)

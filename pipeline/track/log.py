@@ -169,6 +169,8 @@ class Log:
         self.flush()
         for run in self.runs.values():
             self._end(run, "KILLED" if status == "KILLED" else "FAILED")
+        if status == "KILLED":
+            self._end_nested(self.parent)  # of which MLflow refused the values
         counts = [(f"stages/{outcome}", 0, float(n)) for outcome, n in self.outcomes.items()]
         trained = self.outcomes["ran"] + self.outcomes["failed"] > 0
         self._write(self.parent, self._metrics(counts), tags={"cached": _bool(not trained)})
@@ -178,11 +180,15 @@ class Log:
     def _end_abandoned(self) -> None:
         """End the runs of writers that were killed."""
         for run in open_runs.abandoned():
-            nested = f"tags.mlflow.parentRunId = '{run}' AND attributes.status = 'RUNNING'"
-            children = self.client.search_runs([self.experiment], nested)
-            for name in (*(child.info.run_id for child in children), run):
-                with suppress(MlflowException):  # of another database
-                    self._end(name, "KILLED")
+            self._end_nested(run)
+            with suppress(MlflowException):  # of another database
+                self._end(run, "KILLED")
+
+    def _end_nested(self, parent: str) -> None:
+        """End the runs in ``parent`` that are still open."""
+        still_open = f"tags.mlflow.parentRunId = '{parent}' AND attributes.status = 'RUNNING'"
+        for run in self.client.search_runs([self.experiment], still_open):
+            self._end(run.info.run_id, "KILLED")
 
     def _experiment(self, artifacts: str | None) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT

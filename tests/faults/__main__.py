@@ -8,6 +8,7 @@ import argparse
 import csv
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -155,6 +156,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "docs/data/faults.csv")
     parser.add_argument("--work", type=Path, default=ROOT / "build/faults")
     arguments = parser.parse_args()
+    # A shell's background process ignores SIGINT, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if arguments.trial:  # a replay is shown, and not recorded
         arguments.results = arguments.work / "replayed.csv"
         trials = arguments.trial

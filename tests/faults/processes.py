@@ -25,7 +25,7 @@ def kill_at_random_time(trial: Trial) -> None:
     pid = _wait(trial, process.poll, "dvc" if target == "group" else target)
     trial.reached = pid is not None
     if pid:
-        _send(pid, details["signal"], group=target == "group")
+        _send(workspace, pid, details["signal"], group=target == "group")
     trial.first = workspace.end(process)
     trial.kept = ran(trial.first.output)
 
@@ -42,12 +42,15 @@ def _wait(trial: Trial, over: Callable[[], int | None], role: str) -> int | None
     return None
 
 
-def _send(pid: int, name: str, *, group: bool = False) -> None:
+def _send(workspace: Workspace, pid: int, name: str, *, group: bool = False) -> None:
+    """Send a signal to a process of the trial; the kernel may have used its number again."""
+    if pid not in workspace.alive():
+        return
     with suppress(ProcessLookupError):
         (os.killpg if group else os.kill)(pid, signal.Signals[name])
-        if name == "SIGSTOP":
-            time.sleep(STOPPED)
-            os.kill(pid, signal.SIGKILL)
+    if name == "SIGSTOP":
+        time.sleep(STOPPED)
+        _send(workspace, pid, "SIGKILL")
 
 
 def kill_at_write(trial: Trial) -> None:
@@ -61,7 +64,7 @@ def kill_at_write(trial: Trial) -> None:
             time.sleep(0.02)
         for pid, _ in workspace.fired():
             time.sleep(STOPPED)
-            _send(pid, "SIGKILL")
+            _send(workspace, pid, "SIGKILL")
     trial.first = workspace.end(process)
     trial.reached = bool(workspace.fired())
     trial.kept = ran(trial.first.output)

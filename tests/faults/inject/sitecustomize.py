@@ -134,7 +134,16 @@ def last(role: str) -> int | None:
     wanted = "dvc" if role == "group" else role
     with open(f"{FOLDER}/roles", encoding="utf-8") as file:
         pids = [int(line.split()[0]) for line in file if line.split()[1] == wanted]
-    return next((pid for pid in reversed(pids) if os.path.exists(f"/proc/{pid}")), None)
+    return next((pid for pid in reversed(pids) if of_this_trial(pid)), None)
+
+
+def of_this_trial(pid: int) -> bool:
+    """Return whether a process lives and is one of the trial's: the kernel uses numbers again."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return f"SMS_FAULTS={FOLDER}".encode() in file.read().split(b"\0")
+    except OSError:
+        return False
 
 
 def memory() -> int:
