@@ -31,7 +31,7 @@ from pipeline.run.local import LocalEngine
 from pipeline.run.machine import demand
 from pipeline.run.ray_engine import Lease, RayEngine
 from pipeline.run.ray_files import pack
-from pipeline.run.ray_hosts import mismatch
+from pipeline.run.ray_hosts import Hosts, mismatch
 from pipeline.run.ray_node import versions
 from pipeline.run.ray_objects import Objects
 from tests.test_run import Notes, diamond, modules
@@ -119,6 +119,42 @@ def test_lost_stage_goes_to_another_node(tmp_path: Path) -> None:
     assert engine._place(lease) == ("c", True)
     lease.lost = set("abc")
     assert engine._place(lease) == "SPREAD"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_cluster_that_is_gone_is_one_sentence_after_a_while(named: bool) -> None:
+    """A lost link of 20 s is not the end; Ray itself would end the process after a minute."""
+    hosts = object.__new__(Hosts)
+    hosts.cluster = SimpleNamespace(named=named)  # type: ignore[assignment]
+    hosts.opened, hosts.gone, long = True, False, 60 if named else 6
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        hosts.address, hosts.answered = f"127.0.0.1:{server.getsockname()[1]}", 0.0
+        assert hosts._answers()
+        assert hosts.answered > time.monotonic() - 5
+    hosts.answered = time.monotonic() - (20 if named else 2)
+    assert not hosts._answers()
+    assert not hosts.gone
+    hosts.answered = time.monotonic() - long
+    with pytest.raises(
+        UserError, match=r"^the Ray cluster 127.*does not answer any more \(.*kept;"
+    ):
+        hosts._answers()
+    assert hosts.gone
+
+
+def test_ray_that_was_killed_here_is_one_sentence(tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    def wait(*_: object, **__: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    engine, hosts = object.__new__(RayEngine), object.__new__(Hosts)
+    engine.ray = SimpleNamespace(wait=wait, exceptions=SimpleNamespace(RaySystemError=Killed))
+    engine.hosts, hosts.address = hosts, "h:1"
+    with pytest.raises(UserError, match=r"^the Ray cluster h:1 does not answer .*Broken pipe"):
+        engine._ready([object()], 0)
+    assert hosts.gone
 
 
 def test_cluster_of_other_versions_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

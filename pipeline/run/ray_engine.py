@@ -118,13 +118,12 @@ class RayEngine:
 
     def wait(self, seconds: float) -> list[Event | Exit]:
         """Return the events and exits of stages, waiting at most ``seconds`` for one."""
+        self.hosts.refresh(REFRESH)
         pending = [*self.leases, *self.hosts.polls]
         if not pending:  # all nodes are gone
             time.sleep(seconds)
             return []
-        ready, _ = self.ray.wait(pending, timeout=seconds, fetch_local=False)
-        if ready:
-            ready, _ = self.ray.wait(pending, num_returns=len(pending), timeout=0)
+        ready = self._ready(pending, seconds)
         reports: list[Event | Exit] = []
         for reply in ready:
             if reply in self.hosts.polls:
@@ -133,6 +132,16 @@ class RayEngine:
             if reply in self.leases:
                 reports += self._ended(self.leases.pop(reply), reply)
         return reports
+
+    def _ready(self, pending: list[Any], seconds: float) -> list[Any]:
+        """Return the replies that are there, waiting at most ``seconds`` for one."""
+        try:
+            ready, _ = self.ray.wait(pending, timeout=seconds, fetch_local=False)
+            if ready:
+                ready, _ = self.ray.wait(pending, num_returns=len(pending), timeout=0)
+        except (OSError, self.ray.exceptions.RaySystemError) as error:  # Ray here was killed
+            raise self.hosts.lost(error) from error
+        return list(ready)
 
     def _reports(self, node: str, reply: Any) -> list[Event | Exit]:
         """Return the events of stages on ``node``, and ask for the next."""
@@ -202,7 +211,7 @@ class RayEngine:
     def stop(self, seconds: float) -> None:
         """End all stages, by SIGKILL those that are not done ``seconds`` after SIGTERM; leave."""
         for pending, name in self.leases.items():
-            if not self.tasks[name].node:
+            if not self.tasks[name].node and not self.hosts.gone:
                 self.ray.cancel(pending, force=True)
         self.hosts.stop(seconds)
         self.tasks.clear()

@@ -1,6 +1,7 @@
 """The nodes of a Ray cluster that run stages: their actors, versions and resources."""
 
 import os
+import socket
 import time
 import uuid
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from pipeline.run.ray_objects import Objects
 REFRESH = 5.0  # seconds between looks at the nodes of the cluster
 ANSWER = 60.0  # seconds in which an actor must start and answer
 KILLED = 5.0  # seconds in which a living node kills a stage
+SILENT = 30.0  # seconds without an answer after which the cluster is gone; Ray exits after 60
 
 
 class Hosts:
@@ -43,7 +45,9 @@ class Hosts:
         self.polls: dict[Any, str] = {}  # pending reports -> node
         self.shared = True  # whether all nodes see the repository's folder
         self.objects = Objects(self.ray, root)
-        self.refreshed = 0.0
+        self.address = str(self.ray.get_runtime_context().gcs_address)
+        self.looked, self.answered = 0.0, time.monotonic()
+        self.gone = False
         for module in (ray_node, ray_files):
             self.ray.cloudpickle.register_pickle_by_value(module)
         self.opened = False  # whether the first nodes have started
@@ -56,9 +60,12 @@ class Hosts:
         """Look at the nodes, unless the last look was less than ``seconds`` ago.
 
         Raises:
-            UserError: a new node does not fit.
+            UserError: a new node does not fit, or the cluster is gone.
         """
-        if seconds and time.monotonic() - self.refreshed < seconds:
+        if seconds and time.monotonic() - self.looked < seconds:
+            return
+        self.looked = time.monotonic()
+        if not self._answers():
             return
         alive = {node["NodeID"]: node for node in self.ray.nodes() if node["Alive"]}
         new = [node for node in alive if node not in self.actors]
@@ -67,7 +74,31 @@ class Hosts:
         if new:
             self._start(new)
         self.resources = {node: alive[node]["Resources"] for node in self.actors}
-        self.refreshed = time.monotonic()
+
+    def _answers(self) -> bool:
+        """Say whether the cluster's tables can be asked; Ray itself would wait for a minute.
+
+        Raises:
+            UserError: they have not answered for long; those of this machine must answer at once.
+        """
+        host, _, port = self.address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except OSError as error:
+            limit = SILENT if self.cluster.named else REFRESH
+            if time.monotonic() - self.answered > limit or not self.opened:
+                raise self.lost(error) from error
+            return False
+        self.answered = time.monotonic()
+        return True
+
+    def lost(self, error: Exception) -> UserError:
+        """Return the sentence of a cluster that is gone."""
+        self.gone = True
+        return UserError(
+            f"the Ray cluster {self.address} does not answer any more ({error}): all finished "
+            "stages are kept; run again when it is back"
+        )
 
     def _start(self, nodes: list[str]) -> None:
         """Start an actor on each of ``nodes``, and check that the node can run this project."""
@@ -137,7 +168,7 @@ class Hosts:
 
     def stop(self, seconds: float) -> None:
         """End all stages; kill those that have not ended after ``seconds``."""
-        ended = [actor.stop.remote(seconds) for actor in self.actors.values()]
+        ended = [] if self.gone else [a.stop.remote(seconds) for a in self.actors.values()]
         if ended:
             self.ray.wait(ended, num_returns=len(ended), timeout=seconds + 5)
         self.actors.clear()

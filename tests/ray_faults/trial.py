@@ -158,7 +158,7 @@ class Trial:
         if any(map(alive, workers)):
             self.problems.append("a stage is still running")
         left = self.nodes.view("b", self.nodes.folder / "b").glob("sms-node-*/*")
-        if self.fault.kind not in {"raylet", "link"} and list(left):
+        if self.fault.kind not in {"raylet", "link", "keeper"} and list(left):
             self.problems.append("node b keeps files")
 
     def row(self, seconds: float) -> dict[str, str]:
