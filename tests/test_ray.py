@@ -143,14 +143,14 @@ def test_cluster_that_is_gone_is_one_sentence_after_a_while(named: bool) -> None
 
 
 def test_ray_that_was_killed_here_is_one_sentence(tmp_path: Path) -> None:
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def wait(*_: object, **__: object) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
     engine, hosts = object.__new__(RayEngine), object.__new__(Hosts)
-    engine.ray = SimpleNamespace(wait=wait, exceptions=SimpleNamespace(RaySystemError=Killed))
+    engine.ray = SimpleNamespace(wait=wait, exceptions=SimpleNamespace(RaySystemError=KilledError))
     engine.hosts, hosts.address = hosts, "h:1"
     with pytest.raises(UserError, match=r"^the Ray cluster h:1 does not answer .*Broken pipe"):
         engine._ready([object()], 0)
@@ -568,18 +568,18 @@ def test_node_with_another_torch_is_one_sentence(toy: Toy, address: str, tmp_pat
     (tmp_path / "other" / "torch" / "version.py").write_text("__version__ = '1.0'")
     sentence = rf"^node {socket.gethostname()} of the Ray cluster has PyTorch 1\.0, but the driver"
     with another_node(address, "--num-cpus 1", PYTHONPATH=str(tmp_path / "other")):
-        until(lambda: refused(toy, sentence), 180)
+        until(lambda: re.match(sentence, refusal(toy)), 180)
     assert toy.ran() == []
-    until(lambda: not refused(toy, sentence), 60)
+    until(lambda: not refusal(toy), 60)
 
 
-def refused(toy: Toy, sentence: str) -> bool:
-    """Say whether the engine refuses the cluster with ``sentence``."""
+def refusal(toy: Toy) -> str:
+    """Return the sentence with which the engine refuses the cluster, "" if it takes it."""
     try:
         RayEngine(toy.root, 1).stop(1)
     except UserError as error:
-        return bool(re.match(sentence, str(error)))
-    return False
+        return str(error)
+    return ""
 
 
 @pytest.mark.extras
