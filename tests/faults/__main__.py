@@ -65,7 +65,7 @@ def run(fault: Fault, base: Base, folder: Path) -> Row:
     return {
         "reached": "yes" if trial.reached else "no",
         "status": first.status if first else "",
-        "said": check.said(first).replace(str(folder), "") if first else "",
+        "said": check.said(first).replace(str(folder), "").replace(f"{ROOT}/", "") if first else "",
         "outcome": _short(problems) or _good(trial),
         "seconds": round(time.monotonic() - begun),
     }
