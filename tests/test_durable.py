@@ -144,3 +144,14 @@ def test_git_is_asked_without_writing_its_index(tmp_path: Path) -> None:
     before = (tmp_path / ".git" / "index").read_bytes()
     assert _git(tmp_path, "status", "--porcelain") == "A  file"
     assert (tmp_path / ".git" / "index").read_bytes() == before
+
+
+def test_a_stage_without_inputs_has_no_entry_to_sync(toy: Toy) -> None:
+    toy.stages.clear()
+    toy.stages["alone"] = {
+        "cmd": "mkdir -p artifacts/alone",
+        "wdir": "..",
+        "outs": ["artifacts/alone"],
+    }
+    toy.write()
+    assert toy.execute().ran == ("alone",)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dvc.stage.cache import _get_stage_hash  # type: ignore[import-untyped]
+from dvc.stage.cache import _can_hash, _get_stage_hash  # type: ignore[import-untyped]
 
 from pipeline.storage.durable_files import sync
 
@@ -45,7 +45,7 @@ def sync_run(stage_cache: Any, stage: Any) -> None:
     The lock file alone would not do: artifacts are not synced, and DVC takes those that were lost
     out of the cache by the run cache.
     """
-    if key := _get_stage_hash(stage):
+    if _can_hash(stage) and (key := _get_stage_hash(stage)):  # which needs dependencies
         folder = Path(stage_cache._get_cache_dir(key))
         sync([*folder.glob("*"), folder, folder.parent])
 
