@@ -611,7 +611,7 @@ def test_nodes_that_do_not_see_the_folder(
     logs = ours.root / ".dvc" / "tmp" / "sms" / "logs"
     places = {n: (logs / f"{n}.log").read_text().splitlines()[0] for n in [*"abcdef", "raw"]}
     assert places["raw"] == str(ours.root), "data outside the graph is on the driver's node"
-    assert len(set(places.values())) > 1, "the other node ran some"
+    assert engine.hosts.objects.received > 0, "the other node ran some"
     told = [note[2] for note in notes.heard if note[:2] == ("event", "told")]
     assert told == [{"epoch": 1}, {"epoch": 2}]
     read = [set(stage["deps"]) for stage in ours.stages.values()]
