@@ -3,7 +3,6 @@
 import errno
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import yaml
 from pipeline.errors import UserError
 from pipeline.run.local import LocalEngine
 from pipeline.storage import disk_space
-from tests.toy import SOURCE, Toy, alone
+from tests.toy import SOURCE, Toy, alone, python
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # DVC's own
 
@@ -144,14 +143,7 @@ def test_a_report_that_finds_no_room(tmp_path: Path) -> None:
     )
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full here")
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(SOURCE)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python(code, tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: no space left on the disk at ")
     assert len(done.stderr.splitlines()) == 1

@@ -16,7 +16,7 @@ from pipeline.process import cpu_name
 from pipeline.report.tables import made_by
 from pipeline.run.local import LocalEngine
 from pipeline.run.provenance import FILE, Provenance, provenance
-from tests.toy import SOURCE, Toy, alone
+from tests.toy import SOURCE, Toy, alone, python
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # DVC's own
 
@@ -57,10 +57,7 @@ def test_a_result_has_its_record_before_anything_names_it(
         "StageCache.save = killed\n"
         "execute(Path.cwd(), 1)\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=toy.root, env=environment, capture_output=True, check=False)
-    assert done.returncode == -9
+    assert python(code, toy.root).returncode == -9
     assert toy.execute().cached == ("a",)
     assert provenance(toy.root) == {"a": here()}
 

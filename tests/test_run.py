@@ -35,7 +35,7 @@ from pipeline.run.local import ON_THE_CPU, LocalEngine, Worker, as_module, uses_
 from pipeline.run.machine import THREADS, cores, default_gpu_jobs, default_jobs, gpus, grouped
 from pipeline.run.progress_view import View
 from pipeline.run.scheduler import Scheduler, priorities
-from tests.toy import SOURCE, Toy, alive, alone, until
+from tests.toy import SOURCE, Toy, alive, alone, python, until
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # DVC's own
 
@@ -362,14 +362,7 @@ def test_stop_keeps_what_is_done(toy: Toy, number: signal.Signals) -> None:
 def test_ctrl_c_outside_the_stages_is_one_sentence(
     tmp_path: Path, code: str, sentence: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(SOURCE)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python(code, tmp_path)
     assert (done.returncode, done.stderr) == (130, sentence)
 
 

@@ -28,6 +28,18 @@ except UserError as error:
 """
 
 
+def python(code: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run ``code`` in ``folder`` with the project's packages."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 class Toy:
     """A repository with toy stages, each of which notes in ``runs`` that it ran."""
 

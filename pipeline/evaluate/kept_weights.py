@@ -16,6 +16,7 @@ class KeptWeights:
 
     Attributes:
         parameters: all of them, in the order of the network.
+        sizes: the number of coordinates of each parameter.
         count: the number of coordinates, n.
     """
 
@@ -26,7 +27,8 @@ class KeptWeights:
             masks[name].to(p.device) if name in masks else torch.ones_like(p, dtype=torch.bool)
             for name, p in named
         ]
-        self.count = sum(int(mask.count_nonzero()) for mask in self.kept)
+        self.sizes = [int(mask.count_nonzero()) for mask in self.kept]
+        self.count = sum(self.sizes)
 
     def flatten(self, tensors: Iterable[Tensor]) -> Tensor:
         """Return the kept entries of one tensor per parameter, float64 [n] on the CPU."""
@@ -35,9 +37,8 @@ class KeptWeights:
 
     def unflatten(self, vector: Tensor) -> list[Tensor]:
         """Return one tensor per parameter with the entries of ``vector`` [n], zero where pruned."""
-        sizes = [int(mask.count_nonzero()) for mask in self.kept]
         tensors = []
-        parts = torch.split(vector, sizes)
+        parts = torch.split(vector, self.sizes)
         for part, mask, parameter in zip(parts, self.kept, self.parameters, strict=True):
             tensor = torch.zeros_like(parameter)
             tensor[mask] = part.to(tensor)

@@ -1,4 +1,4 @@
-"""Table of the trials of tests/faults by kind of fault, from docs/data/faults.csv."""
+"""Tables of the trials of tests/faults and tests/ray_faults, by fault, from docs/data/."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,13 +7,13 @@ from pipeline.pages.stored import Row
 from pipeline.pages.stored import rows as rows_of
 from pipeline.report.tables.markdown import table
 
-DATA = Path("docs/data/faults.csv")
+HERE, ON_RAY = Path("docs/data/faults.csv"), Path("docs/data/ray_faults.csv")
 GOOD, MENDED = "as undisturbed", "as undisturbed, after `verify`"
 
 
 def by_kind(root: Path) -> str:
     """Return the number of trials and outcomes of each kind of fault, and of all."""
-    rows = rows_of(root / DATA)
+    rows = rows_of(root / HERE)
     kinds = sorted({row["kind"] for row in rows})
     lines = [_line(kind, [row for row in rows if row["kind"] == kind]) for kind in kinds]
     headers = ["fault", "trials", "of which hit the run", "as undisturbed", "after `verify`"]
@@ -29,4 +29,21 @@ def _line(name: str, rows: list[Row]) -> list[str]:
     return [name, *map(str, numbers), " to ".join(dict.fromkeys((dates[0], dates[-1])))]
 
 
-TABLES: dict[str, Callable[[Path], str]] = {"faults": by_kind}
+def on_ray(root: Path) -> str:
+    """Return the trials of tests/ray_faults by fault, in numbers."""
+    by_fault: dict[str, list[Row]] = {}
+    for row in rows_of(root / ON_RAY):
+        by_fault.setdefault(row["fault"], []).append(row)
+    lines = []
+    for fault, trials in sorted(by_fault.items()):
+        unseen = sum(row["project's folder"] == "not seen" for row in trials)
+        again = sum(int(row["starts again"]) for row in trials)
+        good = sum(row["end"] == "serial lock" for row in trials)
+        drivers = sorted({row["drivers"] for row in trials})
+        lines.append([fault, str(len(trials)), str(unseen), str(again), " or ".join(drivers)])
+        lines[-1].append(f"{good} of {len(trials)}")
+    headers = ["fault", "trials", "folder not seen by b", "starts again", "drivers a trial"]
+    return table([*headers, "serial lock"], lines)
+
+
+TABLES: dict[str, Callable[[Path], str]] = {"faults": by_kind, "ray_faults": on_ray}

@@ -178,23 +178,6 @@ def digits_seeds(root: Path) -> str:
     return table(headers, [[n, *(cells.get((n, p), NONE) for p in places)] for n in names])
 
 
-def ray_faults(root: Path) -> str:
-    """Return the trials of tests/ray_faults by fault, in numbers."""
-    by_fault: dict[str, list[Row]] = {}
-    for row in rows(root / DATA / "ray_faults.csv"):
-        by_fault.setdefault(row["fault"], []).append(row)
-    lines = []
-    for fault, trials in sorted(by_fault.items()):
-        unseen = sum(row["project's folder"] == "not seen" for row in trials)
-        again = sum(int(row["starts again"]) for row in trials)
-        good = sum(row["end"] == "serial lock" for row in trials)
-        drivers = sorted({row["drivers"] for row in trials})
-        lines.append([fault, str(len(trials)), str(unseen), str(again), " or ".join(drivers)])
-        lines[-1].append(f"{good} of {len(trials)}")
-    headers = ["fault", "trials", "folder not seen by b", "starts again", "drivers a trial"]
-    return table([*headers, "serial lock"], lines)
-
-
 TABLES: dict[str, Callable[[Path], str]] = {
     "digits": digits,
     "digits_seeds": digits_seeds,
@@ -209,7 +192,6 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "dpf_intervals": partial(plain, "dpf_intervals.csv", 1),
     "engines": partial(plain, "engines.csv", 1),
     "graph_seconds": partial(plain, "graph_seconds.csv", 1),
-    "ray_faults": ray_faults,
     "merge_memory": partial(plain, "merge_memory.csv", 1),
     "merge_statistics": partial(plain, "merge_statistics.csv", 1),
     "study_soup_size": partial(plain, "study_soup_size.csv", 2),

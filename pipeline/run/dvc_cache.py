@@ -6,6 +6,7 @@ name and no content; the next stage with that output would get the empty file in
 
 import hashlib
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from dvc.stage.cache import _can_hash, _get_stage_hash  # type: ignore[import-un
 from pipeline.storage.durable_files import sync
 
 FOLDER = ".dir"  # the ending of a hash of a folder, whose object lists the folder's files
-CHUNK = 1 << 20
 
 
 def objects(store: Any, outs: Iterable[Any]) -> list[Path]:
@@ -57,8 +57,5 @@ def intact(file: Path) -> bool:
 
 def md5(file: Path) -> str:
     """Return the MD5 of a file, in hexadecimal."""
-    digest = hashlib.md5(usedforsecurity=False)
     with file.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False)).hexdigest()

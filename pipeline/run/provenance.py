@@ -75,10 +75,8 @@ class Provenance:
         self.reported[name] |= {field: fields[field] for field in FIELDS if field in fields}
 
     def finished(self, name: str, outcome: Outcome, seconds: float) -> None:  # noqa: ARG002
-        """Write the record of a stage that ran, if `record` has not; read that of a cached one."""
-        if outcome == "ran" and name not in self.records:
-            self.record(name)
-        elif outcome == "cached":
+        """Read the record of a cached stage; that of one that ran is there already (`record`)."""
+        if outcome == "cached":
             self.cached.append(name)
             output, known = self.graph.output(name), self.before.get(name)
             known = known if isinstance(known, dict) else {}

@@ -59,9 +59,8 @@ def _average(base: Study, vary: Kind, sizes: list[int]) -> None:
         candidates = [name for _, name in made]
     for m in sizes:
         soup = kind.at(m=m).with_changes({}, vary=vary)
-        soup.set_method(
-            "vary_all" if vary == "all" else "sms_uniform"
-        )  # a part of the stage's name
+        # A part of the stage's name.
+        soup.set_method("vary_all" if vary == "all" else "sms_uniform")
         model = soup.merge(candidates[:m], 1, "uniform")
         compared = compare(soup, model, candidates[:m], 1)
         soup.set_method("sms_uniform")

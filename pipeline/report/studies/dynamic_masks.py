@@ -55,9 +55,8 @@ def draw(study: Study, rows: pd.DataFrame) -> Figure:
         ]
         lines.draw(axes, series, places, [short(place) for place in places], 100)
         axes.set_title(label(mask, study.params.m))
-    style.below_hundred(
-        panels[0], "y"
-    )  # once all are drawn, as the limits are shared and then fixed
+    # Once all are drawn, as the limits are shared and then fixed.
+    style.below_hundred(panels[0], "y")
     panels[0].set_ylabel(f"test {study.metric.label} (%)")
     figure.supxlabel(f"sparsity (%); {style.error_bars(study.seeds)}", fontsize=9)
     style.legend(figure, panels[0])

@@ -196,6 +196,6 @@ def _correlations(rows: pd.DataFrame) -> Iterator[list[str]]:
     for values, part in groups(rows, "sparsity"):
         for name, each in (("all", part), ("candidates", part[part["network"] != "soup"])):
             for cause in CAUSES:
-                found = [within(each, cause, effect, ["seed"]) for effect in EFFECTS]
-                cells = map(correlations.cell, found)
+                by_effect = [within(each, cause, effect, ["seed"]) for effect in EFFECTS]
+                cells = map(correlations.cell, by_effect)
                 yield [sparsity(values["sparsity"]), _header(cause), name, *cells]
