@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.data.base import load
 from pipeline.prune.prunable import prunable
-from pipeline.quantise import quantise_checkpoint, rounding
+from pipeline.prune.quantise import quantise_checkpoint, rounding
 from pipeline.stagekit.cli import atomic_folder, run
 from pipeline.stagekit.model_folder import network, read, write
 from pipeline.train.device import resolve_device

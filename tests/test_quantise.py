@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.quantise import quantise, quantise_checkpoint, rounding
+from pipeline.prune.quantise import quantise, quantise_checkpoint, rounding
 from pipeline.storage.checkpoint import Checkpoint, load
 from tests.command_line import stage
 from tests.test_stages import data as prepared

@@ -1,6 +1,7 @@
 """Study landscape: lines, planes, curvature and gradient noise, and what pruning makes of them."""
 
 from collections.abc import Iterator
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -13,7 +14,13 @@ from pipeline.report.studies import correlations
 from pipeline.report.studies.base import KEY, Measured, Study, groups, over_seeds
 from pipeline.report.studies.correlations import within
 from pipeline.report.studies.differences import by_seed, cell
-from pipeline.report.tables.markdown import number, table
+from pipeline.report.tables.markdown import (
+    Columns,
+    column_headers,
+    column_numbers,
+    number,
+    table,
+)
 
 VALUES = ["sparsity", "network"]
 # Metrics of the stages curvature and damage. Losses and curvature are of the training images.
@@ -32,8 +39,6 @@ DERIVED = [
 BARRIERS = ["train_loss_barrier_mean", "test_error_barrier_mean", "test_error_barrier_max"]
 COLUMNS = [*VALUES, *KEY, "test_score", "test_loss", *CURVATURE, *SECOND_ORDER, *DERIVED, *BARRIERS]
 
-# Columns of the tables: header, and the factor and decimals of its numbers.
-Columns = dict[str, tuple[str, int, int]]
 GEOMETRY: Columns = {
     "test_score": ("test score (%)", 100, 2),
     "train_loss": ("training loss", 1, 4),
@@ -167,7 +172,7 @@ def _parents(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _header(measure: str) -> str:
-    return (GEOMETRY | PRUNING)[measure][0]
+    return {**GEOMETRY, **PRUNING}[measure][0]
 
 
 def _table(rows: pd.DataFrame, seeds: int, columns: Columns) -> str:
@@ -178,18 +183,13 @@ def _table(rows: pd.DataFrame, seeds: int, columns: Columns) -> str:
         others = part[part["network"] != "soup"]
         means = others.groupby("seed", as_index=False)[list(columns)].mean()
         for name, each in (("soup", soups), ("mean candidate", means)):
-            numbers = [
-                number(over_seeds(each, key), seeds, scale=scale, digits=digits)
-                for key, (_, scale, digits) in columns.items()
-            ]
-            lines.append([place, name, *numbers])
+            lines.append([place, name, *column_numbers(columns, partial(over_seeds, each), seeds)])
         minus = [
             cell(by_seed(soups, key), by_seed(others, key), scale=scale, digits=digits)
             for key, (_, scale, digits) in columns.items()
         ]
         lines.append([place, "soup minus mean candidate", *minus])
-    headers = ["sparsity", "network", *(header for header, _, _ in columns.values())]
-    return table(headers, lines, 2)
+    return table(["sparsity", "network", *column_headers(columns)], lines, 2)
 
 
 def _correlations(rows: pd.DataFrame) -> Iterator[list[str]]:

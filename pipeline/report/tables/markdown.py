@@ -1,10 +1,12 @@
 """Markdown tables, and numbers with their standard deviation."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pipeline.report.statistics import Spread
 
 NONE = "-"
+# Measures of a table: header, and the factor and decimals of its numbers.
+Columns = Mapping[str, tuple[str, float, int]]
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], names: int = 1) -> str:
@@ -25,6 +27,21 @@ def number(value: Spread | None, seeds: int, *, scale: float = 100, digits: int 
     if value.std is not None and (value.std > 0 or digits > 0):  # equal counts have no deviation
         text += f" ± {scale * value.std:,.{digits}f}"
     return text + _seeds_note(value, seeds)
+
+
+def column_headers(columns: Columns) -> list[str]:
+    """Return the headers of ``columns``."""
+    return [header for header, _, _ in columns.values()]
+
+
+def column_numbers(
+    columns: Columns, spread: Callable[[str], Spread | None], seeds: int
+) -> list[str]:
+    """Return a cell for each measure of ``columns``: its ``spread`` over the seeds."""
+    return [
+        number(spread(measure), seeds, scale=scale, digits=digits)
+        for measure, (_, scale, digits) in columns.items()
+    ]
 
 
 def gain(value: Spread | None, seeds: int) -> str:

@@ -3,14 +3,14 @@
 from pipeline.report.labels import label
 from pipeline.report.results import Results
 from pipeline.report.statistics import over_seeds
-from pipeline.report.tables.markdown import number, table
+from pipeline.report.tables.markdown import Columns, column_headers, column_numbers, table
 
 NOTE = """
 Times are measured on one CPU thread: the median time of a forward pass with zeroed filters divided
 by that without them, for batches of 1 and of 64 images; the two networks alternate. The theoretical
 speed-up counts the zeros of each layer. Removal also takes away the inputs that read a filter.
 """
-_COLUMNS = {  # measure -> header, scale and decimals
+_COLUMNS: Columns = {
     "speedup": ("theoretical speed-up (x)", 1, 1),
     "macs_speedup": ("of the operations left (x)", 1, 1),
     "measured_speedup_1": ("measured, 1 image (x)", 1, 2),
@@ -33,13 +33,10 @@ def section(results: Results) -> str:
     for method in results.methods:
         values = {key: over_seeds(results, method, results.final, key) for key in _COLUMNS}
         if values["parameters_removed"] is not None:
-            cells = [
-                number(values[key], n, scale=scale, digits=digits)
-                for key, (_, scale, digits) in _COLUMNS.items()
-            ]
+            cells = column_numbers(_COLUMNS, values.__getitem__, n)
             rows.append([label(method, results.params.m), *cells])
-    headers = ["filters removed", *(header for header, _, _ in _COLUMNS.values())]
-    return f"\n{table(headers, rows)}{NOTE}\n{_layers(results)}"
+    text = table(["filters removed", *column_headers(_COLUMNS)], rows)
+    return f"\n{text}{NOTE}\n{_layers(results)}"
 
 
 def _layers(results: Results) -> str:
