@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.pages.faults import DATA, by_kind
+from pipeline.pages.faults import HERE, by_kind
 from tests.faults import check
 from tests.faults.__main__ import GOOD, KINDS, append, done, run
 from tests.faults.draw import POINTS, WEIGHTS, Fault, draw
@@ -90,7 +90,7 @@ def stored(tmp_path: Path) -> Path:
         },
     ]
     for number, row in enumerate(rows):
-        append(tmp_path / DATA, {"seed": 0, "trial": number} | row)
+        append(tmp_path / HERE, {"seed": 0, "trial": number} | row)
     return tmp_path
 
 
