@@ -58,7 +58,7 @@ def _results(root: Path, file: Path) -> str:
             value = facts[name]
             rows.insert(0, name, " ".join(value) if isinstance(value, list) else value)
         rows.insert(0, "experiment", experiment_id(facts["params"]))
-        added = _append(root / RUNS, rows, KEY)
+        added = append_rows(root / RUNS, rows, KEY)
         note = _track(root, file, folder, facts, table)
     return f"{file.name}: {added} of {len(rows)} rows are new in {RUNS}{note}"
 
@@ -80,11 +80,11 @@ def _measurements(root: Path, file: Path) -> str:
         raise UserError(f"{file}: every line must be a JSON object ({error})") from error
     if not len(table):
         return f"{file.name}: it is empty"
-    added = _append(root / MEASURES, table, list(table.columns))
+    added = append_rows(root / MEASURES, table, list(table.columns))
     return f"{file.name}: {added} of {len(table)} measurements are new in {MEASURES}"
 
 
-def _append(path: Path, rows: pd.DataFrame, key: list[str]) -> int:
+def append_rows(path: Path, rows: pd.DataFrame, key: list[str]) -> int:
     """Add those of ``rows`` whose ``key`` the table at ``path`` does not have; return how many."""
     # As text, so that the numbers in the file keep their digits.
     new = pd.read_csv(io.StringIO(rows.to_csv(index=False)), dtype=str, keep_default_na=False)

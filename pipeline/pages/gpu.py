@@ -11,19 +11,19 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from pipeline.pages.seeds import BEST_CANDIDATE, SOUP, points, soup_minus
+from pipeline.pages.seeds import name as method_name
+from pipeline.pages.seeds import scores as scores_of
 from pipeline.plan.declared import declared
 from pipeline.report.figures import style
-from pipeline.report.labels import label
 from pipeline.report.paper.lookup import AFTER, paper_table
-from pipeline.report.statistics import Difference, difference, spread
+from pipeline.report.statistics import spread
 from pipeline.report.tables.markdown import NONE, number, signed, table
 
 RUNS, MEASURES = Path("docs/data/runs.csv"), Path("docs/data/card.csv")
 FIGURE = Path("docs/images/gpu-phase.png")
 NOTHING = "Not measured yet.\n"
-SOUP = "sms_uniform"
-RIVALS = ("best_candidate", "imp", "imp_mx")  # in the summary
-LABELS = {"best_candidate": "its best candidate", "imp_mx": "IMP, m times longer"}
+RIVALS = (BEST_CANDIDATE, "imp", "imp_mx")  # in the summary
 
 
 class PaperRows(NamedTuple):
@@ -39,7 +39,6 @@ NAMES = {
     "table5": ("CIFAR-10 images, ResNet-18, on a GPU", PaperRows("CIFAR-10", "ResNet-18", 3)),
     "resnet20": ("CIFAR-10 images, ResNet-20, on a GPU", None),
 }
-Scores = dict[tuple[str, int], dict[int, float]]  # method, phase -> seed -> test accuracy
 
 
 def runs(root: Path, name: str) -> Iterator[pd.DataFrame]:
@@ -64,7 +63,7 @@ def results(name: str, root: Path) -> str:
 
 
 def _results(rows: pd.DataFrame, paper: PaperRows | None) -> str:
-    scores, seeds = _scores(rows), rows["seed"].nunique()
+    scores, seeds = scores_of(rows), rows["seed"].nunique()
     lines = []
     for method, phase in sorted(scores, key=lambda key: (key[1], key[0] != SOUP, key[0])):
         ours = spread(list(scores[method, phase].values()))
@@ -74,10 +73,9 @@ def _results(rows: pd.DataFrame, paper: PaperRows | None) -> str:
             mean, std = theirs
             compared = [f"{mean:.2f} ± {std:.2f}", signed(100 * ours.mean - mean)]
         baseline = method in declared(SOUP).baselines
-        gain = _soup_minus(scores, method, phase) if baseline else None
+        gain = soup_minus(scores, method, phase) if baseline else None
         sparsity = f"{100 * rows[rows['phase'] == phase]['sparsity'].median():.2f} %"
-        name = LABELS.get(method) or label(method, 0)
-        lines.append([sparsity, name, number(ours, seeds), *compared, _points(gain)])
+        lines.append([sparsity, method_name(method), number(ours, seeds), *compared, points(gain)])
     headers = ["sparsity", "", "test accuracy (%)", "paper", "difference", "soup minus this"]
     machine = "; ".join(
         ", ".join(dict.fromkeys(rows[key].astype(str))) for key in ("card", "torch", "date")
@@ -87,39 +85,11 @@ def _results(rows: pd.DataFrame, paper: PaperRows | None) -> str:
     return f"{table(headers, lines, 2)}\n{seeds} seeds; {machine}; commit {commits}; `{settings}`\n"
 
 
-def _scores(rows: pd.DataFrame) -> Scores:
-    """Return the test accuracies; "best_candidate" is the soup's."""
-    scores: Scores = {}
-    for row in rows.to_dict("records"):
-        method, phase, seed = str(row["method"]), int(row["phase"]), int(row["seed"])
-        scores.setdefault((method, phase), {})[seed] = float(row["test_score"])
-        best = row.get("best_candidate_test_score")
-        if method == SOUP and pd.notna(best):
-            scores.setdefault(("best_candidate", phase), {})[seed] = float(best)
-    return scores
-
-
-def _soup_minus(scores: Scores, method: str, phase: int) -> Difference | None:
-    return difference(scores.get((SOUP, phase), {}), scores.get((method, phase), {}))
-
-
-def _points(gain: Difference | None) -> str:
-    """Return a difference in points with its 95 % interval, bold if the interval excludes 0."""
-    if gain is None:
-        return ""
-    text = signed(100 * gain.mean)
-    if gain.interval is None:
-        return text
-    low, high = (f"{100 * end:+.2f}" for end in gain.interval)
-    text += f" ({low} to {high})"
-    return f"**{text}**" if gain.reading in {"better", "worse"} else text
-
-
 def _paper_number(
     method: str, phase: int, rows: pd.DataFrame, paper: PaperRows | None
 ) -> tuple[float, float] | None:
     """Return the paper's mean and standard deviation for the same method and phase, or None."""
-    lineage = SOUP if method == "best_candidate" else method
+    lineage = SOUP if method == BEST_CANDIDATE else method
     name = declared(lineage).paper.get(AFTER)
     if paper is None or (method != "dense" and name is None):
         return None
@@ -128,7 +98,7 @@ def _paper_number(
     if method != "dense":
         merged = theirs["method"].str.cat(theirs["merge"].fillna(""), " ").str.strip()
         theirs = theirs[(merged == name) & (theirs["m"].isna() | (theirs["m"] == paper.m))]
-        roles = ["best_candidate"] if method == "best_candidate" else ["model", "soup"]
+        roles = ["best_candidate"] if method == BEST_CANDIDATE else ["model", "soup"]
         theirs = theirs[theirs["role"].isin(roles)]
         same = {
             "n_phases": int(rows["phase"].max()),
@@ -149,11 +119,11 @@ def summary(root: Path) -> list[list[str]]:
     lines = []
     for name, (title, _) in NAMES.items():
         for rows in runs(root, name):
-            scores, seeds = _scores(rows), str(rows["seed"].nunique())
+            scores, seeds = scores_of(rows), str(rows["seed"].nunique())
             first = [f"[{title}](gpu.md)", seeds]
             for phase in sorted({phase for method, phase in scores if method == SOUP}):
                 sparsity = 100 * rows[rows["phase"] == phase]["sparsity"].median()
-                gains = [_points(_soup_minus(scores, rival, phase)) for rival in RIVALS]
+                gains = [points(soup_minus(scores, rival, phase)) for rival in RIVALS]
                 means = [text.partition(" (")[0] for text in gains]
                 cells = [f"{mean}**" if mean.startswith("**") else mean for mean in means]
                 lines.append([*first, f"{sparsity:.0f} %", *cells])

@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.pages import faults, gpu, inference, stored, studies
+from pipeline.pages import converged, faults, gpu, inference, stored, studies
 from pipeline.storage.atomic_files import atomic_file
 
-TABLES = stored.TABLES | gpu.TABLES | inference.TABLES | studies.TABLES | faults.TABLES
+PAGES = (stored, gpu, inference, studies, faults, converged)
+TABLES = {name: write for page in PAGES for name, write in page.TABLES.items()}
 REGION = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 

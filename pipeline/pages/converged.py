@@ -1,0 +1,109 @@
+"""Tables of docs/results.md on converged networks, from the rows by seed in docs/data/."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.pages.seeds import BEST_CANDIDATE, SOUP, Scores, name, points, scores, soup_minus
+from pipeline.report import labels
+from pipeline.report.statistics import difference, spread
+from pipeline.report.tables.markdown import NONE, number, table
+
+ROWS = Path("docs/data/converged.csv")
+ONE_COPY, LONGER = "imp", "imp_mx"  # a copy's epochs in a phase, and those of all m copies
+RIVALS = (BEST_CANDIDATE, ONE_COPY, LONGER, "imp_reprune")
+
+
+def what_to_use(root: Path) -> str:
+    """Return, by data set and sparsity, the soup minus its rivals and the method to use.
+
+    ``IMP, m times longer`` where it is significantly better than the soup; else ``SMS`` where the
+    soup is significantly better than it, or than IMP with the epochs of one copy; else ``IMP``.
+    """
+    lines = []
+    for title, rows in _experiments(root):
+        values = scores(rows)
+        phases = sorted(phase for method, phase in values if method == SOUP)
+        for phase in phases:
+            lines.append([title, *_line(values, rows, phase), _use(values, phase)])
+            title = ""  # noqa: PLW2901 - once for all phases
+    headers = ["data, network, epochs", "sparsity", "seeds", "dense", "SMS uniform"]
+    return table([*headers, *(f"minus {name(rival)}" for rival in RIVALS), "use"], lines, 2)
+
+
+def _line(values: Scores, rows: pd.DataFrame, phase: int) -> list[str]:
+    soups = values[SOUP, phase]
+    sparsity = rows[(rows["method"] == SOUP) & (rows["phase"] == phase)]["sparsity"].median()
+    means = [_mean(values["dense", 0]), _mean(soups)]
+    gains = [points(soup_minus(values, rival, phase)) or NONE for rival in RIVALS]
+    return [labels.sparsity(sparsity), str(len(soups)), *means, *gains]
+
+
+def _mean(by_seed: dict[int, float]) -> str:
+    return number(spread(list(by_seed.values())), len(by_seed))
+
+
+def _use(values: Scores, phase: int) -> str:
+    to_one, to_longer = (soup_minus(values, rival, phase) for rival in (ONE_COPY, LONGER))
+    if to_one is None or to_longer is None:
+        return NONE
+    if to_longer.reading == "worse":
+        return name(LONGER)
+    return "SMS" if "better" in {to_one.reading, to_longer.reading} else "IMP"
+
+
+def methods(root: Path) -> str:
+    """Return the soup minus every other method in the last phase, by data set."""
+    columns: list[str] = []
+    gains: dict[str, dict[str, str]] = {}  # method -> column -> cell
+    for title, rows in _experiments(root):
+        values, final = scores(rows), int(rows["phase"].max())
+        columns.append(f"{title}, {labels.sparsity(rows['target_sparsity'].iloc[0])}")
+        for method, phase in values:
+            gain = soup_minus(values, method, phase)
+            if phase == final and method != SOUP and gain is not None:
+                cell = f"{points(gain)}, n = {gain.n}"
+                gains.setdefault(method, {})[columns[-1]] = cell
+    lines = [
+        [name(method), *(cells.get(column, NONE) for column in columns)]
+        for method, cells in gains.items()
+    ]
+    return table(["SMS uniform minus", *columns], lines)
+
+
+def dense(root: Path) -> str:
+    """Return the scores of dense networks, and of those trained half as many epochs again."""
+    rows = pd.read_csv(root / ROWS)
+    rows = rows[rows["method"] == "dense"]
+    lines = []
+    for (data, network), group in rows.groupby(["data", "network"], sort=False):
+        by_epochs: dict[int, dict[int, float]] = {}  # epochs -> seed -> score
+        for row in group.to_dict("records"):
+            by_epochs.setdefault(row["pretrain_epochs"], {})[row["seed"]] = row["test_score"]
+        for epochs, shorter in by_epochs.items():
+            longer = by_epochs.get(3 * epochs // 2)
+            gain = longer and difference(longer, shorter)
+            if longer and gain:
+                pair = (str(epochs), _mean(shorter), str(3 * epochs // 2), _mean(longer))
+                lines.append([f"{data}, {network}", *pair, points(gain), str(gain.n)])
+    headers = ["data, network", "epochs", "test accuracy (%)", "epochs", "test accuracy (%)"]
+    return table([*headers, "longer minus shorter", "seeds"], lines)
+
+
+def _experiments(root: Path) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the title and the rows of each experiment with soups, of its newest golden numbers."""
+    rows = pd.read_csv(root / ROWS)
+    for _, group in rows.groupby("experiment", sort=False):
+        newest = group[group["golden"] == group["golden"].iloc[-1]]
+        first = newest.iloc[0]
+        epochs = f"{first['pretrain_epochs']} + {first['retrain_epochs']}"
+        if SOUP in set(newest["method"]):
+            yield f"{first['data']}, {first['network']}, {epochs}", newest
+
+
+TABLES: dict[str, Callable[[Path], str]] = {
+    "what_to_use": what_to_use,
+    "converged_methods": methods,
+    "converged_dense": dense,
+}
