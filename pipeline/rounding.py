@@ -9,9 +9,14 @@ def exact(value: float) -> Fraction:
     return Fraction(str(float(value)))
 
 
+def round_half_up(value: Fraction) -> int:
+    """Return floor(value + 1/2)."""
+    return floor(value + Fraction(1, 2))
+
+
 def round_fraction(fraction: float, total: int) -> int:
     """Return floor(fraction * total + 1/2), with the exact decimal that ``fraction`` prints as.
 
     In floats 0.145 * 100 is 14.499999999999998, which would round to 14; here it is 15.
     """
-    return floor(exact(fraction) * total + Fraction(1, 2))
+    return round_half_up(exact(fraction) * total)

@@ -336,6 +336,16 @@ def test_gradients_accumulate_and_autograd_grad_is_masked():
     assert not gradient[~mask].any()
 
 
+def test_an_infinite_gradient_of_a_pruned_weight_is_zero():
+    model = nn.Linear(2, 1, bias=False)
+    model.weight.data = torch.tensor([[1.0, 0.1]])
+    api.prune(model, 0.5)
+    api.hold(model)
+    model(torch.tensor([[1.0, float("inf")]])).nan_to_num().sum().backward()
+    (model.weight * torch.tensor([[1.0, float("inf")]])).nan_to_num().sum().backward()
+    assert model.weight.grad[0, 1] == 0
+
+
 def test_copies_carry_masks_and_are_held_for_themselves():
     model = dense()
     api.prune(model, 0.8)

@@ -92,6 +92,21 @@ def test_a_set_stored_class_by_class_makes_no_one_sided_batches(model):
     torch.testing.assert_close(model[1].running_var.double(), total, rtol=0.05, atol=0)
 
 
+def test_every_call_of_a_layer_counts(images):
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(1)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.norm(inputs) + self.norm(10 + inputs)
+
+    model = Twice()
+    reestimate(model, images, MEAN, STD, batch_size=10)
+    expected = normalised(images).mean() + 5
+    assert model.norm.running_mean.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
 def test_neither_dropout_nor_the_past_matters(model, images):
     reestimate(model, images, MEAN, STD, batch_size=16)
     expected = statistics(model)

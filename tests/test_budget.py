@@ -26,6 +26,7 @@ from pipeline.report.load import read
 from pipeline.report.page import page as page_of
 from pipeline.report.paper import lookup
 from pipeline.report.statistics import difference, holm
+from pipeline.report.training_cost import trained_images
 from tests.test_params import edited
 from tests.test_report import made, params
 
@@ -89,6 +90,14 @@ def test_each_method_alone_spends_it_too(method, m):
     total = {("gmp_sms", 2): 70, ("dpf_sms", 2): 70}.get((method, m), 40)
     of = plan(budget=total, methods=[method], m=m, phases=2, pretrain__epochs=20, seeds=[3])
     assert set(spent(of).values()) == {total}
+
+
+def test_the_images_of_a_budget_are_equal_too(tmp_path: Path):
+    of = plan(budget=SHARED, methods=["imp", "rewind"], pretrain__epochs=27, seeds=[0])
+    (tmp_path / "data").mkdir()
+    save_file({"labels": np.zeros(70)}, tmp_path / "data" / "train.safetensors")
+    whole = 70 // of.params.pretrain.batch_size * of.params.pretrain.batch_size
+    assert trained_images(of, tmp_path) == {"imp": SHARED * whole, "rewind": SHARED * whole}
 
 
 def lengths(method: str, **changes: Any) -> set[tuple[str, int]]:

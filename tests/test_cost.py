@@ -190,9 +190,16 @@ class Bare(nn.Module):
         return functional.linear(x * self.scale, self.matrix)
 
 
+def two_layers_of_one_weight() -> nn.Module:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    return model
+
+
 @pytest.mark.parametrize(
     ("model", "shape", "words"),
     [
+        (two_layers_of_one_weight(), (3,), r"0\.weight and 1\.weight are the same weight"),
         (Bare(), (3,), "multiplies by its parameter matrix, which is no weight of a Conv"),
         (nn.Sequential(nn.LSTM(3, 2)), (5, 3), r"parameter 0\.weight_ih_l0"),
         (nn.Sequential(nn.GRU(3, 2)), (5, 3), r"parameter 0\.weight_ih_l0"),

@@ -297,11 +297,12 @@ def test_sms_of_one_copy_is_the_method_alone_bit_for_bit(method, tmp_path, monke
 
 
 def test_the_report_shows_the_sparsity_that_came_out(tmp_path):
-    of = plan(methods=["gmp", "gmp_sms", "dst"])
+    of = plan(methods=["gmp", "gmp_sms", "dst", "str"])
     for row in of.rows:
-        found = {"gmp": 0.95001, "dst": 0.314}.get(row.method, row.sparsity)
+        found = {"gmp": 0.95001, "dst": 0.314, "str": 0.9501}.get(row.method, row.sparsity)
         (tmp_path / row.evaluate).mkdir()
-        numbers = {"test_accuracy": 0.9, "test_examples": 360, "sparsity": found}
+        layers = {"conv": {"sparsity": found, "weights": 70_000}}
+        numbers = {"test_accuracy": 0.9, "test_examples": 360, "sparsity": found, "layers": layers}
         write_json(tmp_path / row.evaluate / "metrics.json", numbers)
         if row.compare:
             (tmp_path / row.compare).mkdir()
@@ -313,6 +314,7 @@ def test_the_report_shows_the_sparsity_that_came_out(tmp_path):
         "gmp": 0.95,
         "gmp_sms": 0.95,
         "dst": 0.314,
+        "str": 0.9501,  # more than the rounding of one layer of 70,000 weights
     }
     text = page(results)
     assert "| DST (at 31.4 %) |" in text

@@ -65,6 +65,14 @@ def test_a_candidate_scores_as_a_soup_what_it_scored_alone(folders, data):
         )
 
 
+def test_a_score_that_is_no_number_is_refused(folders, data, monkeypatch):
+    given = inputs(folders, data)
+    measured = {given.task.metric: 0.5, "loss": float("nan")}
+    monkeypatch.setattr(given.task, "measure", lambda *_: measured)
+    with pytest.raises(UserError, match="NaN or infinity"):
+        given.score(given.candidates[0])
+
+
 def test_distillation_is_the_divergence_from_the_dense_model_up_to_its_entropy(folders, data):
     given = inputs(folders, data, dense=folders[3])
     stored = [load_tensors(folder / "predictions.safetensors")["val"] for folder in folders]

@@ -134,6 +134,10 @@ def test_varying_needs_a_value_for_every_candidate_but_the_first(tmp_path):
         load(edited(tmp_path, retrain__vary="weight_decay", retrain__values=[5e-4, 1e-4]))
     with pytest.raises(UserError, match="whole numbers"):
         load(edited(tmp_path, retrain__vary="epochs", retrain__values=[1.5, 2, 3]))
+    with pytest.raises(UserError, match="only once"):
+        load(edited(tmp_path, retrain__vary="weight_decay", retrain__values=[1e-3, 1e-3]))
+    with pytest.raises(UserError, match=r"retrain.grids.epochs is \[7.5\], .* whole numbers"):
+        load(edited(tmp_path, retrain__grids={"epochs": [7.5]}))
 
 
 @pytest.mark.parametrize("text", ["mm: 3", "mm: null", "retrain: {epoch: 3}", "data: {x: null}"])
@@ -148,6 +152,9 @@ def test_an_unknown_key_is_refused_even_when_null(tmp_path, text):
 def test_an_impossible_value_of_a_study_names_the_whole_key(tmp_path):
     params = load(edited(tmp_path, study={"length": {"epochs": [0]}}))
     with pytest.raises(UserError, match=r"^params.yaml: study.length.epochs.0 is 0, .* at least 1"):
+        params.grid("length", length.Grid)
+    params = load(edited(tmp_path, study={"length": {"epochs": []}}))
+    with pytest.raises(UserError, match=r"study.length.epochs is \[\], but must name at least one"):
         params.grid("length", length.Grid)
 
 

@@ -17,6 +17,7 @@ from torch.nn.utils import prune as torch_prune
 from pipeline.errors import UserError
 from pipeline.prune import rules, topk
 from pipeline.prune.apply import prune
+from pipeline.prune.criteria import magnitude
 from pipeline.prune.prunable import prunable
 from pipeline.prune.reprune import AVERAGES, average_union
 from pipeline.schedules.sparsity import sparsities
@@ -306,6 +307,24 @@ class TestRefusals:
     def test_diverged(self, value: float) -> None:
         with pytest.raises(UserError, match=r"'w.weight' holds NaN .* learning rate"):
             step(Checkpoint({"w.weight": torch.tensor([1.0, value])}, {}, {}), 0.5)
+
+    @pytest.mark.parametrize(
+        "scores",
+        [
+            {},
+            {"w.weight": torch.ones(2)},
+            {"w.weight": torch.ones(4, dtype=torch.float64)},
+            {"w.weight": torch.tensor([1.0, -1.0, 2.0, 3.0])},
+            {"w.weight": torch.tensor([1.0, float("nan"), 2.0, 3.0])},
+        ],
+        ids=["none", "shape", "float64", "negative", "nan"],
+    )
+    def test_scores_that_have_no_order(
+        self, scores: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(magnitude, "scores", lambda _: scores)
+        with pytest.raises(UserError, match=r"criterion magnitude gives 'w.weight' no scores"):
+            step(Checkpoint({"w.weight": torch.ones(4)}, {}, {}), 0.5)
 
     def test_unknown_rules(self) -> None:
         dense = Checkpoint({"w.weight": torch.ones(4)}, {}, {})

@@ -28,6 +28,12 @@ def test_a_channel_by_hand():
     assert torch.equal(quantise(weight, 4)[1], expected[1]), "a channel of zeros has no scale"
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_diverged_weight_is_refused(value):
+    with pytest.raises(UserError, match="NaN or infinity"):
+        quantise(torch.tensor([[1.0, value]]), 8)
+
+
 @given(seed=st.integers(0, 2**20), bits=st.integers(2, 16))
 def test_it_is_pytorchs_fake_quantisation_per_channel(seed, bits):
     weight = weights(seed, 6, 3, 2, 2)

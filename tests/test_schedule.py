@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.schedules.retrain_lr import SCHEDULES, allr_peak, learning_rates, pretrain_rates
+from pipeline.schedules.sparsity import ramp
 
 lengths = st.integers(1, 400)
 rates = st.floats(1e-6, 10)
@@ -172,6 +173,10 @@ class TestPretraining:
         result = pretrain_rates("multistep", steps, 1.0, warmup=20 / 300, milestones=(1 / 3, 2 / 3))
         assert result.index(1.0) == warm - 1
         assert tuple(result.index(rate, warm) for rate in (0.1, 0.01)) == drops
+
+    def test_half_an_epoch_of_gradual_pruning_is_rounded_up(self) -> None:
+        """Steps after 1.5, 3, 4.5, 6 and 7.5 epochs."""
+        assert list(ramp(0.9, 9, 5)) == [2, 3, 5, 6, 8]
 
     def test_half_a_step_is_rounded_up_in_decimals(self) -> None:
         """In floats 0.145 * 100 is 14.499999999999998."""

@@ -75,3 +75,16 @@ def test_leave_the_modes_as_they_were() -> None:
     before = [module.training for module in model.modules()]
     slopes(model, ends, weights, images, targets, cross_entropy)
     assert [module.training for module in model.modules()] == before
+
+
+def test_frozen_and_unused_parameters_have_no_slope() -> None:
+    ends, weights, images, targets = case()
+    expected = slopes(network(), ends, weights, images, targets, cross_entropy)
+    model = network()
+    model.unused = nn.Linear(2, 2).double()
+    model.frozen = nn.Parameter(torch.zeros(2, dtype=torch.float64), requires_grad=False)
+    model.forward = nn.Sequential(*list(model)[:6]).forward
+    ends = [[model.frozen.detach(), *end, *map(torch.zeros_like, model.unused.parameters())]
+            for end in ends]  # fmt: skip
+    found = slopes(model, ends, weights, images, targets, cross_entropy)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)

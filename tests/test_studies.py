@@ -78,6 +78,15 @@ def plan(*named: str, **changes: Any) -> Plan:
     return build(experiment(studies=list(named), study=changes.pop("study", SMALL), **changes))
 
 
+@pytest.mark.parametrize("study", ALL)
+def test_a_training_has_its_name_whatever_else_is_planned(study):
+    methods = ["imp", "sms", "imp_mx", "imp_reprune"]
+    alone, among_all = plan(study, methods=["imp"]), plan(*ALL, methods=methods)
+    trainings = {name for name, stage in alone.nodes.items() if stage.script == "retrain"}
+    assert trainings - set(among_all.nodes) <= {"s0-oneshot90-epochs-p1-c1"}  # 9 epochs, as another
+    assert trainings
+
+
 def added(*named: str, **changes: Any) -> Counter[str]:
     """Count the stages of each kind that studies add to the methods' own."""
     return Counter(node.script for node in plan(*named, **changes).nodes.values() if node.study)
@@ -994,5 +1003,5 @@ def test_studies_from_end_to_end(tmp_path: Path):
     again = ran(project.run("dvc", "repro"))
     assert {name for name in again if "-c" in name} == {
         *(f"s0-oneshot90-epochs1-p1-c{j}" for j in range(3)),
-        "s0-oneshot90-epochs1-imp_mx-p1-c0",
+        "s0-oneshot90-p1-c0",
     }

@@ -183,6 +183,9 @@ class Experiment(Section):
         values = self.study.get(study, {})
         values = {key: value for key, value in values.items() if value is not None}
         refuse_unknown(values, kind, "params.yaml", f"study.{study}.")
+        for key, value in values.items():
+            if value == []:
+                raise UserError(f"study.{study}.{key} is [], but must name at least one value")
         try:
             return kind.model_validate(values)
         except ValidationError as error:

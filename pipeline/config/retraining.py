@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, get_args
 
-from pipeline.config.validation import check_choice
+from pipeline.config.validation import check_choice, check_distinct
 from pipeline.errors import UserError
 from pipeline.train.retrain_options import Average, Sam
 
@@ -18,8 +18,8 @@ def check_options(params: "Experiment") -> None:
     """Refuse options of retraining that do not fit to each other or to the task.
 
     Raises:
-        UserError: distillation of other tasks than classification, or a rho that varies without
-            SAM.
+        UserError: distillation of other tasks than classification, a rho that varies without SAM,
+            or parts of epochs.
     """
     retrain = params.retrain
     if params.task != "classification" and (retrain.distill or retrain.vary == "distill"):
@@ -27,6 +27,10 @@ def check_options(params: "Experiment") -> None:
         raise UserError(
             f"retrain.{key} is {getattr(retrain, key)}, but distillation compares the scores of "
             f"classes, and the task is {params.task}: set it to {off}"
+        )
+    if any(value != int(value) for value in retrain.grids.get("epochs", [])):
+        raise UserError(
+            f"retrain.grids.epochs is {retrain.grids['epochs']}, but must be whole numbers"
         )
     if retrain.vary == "rho" and retrain.sam == "none":
         raise UserError(
@@ -55,6 +59,7 @@ def varied_values(params: "Experiment") -> list[float | str]:
     grids: dict[Any, list[float]] = {**retrain.grids}
     values: list[float | str] = [*(retrain.values or grids.get(vary, []))]
     first = own_value(params, vary)
+    check_distinct("retrain.values", values)
     _check_values(vary, values)
     others = [value for value in values if value != first]
     if len(others) < params.m - 1:

@@ -78,11 +78,11 @@ def sms(work: Planner, method: str) -> None:
     start = {**_flags(work, method, derive(work.seed, "pretrain"), 0), **options}
     first = start | {"to_epoch": intervals[0][0]}
     copies = [_add(work, f"{work.method}-p0", method, first, phase=0)]
-    for phase, (begin, end, sparsity) in enumerate(intervals, start=1):
-        pruned = artifact(_prune(work, copies, phase, sparsity))
+    for interval, (begin, end, sparsity) in enumerate(intervals, start=1):
+        pruned = artifact(_prune(work, copies, interval, sparsity))
         part = {"parent": pruned, "from_epoch": begin, "to_epoch": end, **options}
-        copies = [_copy(work, method, part, phase, number) for number in range(work.m)]
-    soup = work.merge(copies, phase, "uniform")
+        copies = [_copy(work, method, part, interval, number) for number in range(work.m)]
+    soup = work.merge(copies, len(intervals), "uniform")
     work.report(work.phases[-1], soup, copies)
 
 

@@ -1,7 +1,8 @@
 """Adds stages to the plan, each once, under a stable name.
 
 A name says what a stage is, never who asked for it first, so that an artifact keeps its name when
-m or the list of methods changes:
+m or the list of methods changes. Only what two studies plan in different ways, such as the average
+of candidates 0 and 1, is named by the first:
 
     s0-dense                  the dense network of seed 0
     s0-p1-prune, s0-p1-c2     phase 1 from the dense network, and its candidate 2

@@ -1,6 +1,6 @@
 """Pruning step: score the weights, choose the masks, set pruned weights to zero."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,8 +39,9 @@ def prune(
         pruned before), norm_drop (r), layers (sparsity by name), dead_layers (no weight left).
 
     Raises:
-        UserError: the weights or the rule do not exist, a weight is not finite, or the sparsity is
-            out of range, below the parent's, or so high that no weight would be left.
+        UserError: the weights or the rule do not exist, a weight is not finite, the criterion gives
+            no score or a negative one, or the sparsity is out of range, below the parent's, or so
+            high that no weight would be left.
 
     Source: Sparse Model Soups, Algorithm 1, "Prune"; appendix A.2.
     """
@@ -52,6 +53,7 @@ def prune(
         for name, weight in weights.items()
     }
     scores = rules.load("criteria", criterion).scores(weights)
+    _check_scores(scores, weights, criterion)
     allocate = rules.allocation(allocation) if isinstance(allocation, str) else allocation
     masks = allocate(scores, sparsity, alive)
 
@@ -83,3 +85,21 @@ def _weights(checkpoint: Checkpoint, names: Sequence[str]) -> dict[str, Tensor]:
                 f"{name!r} holds NaN or infinity, so training diverged: lower the learning rate."
             )
     return weights
+
+
+def _check_scores(
+    scores: Mapping[str, Tensor], weights: Mapping[str, Tensor], criterion: str
+) -> None:
+    """Refuse scores of a criterion, perhaps in a file of the user's, that cannot be ranked."""
+    for name, weight in weights.items():
+        score = scores.get(name)
+        if (
+            score is None
+            or score.shape != weight.shape
+            or score.dtype != torch.float32
+            or not (score.isfinite() & (score >= 0)).all()
+        ):
+            raise UserError(
+                f"the criterion {criterion} gives {name!r} no scores to rank: it must return a "
+                "float32 tensor of the weight's shape, at least 0 and finite."
+            )

@@ -31,7 +31,7 @@ def prune_filters(
     keeps its parameters.
 
     Args:
-        checkpoint: the parent, left unchanged.
+        checkpoint: the parent, left unchanged; masks of its linear layers are dropped.
         model: the network of the parent's state.
         sparsity: s, fraction of each layer's filters that is pruned afterwards, in [0, 1).
 
@@ -89,8 +89,8 @@ def filter_mask(weight: Tensor, sparsity: float, mask: Tensor | None = None) -> 
     # NumPy sums in a fixed order, so the bits do not depend on the thread count.
     squares = np.square(weight.detach().contiguous().double().numpy()).reshape(n, -1).sum(axis=1)
     norms = torch.from_numpy(np.sqrt(squares)).float()
-    name = "a layer"
-    return keep_largest({name: norms}, min(sparsity, (n - 1) / n), {name: alive})[name]
+    most = (n - 1) / n  # one filter is kept
+    return keep_largest({"filters": norms}, min(sparsity, most), {"filters": alive})["filters"]
 
 
 def _expand(model: nn.Module, name: str, kept: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ def norm_drop(
 
     Args:
         parameters: all of W, biases and normalisation included.
-        before: the prunable weights of W.
-        after: the prunable weights of W'.
+        before: the tensors of W that pruning changes, at least.
+        after: the same tensors of W'.
 
     Source: Zimmer et al. 2023 (ALLR).
     """

@@ -53,13 +53,13 @@ class Pattern:
 
 def parse(structure: object) -> Pattern | None:
     """Return the pattern that a value of ``prune.structure`` names, or None if it names none."""
-    digits = (
-        re.fullmatch(r"([1-9][0-9]*):([1-9][0-9]*)", structure or "")
-        if isinstance(structure, str)
-        else None
-    )
-    pattern = Pattern(*map(int, digits.groups())) if digits else None
-    return pattern if pattern and pattern.n < pattern.m else None
+    if not isinstance(structure, str):
+        return None
+    digits = re.fullmatch(r"([1-9][0-9]*):([1-9][0-9]*)", structure)
+    if digits is None:
+        return None
+    pattern = Pattern(*map(int, digits.groups()))
+    return pattern if pattern.n < pattern.m else None
 
 
 def valid_structure(value: object) -> object:

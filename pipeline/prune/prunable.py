@@ -23,8 +23,8 @@ def prunable(model: nn.Module) -> list[str]:
     These are the weights of every convolution and linear layer, including stem, shortcuts and
     classifier, and the projections of nn.MultiheadAttention. Biases, normalisation parameters,
     embeddings, tokens and positions stay dense: they are few, and pruning them costs accuracy. A
-    classifier that shares its weight with an embedding stays dense too. A weight that layers share
-    is named after the first.
+    classifier that shares its weight with an embedding stays dense too. A weight that other layers
+    share is named after the first; `check_network` refuses it for checkpoints, which hold it twice.
 
     Source: Sparse Model Soups, appendix A.2 (after Evci et al. 2020; Dettmers & Zettlemoyer 2019).
     """
@@ -42,14 +42,15 @@ def prunable(model: nn.Module) -> list[str]:
 
 
 def check_network(model: nn.Module, example: Tensor) -> None:
-    """Refuse a network that cannot run on ``example`` or multiplies by a parameter not prunable.
+    """Refuse a network that cannot run on ``example`` or whose weights cannot all be pruned.
 
     Args:
         model: the network, on the CPU, left unchanged.
         example: one stored example, as in `macs`.
 
     Raises:
-        UserError: in either case.
+        UserError: the network cannot run, multiplies by a parameter that is not prunable, or has a
+            prunable weight that layers share.
     """
     try:
         multiplied = macs(model, example)
@@ -58,6 +59,7 @@ def check_network(model: nn.Module, example: Tensor) -> None:
             f"the network cannot take examples of shape {list(example.shape[1:])} ({error}): set "
             "data.size to a size that it takes, or network.name to another network."
         ) from error
+    _check_shared(model)
     embeddings = _embeddings(model)
     tied = (n for n, p in model.named_parameters(remove_duplicate=False) if id(p) in embeddings)
     known = {name.removesuffix(".weight") for name in (*prunable(model), *tied)}
@@ -68,6 +70,19 @@ def check_network(model: nn.Module, example: Tensor) -> None:
                 "Linear or MultiheadAttention layer, so pruning would leave it dense: make it the "
                 "weight of such a layer."
             )
+
+
+def _check_shared(model: nn.Module) -> None:
+    """Refuse a prunable weight with two names: masks would reach the first name only."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name in prunable(model):
+        for other, parameter in parameters.items():
+            if parameter is parameters[name] and other != name:
+                raise UserError(
+                    f"the network's {name} and {other} are the same weight, which checkpoints hold "
+                    "twice, so that pruning would reach only one: give each layer its own, or call "
+                    "one layer twice."
+                )
 
 
 def _embeddings(model: nn.Module) -> set[int]:

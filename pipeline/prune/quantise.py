@@ -26,13 +26,17 @@ def quantise(weight: Tensor, bits: int) -> Tensor:
         bits: b, in [2, 16].
 
     Raises:
-        UserError: ``bits`` is outside [2, 16].
+        UserError: ``bits`` is outside [2, 16], or a weight is not finite.
 
     Source: Krishnamoorthi 2018, Quantizing deep convolutional networks for efficient inference,
         Sections 2.2 and 3.1 (symmetric, per channel).
     """
     if bits not in BITS:
         raise UserError(f"bits is {bits}, but must be in [2, 16]: use 8 or 4, for example.")
+    if not weight.isfinite().all():
+        raise UserError(
+            "a weight is NaN or infinity, so training diverged: lower the learning rate."
+        )
     exact = weight.double()
     levels = 2 ** (bits - 1) - 1
     scale = exact.abs().flatten(1).amax(1) / levels

@@ -5,22 +5,23 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from pipeline.plan.budget import stages_of
-from pipeline.plan.passes import passes, training_examples
+from pipeline.plan.budget import total
+from pipeline.plan.passes import training_examples
 from pipeline.plan.plan import Plan
 
 
 def trained_images(plan: Plan, artifacts: Path, without: Collection[str] = ()) -> dict[str, int]:
     """Return the images of all trainings that each method's last network depends on.
 
-    A stage that methods share counts for each of them. An epoch drops a short last batch. Empty
-    without a budget in params.yaml, and where the data set is in ``without`` or missing.
+    A stage that methods share counts for each of them; passes are those of `budget.total`, and an
+    epoch drops a short last batch. Empty without a budget in params.yaml, and where the data set is
+    in ``without`` or missing.
     """
     images = 0 if plan.params.budget is None else _images_per_epoch(plan, artifacts, without)
     if not images:
         return {}
     return {
-        row.method: images * sum(map(passes, stages_of(plan, row.model)))
+        row.method: images * total(plan, row.model)
         for row in plan.rows
         if row.phase == plan.params.phases
     }

@@ -1,7 +1,9 @@
 """Sparsity schedules: of prune-retrain phases, of gradual pruning, and of alternating phases."""
 
+from fractions import Fraction
+
 from pipeline.errors import UserError
-from pipeline.rounding import round_fraction
+from pipeline.rounding import round_fraction, round_half_up
 
 
 def sparsities(target: float, phases: int) -> list[float]:
@@ -51,7 +53,7 @@ def ramp(target: float, epochs: int, steps: int) -> dict[int, float]:
             f"sparsify.pruning_steps is {steps}, but must be from 1 to one less than the {epochs} "
             "epochs: lower it, or train longer."
         )
-    ends = [round_fraction(step / (steps + 1), epochs) for step in range(1, steps + 1)]
+    ends = [round_half_up(Fraction(step * epochs, steps + 1)) for step in range(1, steps + 1)]
     levels = [target * (1 - (1 - step / steps) ** 3) for step in range(1, steps)] + [target]
     return dict(zip(ends, levels, strict=True))
 

@@ -23,10 +23,10 @@ def merge(
         t = m cos / (1 + (m - 1) cos)
 
     cos is the mean cosine, clipped at 0, of the angles between theta_i - theta_parent and
-    theta_j - theta_parent over all pairs. The rule needs no data and at least two candidates.
+    theta_j - theta_parent over all pairs. The rule needs no data.
 
     Args:
-        candidates: at least two, retrained from ``parent``.
+        candidates: retrained from ``parent``; of one the soup is that one.
         parent: the pruned model, which has the candidates' mask.
         parameters: the names of the trained tensors, over which the angle is taken.
 

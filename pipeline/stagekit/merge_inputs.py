@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pipeline.averaging import check
 from pipeline.data.base import Dataset
 from pipeline.errors import UserError
+from pipeline.evaluate.metrics import check_finite
 from pipeline.seeds import derive
 from pipeline.soup.base import Objective
 from pipeline.stagekit.model_folder import (
@@ -143,7 +145,9 @@ class MergeInputs:
 
     def _measure(self, soup: Checkpoint) -> dict[str, float]:
         predictions = with_batchnorm_statistics(soup, self.data, self.device)[1]
-        return self.task.measure(predictions, self.data.val, self.data)
+        measured = self.task.measure(predictions, self.data.val, self.data)
+        check_finite(finite=isfinite(measured[self.task.metric]) and isfinite(measured["loss"]))
+        return measured
 
     def _folder(self, flag: str) -> Path:
         folder = self.folder_of[flag]

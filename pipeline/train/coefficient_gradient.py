@@ -41,12 +41,14 @@ def slopes(
         for norm in norms:
             norm.training = True
         mean = loss(model(images)[: len(y)], y)
-        gradients = torch.autograd.grad(mean, parameters)
+        trained = [theta for theta in parameters if theta.requires_grad]
+        gradients = torch.autograd.grad(mean, trained, allow_unused=True, materialize_grads=True)
         for norm in norms:
             norm.training = False
     derivatives = torch.zeros(len(ends), dtype=torch.float64, device=gradients[0].device)
     for number, end in enumerate(ends):
-        for each, theta, gradient in zip(end, parameters, gradients, strict=True):
+        moved = [each for each, theta in zip(end, parameters, strict=True) if theta.requires_grad]
+        for each, theta, gradient in zip(moved, trained, gradients, strict=True):
             derivatives[number] += ((each - theta.detach()).double() * gradient.double()).sum()
     return derivatives.cpu()  # the only wait for the device
 

@@ -110,7 +110,7 @@ def _register(held: Hold, name: str) -> Any:
 
     @unserializable_hook  # type: ignore[untyped-decorator]
     def masked(gradient: Tensor) -> Tensor:
-        return gradient * held.mask(name)
+        return torch.where(held.mask(name), gradient, 0.0)
 
     trained = weight.requires_grad
     weight.requires_grad_(True)

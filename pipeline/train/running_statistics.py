@@ -23,7 +23,8 @@ def average_over(
 
     With batches b of n_b examples, whose inputs to the layer have mean m_b and unbiased variance
     v_b per channel:  running mean = sum(n_b m_b) / N,  running variance = sum(n_b v_b) / N.
-    Each *example* has the same weight, unlike in `torch.optim.swa_utils.update_bn`. Dropout is off.
+    Each *example* has the same weight, unlike in `torch.optim.swa_utils.update_bn`. Every call of a
+    layer counts where a pass calls it more than once. Dropout is off.
 
     Modes and momenta are restored, and on an exception the statistics too; without running
     statistics nothing is done.
@@ -39,18 +40,23 @@ def average_over(
     if not norms:
         return
     before = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
-    seen = 0
+    examples, seen = 0, dict.fromkeys(norms, 0)  # of the batch, and of all calls of a layer
+
+    def before_call(norm: nn.Module, _: object) -> None:
+        assert isinstance(norm, _BatchNorm)
+        seen[norm] += examples
+        norm.momentum = examples / seen[norm]  # makes the running value the average
+
+    hooks = [norm.register_forward_pre_hook(before_call) for norm in norms]
     with evaluating(model), torch.no_grad():
         try:
             for norm in norms:
                 norm.reset_running_stats()
                 norm.training = True
             for batch in batches:
-                seen += size(batch)
-                for norm in norms:
-                    norm.momentum = size(batch) / seen  # makes the running value the average
+                examples = size(batch)
                 forward(batch)
-            if not seen:
+            if not examples:
                 raise UserError(
                     "BatchNorm cannot be re-estimated without a batch: pass at least 1."
                 )
@@ -59,6 +65,8 @@ def average_over(
                 buffer.copy_(value)
             raise
         finally:
+            for hook in hooks:
+                hook.remove()
             for norm, momentum in norms.items():
                 norm.training = False
                 norm.momentum = momentum

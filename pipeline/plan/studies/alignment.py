@@ -36,10 +36,9 @@ def plan(work: Study) -> None:
 def _measure(work: Study, planners: list[Study], dense: str) -> None:
     """Add a result of the unmatched and one of the matched average after every phase."""
     runs = [planner.pretrain() for planner in planners]
-    for planner in planners:
-        planner.set_method("imp")
     for phase in work.phases:
         for j, planner in enumerate(planners):
+            planner.set_method("imp")
             candidate = j if dense == "one" else 0
             pruned = planner.prune(runs[j], phase, run=candidate)
             runs[j] = planner.retrain(pruned, phase, candidate=candidate)

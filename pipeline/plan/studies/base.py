@@ -67,6 +67,10 @@ class Study(Planner):
         other.variant = _variant(other)
         return other
 
+    def labelled(self, **values: Any) -> Self:
+        """Return the study at equal settings, whose results carry ``values`` too."""
+        return self.with_changes({}, **values)
+
     def one_shot(self, sparsity: float) -> Self:
         """Return the study with one phase, to ``sparsity``, and add the stage that prunes.
 
@@ -85,6 +89,19 @@ class Study(Planner):
         other = self.at(sparsity=sparsity)
         other.prune(other.pretrain(), 1)
         return other
+
+    def retrain(
+        self, pruned: str, phase: int, candidate: int = 0, times: int = 1, **more: Any
+    ) -> str:
+        """Return `Planner.retrain`; of a one-shot network it is named after its epochs alone.
+
+        So m times the epochs of one study and the epochs of another are one stage, with one name.
+        """
+        if times == 1 or self.settings.phases > 1:
+            return super().retrain(pruned, phase, candidate, times, **more)
+        epochs = times * self.settings.retrain.epochs
+        other = self.with_changes({"retrain.epochs": epochs, "m": self.plan.params.m})
+        return other.retrain(pruned, phase, candidate, **more)
 
     def report(self, phase: int, model: str, candidates: Sequence[str] = ()) -> None:
         """Record what a method reports as a result of the study.

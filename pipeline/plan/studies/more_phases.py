@@ -16,4 +16,4 @@ def plan(work: Study) -> None:
     phases = work.settings.phases
     for m in work.grid(Grid).m or [work.m]:
         imp_mx.plan(work.at(m=m))
-        imp.plan(work.at(phases=m * phases).with_changes({}, m=m))
+        imp.plan(work.at(phases=m * phases).labelled(m=m))

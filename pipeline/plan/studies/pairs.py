@@ -38,7 +38,7 @@ def _average_pairs(base: Study, vary: Vary, values: list[Any]) -> None:
     candidates = [name for _, name in made]
     ood = [planner.corrupted(name, 1) for planner, name in made]
     for i, j in combinations(range(len(values)), 2):
-        pair = kind.with_changes({}, vary=vary, first=values[i], second=values[j])
+        pair = kind.labelled(vary=vary, first=values[i], second=values[j])
         pair.set_method(f"pair_c{i}c{j}")
         model = pair.merge([candidates[i], candidates[j]], 1, "uniform")
         nodes = {"ood": pair.corrupted(model, 1), "ood_first": ood[i], "ood_second": ood[j]}

@@ -51,8 +51,8 @@ def _quantised(work: Study, soup: StudyResult) -> None:
         "both": _quantise(work, mean, bits, phase),
         "candidates": mean,
     }
-    for work.values["quantised"], network in networks.items():
-        work.point(phase, network, candidates)
+    for quantised, network in networks.items():
+        work.labelled(quantised=quantised).point(phase, network, candidates)
 
 
 def _quantise(work: Study, model: str, bits: int, phase: int) -> str:

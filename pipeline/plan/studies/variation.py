@@ -37,7 +37,7 @@ def plan(work: Study) -> None:
         if sizes:
             _average(base, vary, sizes)
     for m in grid.m:
-        imp_mx.plan(base.at(m=m).with_changes({}, vary="none"))
+        imp_mx.plan(base.at(m=m).labelled(vary="none"))
 
 
 def is_equal_cost(settings: Experiment, vary: Kind, m: int) -> bool:
@@ -58,7 +58,7 @@ def _average(base: Study, vary: Kind, sizes: list[int]) -> None:
         kind, made = retrain_all(base, vary, values_of(base.settings, vary)[:most])
         candidates = [name for _, name in made]
     for m in sizes:
-        soup = kind.at(m=m).with_changes({}, vary=vary)
+        soup = kind.at(m=m).labelled(vary=vary)
         # A part of the stage's name.
         soup.set_method("vary_all" if vary == "all" else "sms_uniform")
         model = soup.merge(candidates[:m], 1, "uniform")

@@ -81,8 +81,8 @@ def _record(measured: Measured) -> dict[str, Any]:
             ("damage_test_loss", "test", "loss"),
             ("damage_train_loss", "train", "loss"),
         ):
-            ends = (pruned[when][split][measure] for when in ("before", "after"))
-            record[name] = -next(ends) + next(ends)
+            before, after = (pruned[when][split][measure] for when in ("before", "after"))
+            record[name] = after - before
     copies = [node for role, node in nodes.items() if role.startswith("next")]
     if copies and all(copies):
         record["next_score"] = fmean(copy["test_score"] for copy in copies)
@@ -116,8 +116,9 @@ def text(study: Study, rows: pd.DataFrame) -> str:
         "weight decay, over the weights that are kept (biases and BatchNorm's included), with "
         "BatchNorm's statistics those of each batch. The largest eigenvalue of the Hessian is "
         "found by Lanczos iterations, its trace estimated by random signs; gradient noise is the "
-        f"trace of the covariance of gradients of batches of {study.params.pretrain.batch_size}. "
-        "An eigenvalue depends on the scale of the weights before BatchNorm, its product with the "
+        "trace of the covariance of gradients of batches of at most "
+        f"{study.params.pretrain.batch_size}. An eigenvalue depends on the scale of the weights "
+        "before BatchNorm, its product with the "
         "squared norm does not when all are scaled alike. Differences are taken seed by seed "
         "(soup minus the mean of its candidates), with the 95 % interval of their mean.\n\n"
         + networks(rows, study.seeds)

@@ -7,7 +7,7 @@ from pipeline.report.results import Results
 from pipeline.report.statistics import spread
 from pipeline.report.tables.markdown import number, table
 
-FEW = 6  # a set of at most so many groups gets a table with a column a group
+TABLE_COLUMNS = 6  # a set of at most so many groups gets a table with a column a group
 
 
 def section(results: Results) -> str:
@@ -17,7 +17,7 @@ def section(results: Results) -> str:
     for name in dict.fromkeys(groups["set"]):
         rows = groups[groups["set"] == name]
         parts.append(_worst_and_mean(results, rows, name))
-        if rows["group"].nunique() <= FEW:
+        if rows["group"].nunique() <= TABLE_COLUMNS:
             parts.append(_each_group(results, rows, name))
     if not parts:
         return "Groups were not evaluated.\n"
