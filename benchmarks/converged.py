@@ -65,11 +65,8 @@ def rows(name: str, results: Path, settings: Path) -> str:
     new = table.reindex(columns=columns).round(dict.fromkeys(SCORES, 6))
     for place, (key, value) in enumerate(facts.items()):
         new.insert(place, key, value)
-    new["golden"], new["torch"], new["device"] = (
-        origin.golden(ROOT),
-        table["torch"],
-        table["device"],
-    )
+    new["golden"] = origin.golden(ROOT)
+    new[["torch", "device"]] = table[["torch", "device"]]
     new["date"] = datetime.now(UTC).date().isoformat()
     added = append_rows(ROOT / ROWS, new, KEY)
     return f"{name}: {added} of {len(new)} rows are new in {ROWS}\n"
