@@ -24,12 +24,13 @@ from sklearn.datasets import load_digits
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from pipeline.data import build, cifar10, cifar100
+from pipeline.data import cifar10, cifar100
 from pipeline.data.base import Groups, RawData, Split, load, save
 from pipeline.data.build import prepare, read, split_validation, statistics
 from pipeline.data.formats.cifar import locate, unpickle
 from pipeline.data.formats.images import CHUNK, decode
 from pipeline.errors import UserError
+from pipeline.registry import names
 from tests import shared
 
 
@@ -188,7 +189,7 @@ def test_files_of_something_else_are_refused(tmp_path):
 
 
 def test_read_knows_the_files_of_the_folder():
-    assert set(build.names()) >= {"cifar10", "cifar100", "digits", "image_folder"}
+    assert set(names("data")) >= {"cifar10", "cifar100", "digits", "image_folder"}
 
 
 @pytest.mark.parametrize("name", ["mnist", "base", "build", "formats", "../models/wrn20", ""])
