@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from pipeline.data import cifar10, cifar100
+from pipeline.data import cifar10, cifar100, image_folder
 from pipeline.data.base import Groups, RawData, Split, load, save
 from pipeline.data.build import prepare, read, split_validation, statistics
 from pipeline.data.formats.cifar import locate, unpickle
@@ -539,6 +539,22 @@ def test_image_folder_passes_over_what_is_no_image_or_hidden(folder):
     (folder / "train" / "cat" / ".hidden.png").write_text("no image")
     (folder / "train" / ".cache").mkdir()
     (folder / "train" / "README").write_text("about")
+    assert len(read("image_folder", folder, 6).train) == 20
+
+
+def test_image_folder_takes_nested_images_as_torchvision_does(folder, tmp_path):
+    cat = folder / "train" / "cat"
+    (cat / "wild" / "big").mkdir(parents=True)
+    (cat / "003.png").rename(cat / "wild" / "big" / "003.png")
+    (tmp_path / "elsewhere").mkdir()
+    (cat / "007.png").rename(tmp_path / "elsewhere" / "007.png")
+    (cat / "linked").symlink_to(tmp_path / "elsewhere")
+    (cat / ".ipynb_checkpoints").mkdir()
+    (cat / ".ipynb_checkpoints" / "000.png").write_text("a copy")
+    ours = image_folder._files(folder / "train", ("cat", "dog"))
+    theirs = [(Path(path), label) for path, label in datasets.ImageFolder(folder / "train").samples]
+    assert {*ours} == {each for each in theirs if ".ipynb_checkpoints" not in each[0].parts}
+    assert ours == sorted(ours, key=lambda each: (each[1], each[0]))
     assert len(read("image_folder", folder, 6).train) == 20
 
 
