@@ -10,6 +10,8 @@ import os
 import pickle
 import tarfile
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -22,6 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
+from torchvision.datasets import utils
 from torchvision.transforms import v2
 
 from pipeline.data import cifar10, cifar100, image_folder
@@ -412,6 +415,24 @@ def test_cifar_is_downloaded_where_absent(cifar10_root, web, tmp_path):
     ).read_bytes()
     with pytest.raises(UserError, match="corrupt"):
         locate(replace(archive, md5="0" * 32), tmp_path / "other")
+
+
+def test_of_two_experiments_one_downloads_cifar(cifar10_root, web, tmp_path, monkeypatch):
+    address, folder = web
+    with tarfile.open(folder / "c.tar.gz", "w:gz") as tar:
+        tar.add(cifar10_root / "cifar-10-batches-py", "cifar-10-batches-py")
+    archive, root = replace(cifar10.ARCHIVE, url=f"{address}/c.tar.gz", md5=None), tmp_path / "new"
+    download, visible = utils.download_and_extract_archive, []
+
+    def slow(*words, **options):
+        download(*words, **options)
+        time.sleep(0.2)
+        visible.append((root / archive.folder).exists())
+
+    monkeypatch.setattr(utils, "download_and_extract_archive", slow)
+    with ThreadPoolExecutor(2) as pool:
+        assert [*pool.map(lambda _: locate(archive, root), range(2))] == [root / archive.folder] * 2
+    assert visible == [False], "one download, whose files appear whole"
 
 
 def test_cifar_comes_from_where_torchvision_takes_it():
