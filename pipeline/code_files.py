@@ -63,6 +63,11 @@ def allow(paths: Iterable[str]) -> None:
     _allowed.update(map(locate, paths))
 
 
+def allowed() -> list[Path]:
+    """Return the files that this process may execute."""
+    return sorted(_allowed)
+
+
 def execute(path: str) -> ModuleType:
     """Return the module of the file at ``path``, executed once.
 
