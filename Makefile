@@ -110,11 +110,12 @@ docs: $(EXTRAS)  ## build the documentation with the API as a site, dist/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build $(ARGS)
 
 constraints: $(EXTRAS)  ## rewrite constraints.txt from the packages in .venv
-	@grep '^#' constraints.txt > constraints.new
-	@$(BIN)/pip freeze --exclude-editable \
-	  | sed -E -e '/ @ |^-|^(nvidia|cuda)-|^triton==/d' -e 's/\+.*//' >> constraints.new
+	@frozen=$$($(BIN)/pip freeze --exclude-editable) && { grep '^#' constraints.txt; echo "$$frozen" \
+	  | sed -E -e '/ @ |^-|^(nvidia|cuda)-|^triton==/d' -e 's/\+.*//'; } > constraints.new
 	@mv constraints.new constraints.txt
 
 clean:  ## remove build files and tool caches; keeps data, results, DVC's cache and MLflow's runs
-	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	[ ! -d dist ] || find dist ! -type d ! -path '*/back/*' -delete
+	[ ! -d dist ] || find dist -type d -empty -delete
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -63,6 +63,11 @@ def allow(paths: Iterable[str]) -> None:
     _allowed.update(map(locate, paths))
 
 
+def allowed() -> list[Path]:
+    """Return the files that this process may execute."""
+    return sorted(_allowed)
+
+
 def execute(path: str) -> ModuleType:
     """Return the module of the file at ``path``, executed once.
 
@@ -84,13 +89,21 @@ def execute(path: str) -> ModuleType:
     except UserError:
         raise
     except Exception as error:
-        line = [f"{Path(f.filename).name}, line {f.lineno}" for f in traceback.extract_tb(
-            error.__traceback__) if Path(f.filename).is_relative_to(file.parent)][-1:]  # fmt: skip
-        where = f" ({line[0]})" if line else ""
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{path} cannot be imported: {type(error).__name__}: {reason}{where}: correct it"
+            f"{path} cannot be imported: {type(error).__name__}: {reason}"
+            f"{_line_of(error, file.parent)}: correct it"
         ) from error
+
+
+def _line_of(error: Exception, folder: Path) -> str:
+    """Return " (FILE, line N)", the last line in ``folder`` that the error passed, if any."""
+    lines = [
+        f" ({Path(frame.filename).name}, line {frame.lineno})"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(folder)
+    ]
+    return lines[-1] if lines else ""
 
 
 def import_name(file: Path) -> tuple[Path, str]:

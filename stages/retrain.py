@@ -13,7 +13,7 @@ from pipeline.schedules.pretrain_lr import swa_rates
 from pipeline.schedules.retrain_lr import allr_peak, learning_rates
 from pipeline.stagekit.cli import atomic_folder, run
 from pipeline.stagekit.model_folder import network, read, trained_meta, write
-from pipeline.stagekit.retrain_options import averages, criterion, options, step_type
+from pipeline.stagekit.retrain_flags import averages, criterion, options, step_type
 from pipeline.stagekit.training_flags import add_option_flags, add_training_flags, settings
 from pipeline.storage.checkpoint import Checkpoint, load_tensors, read_json, write_json
 from pipeline.tasks.base import load as load_task

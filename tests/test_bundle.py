@@ -177,6 +177,59 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
+def test_a_folder_without_wheels_is_refused(tmp_path):
+    for wheels in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match=r"--wheels .* has no \.whl files"):
+            build(ROOT, tmp_path / "out", Options("3.11", "any", wheels=wheels))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bundle_with_results_is_not_replaced(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "bundle.json").write_text("{}")
+    file = results(tmp_path / "out" / "back")
+    with pytest.raises(UserError, match="out/back has the results of a run"):
+        build(ROOT, tmp_path / "out", Options("3.11", "any"))
+    assert file.exists()
+
+
+def make(folder: Path, goal: str) -> int:
+    """Run ``make`` in a folder that has the Makefile alone; return the exit status."""
+    shutil.copy(ROOT / "Makefile", folder)
+    command = ["make", goal]
+    return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode
+
+
+def test_cleaning_keeps_results_of_bundles(tmp_path):
+    (tmp_path / "dist" / "site").mkdir(parents=True)
+    (tmp_path / "dist" / "site" / "index.html").touch()
+    (tmp_path / "dist" / "bundle" / "wheels").mkdir(parents=True)
+    (tmp_path / "dist" / "bundle" / "run").touch()
+    file = results(tmp_path / "dist" / "bundle" / "back")
+    assert make(tmp_path, "clean") == 0
+    assert [path for path in tmp_path.glob("dist/**/*") if path.is_file()] == [file]
+    assert not (tmp_path / "dist" / "bundle" / "wheels").exists()
+    shutil.rmtree(file.parent)
+    assert make(tmp_path, "clean") == 0
+    assert not (tmp_path / "dist").exists()
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_constraints_stay_where_pip_fails(tmp_path, fails):
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    pip, constraints = tmp_path / ".venv" / "bin" / "pip", tmp_path / "constraints.txt"
+    (tmp_path / "pyproject.toml").touch()
+    constraints.write_text("# by make constraints\nnumpy==1.0\n")
+    for stamp in ("installed", "installed-extras"):
+        (tmp_path / ".venv" / stamp).touch()
+    lines = "numpy==2.0\ntriton==3.0\ntorch==2.0+cpu\nmine @ file:///here\n"
+    pip.write_text(f"#!/bin/sh\nprintf '{lines}'\nexit {int(fails)}\n")
+    pip.chmod(0o755)
+    assert (make(tmp_path, "constraints") == 0) is not fails
+    new = "numpy==1.0" if fails else "numpy==2.0\ntorch==2.0"
+    assert constraints.read_text() == f"# by make constraints\n{new}\n"
+
+
 def offline(bundle: Path, *words: str) -> str:
     """Run the bundle in a network namespace of its own, which has no network."""
     if shutil.which("unshare") is None:

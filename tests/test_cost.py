@@ -8,8 +8,9 @@ from torch.nn import functional
 from pipeline.channels.products import WEIGHTLESS, macs
 from pipeline.errors import UserError
 from pipeline.evaluate.cost import cost
-from pipeline.models.build import build, names
+from pipeline.models.build import build
 from pipeline.prune.prunable import check_network, prunable
+from pipeline.registry import names
 from pipeline.sparsify.base import SparsifyConfig
 from pipeline.sparsify.build import build as build_method
 from pipeline.sparsify.build import names as methods
@@ -231,7 +232,7 @@ def test_attention_is_pruned_during_training_by_every_method(method):
     assert 0 < hook.masks["attention.in_proj_weight"].float().mean() < 1
 
 
-@pytest.mark.parametrize("name", [name for name in names() if name not in {"pspnet", "wrn20"}])
+@pytest.mark.parametrize("name", sorted({*names("models")} - {"pspnet", "wrn20"}))
 def test_our_own_networks_multiply_by_prunable_weights_only(name):
     if name.startswith("t5"):
         pytest.importorskip("transformers")

@@ -10,6 +10,8 @@ import os
 import pickle
 import tarfile
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -22,14 +24,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
+from torchvision.datasets import utils
 from torchvision.transforms import v2
 
-from pipeline.data import build, cifar10, cifar100
+from pipeline.data import cifar10, cifar100, image_folder
 from pipeline.data.base import Groups, RawData, Split, load, save
 from pipeline.data.build import prepare, read, split_validation, statistics
 from pipeline.data.formats.cifar import locate, unpickle
 from pipeline.data.formats.images import CHUNK, decode
 from pipeline.errors import UserError
+from pipeline.registry import names
 from tests import shared
 
 
@@ -188,7 +192,7 @@ def test_files_of_something_else_are_refused(tmp_path):
 
 
 def test_read_knows_the_files_of_the_folder():
-    assert set(build.names()) >= {"cifar10", "cifar100", "digits", "image_folder"}
+    assert set(names("data")) >= {"cifar10", "cifar100", "digits", "image_folder"}
 
 
 @pytest.mark.parametrize("name", ["mnist", "base", "build", "formats", "../models/wrn20", ""])
@@ -413,6 +417,24 @@ def test_cifar_is_downloaded_where_absent(cifar10_root, web, tmp_path):
         locate(replace(archive, md5="0" * 32), tmp_path / "other")
 
 
+def test_of_two_experiments_one_downloads_cifar(cifar10_root, web, tmp_path, monkeypatch):
+    address, folder = web
+    with tarfile.open(folder / "c.tar.gz", "w:gz") as tar:
+        tar.add(cifar10_root / "cifar-10-batches-py", "cifar-10-batches-py")
+    archive, root = replace(cifar10.ARCHIVE, url=f"{address}/c.tar.gz", md5=None), tmp_path / "new"
+    download, visible = utils.download_and_extract_archive, []
+
+    def slow(*words, **options):
+        download(*words, **options)
+        time.sleep(0.2)
+        visible.append((root / archive.folder).exists())
+
+    monkeypatch.setattr(utils, "download_and_extract_archive", slow)
+    with ThreadPoolExecutor(2) as pool:
+        assert [*pool.map(lambda _: locate(archive, root), range(2))] == [root / archive.folder] * 2
+    assert visible == [False], "one download, whose files appear whole"
+
+
 def test_cifar_comes_from_where_torchvision_takes_it():
     for ours, theirs in ((cifar10, datasets.CIFAR10), (cifar100, datasets.CIFAR100)):
         archive = ours.ARCHIVE
@@ -538,6 +560,22 @@ def test_image_folder_passes_over_what_is_no_image_or_hidden(folder):
     (folder / "train" / "cat" / ".hidden.png").write_text("no image")
     (folder / "train" / ".cache").mkdir()
     (folder / "train" / "README").write_text("about")
+    assert len(read("image_folder", folder, 6).train) == 20
+
+
+def test_image_folder_takes_nested_images_as_torchvision_does(folder, tmp_path):
+    cat = folder / "train" / "cat"
+    (cat / "wild" / "big").mkdir(parents=True)
+    (cat / "003.png").rename(cat / "wild" / "big" / "003.png")
+    (tmp_path / "elsewhere").mkdir()
+    (cat / "007.png").rename(tmp_path / "elsewhere" / "007.png")
+    (cat / "linked").symlink_to(tmp_path / "elsewhere")
+    (cat / ".ipynb_checkpoints").mkdir()
+    (cat / ".ipynb_checkpoints" / "000.png").write_text("a copy")
+    ours = image_folder._files(folder / "train", ("cat", "dog"))
+    theirs = [(Path(path), label) for path, label in datasets.ImageFolder(folder / "train").samples]
+    assert {*ours} == {each for each in theirs if ".ipynb_checkpoints" not in each[0].parts}
+    assert ours == sorted(ours, key=lambda each: (each[1], each[0]))
     assert len(read("image_folder", folder, 6).train) == 20
 
 

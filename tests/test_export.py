@@ -608,6 +608,15 @@ def test_the_stage_refuses_in_one_sentence(tmp_path):
     )
 
 
+def test_without_a_compiler_the_sparse_format_is_refused(tmp_path, monkeypatch):
+    """Its latency would be PyTorch's, and stay in the cache after a compiler was installed."""
+    monkeypatch.setenv("CC", "no-such-compiler")
+    inputs = artifacts(tmp_path, "classifier")
+    with pytest.raises(UserError, match="CC=no-such-compiler was not found: install gcc or clang"):
+        export(inputs, ["sparse"], tmp_path / "out", seconds=0)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_a_whole_run_exports_its_soup_and_the_command_any_network(tmp_path):
     project = Project.create(tmp_path / "project")

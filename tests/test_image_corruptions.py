@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline import code_files
 from pipeline.config import experiment
 from pipeline.data.base import Dataset, Split
 from pipeline.data.base import load as load_data
@@ -384,7 +385,7 @@ def test_half_a_side_file_counts_as_none(tmp_path):
     assert PartialResults(tmp_path / "side.json").accuracy(("fog", 1)) == 0.25
 
 
-def test_whatever_could_change_a_bit_starts_another_side_file(place):
+def test_whatever_could_change_a_bit_starts_another_side_file(place, monkeypatch):
     read = (place / "artifacts" / "model" / "model.safetensors", place / "artifacts" / "data")
     out, cpu = place / "artifacts" / "ood", torch.device("cpu")
     names = [side_file(out, read, cpu)]
@@ -395,7 +396,27 @@ def test_whatever_could_change_a_bit_starts_another_side_file(place):
     names.append(side_file(out, read, cpu))
     (place / "artifacts" / "data" / "more").write_text("")
     names.append(side_file(out, read, cpu))
-    assert len(set(names)) == 4
+    monkeypatch.setattr("pipeline.evaluate.partial_results.version", lambda _: "0.1")
+    names.append(side_file(out, read, cpu))
+    monkeypatch.setattr("pipeline.evaluate.partial_results.cpu_name", lambda: "another")
+    names.append(side_file(out, read, cpu))
+    monkeypatch.setattr(code_files, "_allowed", {(place / "mine.py")})
+    for text in ("one", "two"):
+        (place / "mine.py").write_text(text)
+        names.append(side_file(out, read, cpu))
+    assert len(set(names)) == 8
+
+
+def test_another_side_file_removes_those_of_the_same_stage_only(place):
+    read, cpu = (place / "artifacts" / "model" / "model.safetensors",), torch.device("cpu")
+    files = [side_file(place / "artifacts" / name, read, cpu) for name in ("ood", "ood-2")]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("{}")
+    assert side_file(place / "artifacts" / "ood", read, cpu) == files[0]
+    assert files[0].exists()
+    side_file(place / "artifacts" / "ood", read, torch.device("cuda"))
+    assert [file.exists() for file in files] == [False, True]
 
 
 def test_a_finished_stage_leaves_no_side_file_and_a_failed_one_does(place, small):

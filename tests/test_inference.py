@@ -1,8 +1,10 @@
 """Compiled inference: equal to PyTorch for every geometry, instruction set and network."""
 
 import json
+import shutil
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -379,6 +381,33 @@ def test_failing_compiler_gives_one_warning(tmp_path, monkeypatch):
     monkeypatch.setenv("CC", str(broken))
     with pytest.warns(UserWarning, match=r"cannot compile sparse_conv\.c \(wrong\)"):
         assert kernels.library() is None
+
+
+def test_compiler_may_be_a_command_with_words(monkeypatch):
+    """CC="gcc -m64" or "ccache gcc", as for make."""
+    words = [shutil.which("env"), "cc", "-DOF_MINE"]
+    assert kernels._compiler("env cc -DOF_MINE") == words
+    monkeypatch.setenv("CC", "env cc -DOF_MINE")
+    assert kernels.library() is not None
+
+
+def test_cache_that_cannot_be_written_to_names_its_variable(monkeypatch):
+    monkeypatch.setenv(kernels.CACHE_VARIABLE, "/proc/nope")
+    with pytest.warns(UserWarning, match="/proc/nope.*set SMS_INFERENCE_CACHE to another folder"):
+        assert kernels.library() is None
+
+
+def test_without_a_home_the_kernels_are_compiled_for_one_process(monkeypatch, source):
+    """As in a container whose user has no entry in /etc/passwd."""
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    for variable in ("XDG_CACHE_HOME", kernels.CACHE_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr(kernels, "_library", kernels._library.__wrapped__)
+    assert kernels.library() is not None
 
 
 def test_unknown_instruction_set_is_refused(monkeypatch):

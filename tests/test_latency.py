@@ -18,6 +18,7 @@ from pipeline.config.experiment import Experiment, load
 from pipeline.errors import UserError
 from pipeline.evaluate import compiled_latency as compiled_speed
 from pipeline.inference import costs as cost_table
+from pipeline.inference import library as kernels
 from pipeline.inference.costs import Layer
 from pipeline.models.build import build
 from pipeline.plan import dvc_yaml
@@ -357,10 +358,18 @@ def test_other_outputs_are_refused(monkeypatch):
         compiled_speed.compiled_latency(model, torch.tensor([[[[-1.0, 0.5]]]]))
 
 
+def test_without_a_compiler_no_time_is_measured(monkeypatch):
+    """The time would be PyTorch's, and stay in the cache after a compiler was installed."""
+    monkeypatch.setenv("CC", "no-such-compiler")
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()).eval()
+    with pytest.raises(UserError, match="CC=no-such-compiler was not found: install gcc or clang"):
+        compiled_speed.compiled_latency(model, torch.randn(1, 3, 8, 8), seconds=0.0)
+
+
 def test_time_is_measured_of_both_networks_and_the_model_is_left_as_it_was():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)).train()
     found = compiled_speed.compiled_latency(model, torch.randn(3, 3, 8, 8), seconds=0.0)
     assert model.training
-    assert found["compiled"] is (found["isa"] is not None)
+    assert found["isa"] == kernels.best_isa()
     assert found["cpu"]
     assert all(value > 0 for each in found["latency"].values() for value in each.values())

@@ -15,8 +15,9 @@ from torch.nn import functional
 from pipeline.errors import UserError
 from pipeline.models._residual import BasicBlock, ResidualNetwork
 from pipeline.models._weights import load_weights
-from pipeline.models.build import build, names
+from pipeline.models.build import build
 from pipeline.models.wrn20 import WideBlock
+from pipeline.registry import names
 
 OURS = ("resnet18", "resnet20", "resnet8", "wrn20")
 OF_PIXELS = ("pspnet", "pspnet_small")  # tests/test_segmentation.py
@@ -66,7 +67,7 @@ def test_small_networks_count_as_their_layers_do(name, blocks):
 
 
 def test_there_are_these_networks():
-    assert names() == sorted([*OURS, *OF_PIXELS, "t5small", "t5tiny"])
+    assert names("models") == sorted([*OURS, *OF_PIXELS, "t5small", "t5tiny"])
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -89,6 +89,15 @@ def test_a_data_set_that_does_not_say_what_it_reads_is_watched_whole(root, monke
     assert raw_data.listing("mine", None) is None
 
 
+@pytest.mark.parametrize(
+    ("line", "reads"),
+    [('READS = ("a",)', ("a",)), ('READS: tuple[str, ...] = ("a",)', ("a",)), ("READS: str", None)],
+)
+def test_what_a_data_set_reads_may_have_a_type(tmp_path, line, reads):
+    put(tmp_path / "mine.py", line)
+    assert raw_data._reads(str(tmp_path / "mine.py")) == reads
+
+
 def test_every_data_set_but_two_says_what_it_reads():
     silent = {name for name in registry.names("data") if raw_data._reads(name) is None}
     assert silent == {"digits", "image_folder"}, "the one has no files, and DVC hashes the other's"

@@ -29,7 +29,7 @@ from pipeline.plan.dependencies import closure
 from pipeline.plan.plan import Plan
 from pipeline.report.page import _options
 from pipeline.stagekit.model_folder import write
-from pipeline.stagekit.retrain_options import averages, criterion, options, step_type
+from pipeline.stagekit.retrain_flags import averages, criterion, options, step_type
 from pipeline.stagekit.training_flags import add_option_flags
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.train.batches import Batches

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.stagekit.cli import atomic_folder
 from tests.command_line import Done, process, stage
 
 TRAINING = ["--epochs", "1", "--batch-size", "512", "--weight-decay", "0", "--seed", "0"]
@@ -71,3 +72,45 @@ def test_training_that_prunes_refuses_what_it_cannot_do(data, tmp_path):
         stage("sparsify", "--method", "imp", *flags), "'imp'", "use one of acdc, dnw, dpf"
     )
     assert not list(tmp_path.iterdir())
+
+
+class Killed(BaseException):
+    """A signal that ends the process."""
+
+
+@pytest.mark.parametrize(("renames", "place"), [(0, "out"), (1, ".out.old")])
+def test_a_kill_while_a_folder_is_replaced_leaves_the_old_one_whole(
+    tmp_path, monkeypatch, renames, place
+):
+    left, rename = iter(range(renames)), Path.rename
+
+    def killed(path, target):
+        if next(left, None) is None:
+            raise Killed
+        return rename(path, target)
+
+    out = tmp_path / "out"
+    _replace(out, "old")
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(Killed):
+        _replace(out, "new")
+    assert (tmp_path / place / "value").read_text() == "old"
+    monkeypatch.setattr(Path, "rename", rename)
+    _replace(out, "newer")
+    assert (out / "value").read_text() == "newer"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_the_folder_that_a_link_names_is_replaced(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk/out")
+    for text in ("old", "new"):
+        _replace(tmp_path / "out", text)
+        assert (tmp_path / "disk" / "out" / "value").read_text() == text
+    assert (tmp_path / "out").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["out"]
+
+
+def _replace(out: Path, text: str) -> None:
+    with atomic_folder(out) as folder:
+        (folder / "value").write_text(text)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,14 @@ from pipeline.data.base import save as save_data
 from pipeline.models.build import build
 from pipeline.storage.atomic_files import write_json
 from pipeline.storage.checkpoint import Checkpoint, save
-from pipeline.track import summary
+from pipeline.track import registration, summary
 from pipeline.track.registration import Registration
 from pipeline.track.tracker import Tracker
 
 # MLflow and the libraries that it loads warn of their own future.
 pytestmark = pytest.mark.filterwarnings("default")
 slow = pytest.mark.slow
+PACKAGE = Path(registration.__file__).parents[1]
 PARAMS = {"recipe": "toy", "m": 2, "methods": ["imp", "sms"], "retrain": {"epochs": 3}}
 
 
@@ -433,6 +434,14 @@ def test_a_registered_soup_loads_and_predicts_what_the_network_does(root, monkey
     with pytest.raises(ValueError, match="is 'x', but must be torch or sparse"):
         mlflow.pyfunc.load_model(version.source, model_config={"runtime": "x"})
 
+    meta = folders["data"] / "meta.json"
+    meta.write_text(meta.read_text().replace('"9"', '"nine"'))
+    tracker = Tracker(root, heard.append)
+    tracker.open(NODES, PARAMS)
+    tracker.register(Registration("sms-toy", folders["soup"], folders["data"], "one.dir", {}))
+    tracker.close()
+    assert len(client(root).search_model_versions("name = 'sms-toy'")) == 3, "with other classes"
+
 
 @slow
 def test_a_soup_that_cannot_be_exported_leaves_the_rest_of_the_run(root):
@@ -444,6 +453,24 @@ def test_a_soup_that_cannot_be_exported_leaves_the_rest_of_the_run(root):
     assert len(heard) == 1
     assert "sms-toy" in heard[0]
     assert runs(root)["repro toy m=2"].info.status == "FINISHED"
+
+
+def test_a_version_is_known_by_its_network_the_code_of_the_export_and_the_data(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(registration, "PACKAGE", tmp_path)
+    assert all((PACKAGE / name).is_file() for name in registration.CODE)
+    files = [tmp_path / name for name in (*registration.CODE, "meta.json")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    soup = Registration("sms-toy", tmp_path, tmp_path, "one.dir", {})
+    seen = [soup.hashes(), replace(soup, digest="two.dir").hashes()]
+    assert soup.hashes() == seen[0]
+    for file in files:
+        file.write_text("mended")
+        seen.append(soup.hashes())
+    assert len({tuple(each.values()) for each in seen}) == 2 + len(files)
 
 
 def test_curves_keep_numbers_of_whole_epochs_only():

@@ -34,12 +34,13 @@ def build(root: Path, folder: Path, options: Options) -> dict[str, float]:
     An older bundle there is replaced once the new one is complete.
 
     Raises:
-        UserError: ``folder`` is no bundle, data is missing, params.yaml is wrong or names code that
-            a bundle lacks, or wheels cannot be downloaded.
+        UserError: ``folder`` is no bundle or has results, data or wheels are missing, params.yaml
+            is wrong or names code that a bundle lacks, or wheels cannot be downloaded.
     """
-    if folder.exists() and not (folder / "bundle.json").is_file():
-        raise UserError(f"{folder} exists, but is no bundle: name another folder, or remove it")
+    _check_replaceable(folder)
     _check_code(root)
+    if options.wheels is not None and not any(options.wheels.glob("*.whl")):
+        raise UserError(f"--wheels {options.wheels} has no .whl files: name a folder that has them")
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     (new / "wheels").mkdir(parents=True)
@@ -61,6 +62,17 @@ def build(root: Path, folder: Path, options: Options) -> dict[str, float]:
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
     return {part: _mebibytes(folder / part) for part in ("project", "wheels", "data")}
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Refuse a ``folder`` that is no bundle, or in which a run has left results."""
+    if folder.exists() and not (folder / "bundle.json").is_file():
+        raise UserError(f"{folder} exists, but is no bundle: name another folder, or remove it")
+    if any((folder / "back").glob("*")):
+        raise UserError(
+            f"{folder / 'back'} has the results of a run, which a new bundle would delete: import "
+            "them (`make intake`) and move them away, or name another folder (--out)"
+        )
 
 
 def _check_code(root: Path) -> None:

@@ -15,11 +15,6 @@ from pipeline.data.base import Dataset, Groups, RawData, Split
 from pipeline.errors import UserError
 
 
-def names() -> list[str]:
-    """Return the names of the data sets."""
-    return registry.names("data")
-
-
 def read(name: str, root: Path | None = None, size: int | None = None) -> RawData:
     """Return the data set ``name``, read by its file.
 

@@ -1,11 +1,13 @@
 """Image folder, for your own images: ROOT/train/CLASS/*.jpg and ROOT/test/CLASS/*.jpg.
 
+Images in folders of a class's folder belong to that class too, as for torchvision's ImageFolder.
 ROOT/val/CLASS, if present, is the validation set. ROOT/groups.csv, if present, assigns the test
 images to groups whose recall is reported: its first column ``filename`` is a path below ROOT
 (test/cat/001.jpg), each further column is a group set and its cells are group names.
 """
 
 import csv
+import os
 from pathlib import Path
 
 import torch
@@ -50,7 +52,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
 
 
 def _files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
-    """Return the image files under ``folder`` with class numbers, sorted by class and name."""
+    """Return the image files under ``folder`` with class numbers, sorted by class and path."""
     if unmatched := set(_classes(folder)) ^ set(classes):
         raise UserError(
             f"{folder} and {folder.with_name('train')} differ in the classes "
@@ -58,8 +60,9 @@ def _files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
         )
     labelled = []
     for label, name in enumerate(classes):
-        paths = sorted((folder / name).iterdir())
-        images = [path for path in paths if _is_image(path)]
+        walk = os.walk(folder / name, followlinks=True)
+        paths = [Path(place, file) for place, _, files in walk for file in files]
+        images = sorted(path for path in paths if _is_image(path.relative_to(folder)))
         if not images:
             kinds = " ".join(sorted(SUFFIXES))
             raise UserError(f"{folder / name} has no images ({kinds}): add some")
@@ -68,7 +71,8 @@ def _files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    hidden = any(part.startswith(".") for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def _split(files: list[tuple[Path, int]], size: int) -> Split:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 from pipeline.evaluate.speedup import BATCHES, latencies, relative_difference
 from pipeline.inference.compiled import SparseNetwork, compile  # noqa: A004
+from pipeline.inference.library import required_library
 from pipeline.process import cpu_name
 from pipeline.train.modes import evaluating
 
@@ -23,21 +24,21 @@ def compiled_latency(model: nn.Module, images: Tensor, seconds: float = 5.0) -> 
         seconds: duration of the measurement of one batch size.
 
     Returns:
-        ``difference`` (`output_difference`), ``compiled`` (False: no C compiler was found, so
-        PyTorch computes the compiled network too), ``isa`` (its instruction set, None without
-        a compiler), ``cpu``, and ``latency``, {batch_B: {dense_ms, compiled_ms, speedup}}, for
-        batches of B = 1 and 64 images: medians of passes that alternate, in milliseconds a batch.
+        ``difference`` (`output_difference`), ``isa`` (the instruction set of the kernels),
+        ``cpu``, and ``latency``, {batch_B: {dense_ms, compiled_ms, speedup}}, for batches of
+        B = 1 and 64 images: medians of passes that alternate, in milliseconds a batch.
 
     Raises:
-        UserError: the network cannot be compiled, or its outputs differ.
+        UserError: the network cannot be compiled, its outputs differ, or this machine has no C
+            compiler; the result would be cached, and DVC knows nothing of compilers.
     """
+    isa = required_library().isa
     compiled = compile(model, images.shape[1:])
     with evaluating(model), torch.inference_mode():
         difference = output_difference(model(images), compiled(images))
     return {
         "difference": difference,
-        "compiled": compiled.library is not None,
-        "isa": None if compiled.library is None else compiled.library.isa,
+        "isa": isa,
         "cpu": cpu_name(),
         "latency": {
             f"batch_{size}": _times(model, compiled, images, size, seconds) for size in BATCHES

@@ -3,12 +3,18 @@
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from pipeline import code_files
 from pipeline.errors import UserError
+from pipeline.process import cpu_name
 from pipeline.storage.atomic_files import read_json, write_json
+
+DRIVER = {"config", "plan", "report", "run", "track"}  # which no stage may import (pyproject.toml)
+LIBRARIES = ("numpy", "pillow", "scikit-image", "scipy", "torch")
 
 
 class PartialResults:
@@ -67,9 +73,10 @@ def side_file(out: Path, read: Sequence[Path], device: torch.device) -> Path:
     """Return the file for a stage's partial results until ``out`` is complete.
 
     DVC clears ``out`` before the stage runs, so the file is in the folder ``.unfinished`` beside
-    it. Its name is a hash of everything that could change a bit of the result: the content of the
-    files in ``read``; names, sizes and times of the files in its folders; the project's code;
-    PyTorch's version, device and number of threads. Any change starts a new file.
+    it. Its name has a hash of what could change a bit of the result: the content of the files in
+    ``read``; names, sizes and times of the files in its folders; the code that stages may import,
+    the project's and the files under ``--code``; the versions of `LIBRARIES`; the processor or GPU
+    and the number of threads. Any change starts a new file and removes the earlier ones.
     """
     key = hashlib.sha256()
     for path in read:
@@ -81,9 +88,18 @@ def side_file(out: Path, read: Sequence[Path], device: torch.device) -> Path:
             key.update(_content(path))
     code = Path(__file__).parent.parent
     for source in sorted(code.rglob("*.py")):
-        key.update(f"{source.relative_to(code)}\n".encode() + _content(source))
-    key.update(f"{torch.__version__} {device.type} {torch.get_num_threads()}".encode())
-    return out.parent / ".unfinished" / f"{key.hexdigest()[:32]}.json"
+        if source.relative_to(code).parts[0] not in DRIVER:
+            key.update(f"{source.relative_to(code)}\n".encode() + _content(source))
+    for source in code_files.allowed():
+        key.update(f"{source}\n".encode() + _content(source))
+    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
+    versions = [version(library) for library in LIBRARIES]
+    key.update(f"{versions} {device.type} {machine} {torch.get_num_threads()}".encode())
+    file = out.parent / ".unfinished" / f"{out.name}.{key.hexdigest()[:32]}.json"
+    for earlier in file.parent.glob(f"{out.name}.{'?' * 32}.json"):
+        if earlier != file:
+            earlier.unlink(missing_ok=True)
+    return file
 
 
 def _content(path: Path) -> bytes:

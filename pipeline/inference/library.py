@@ -4,10 +4,12 @@ import ctypes
 import functools
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,7 @@ FLAGS = {
 VECTOR = {"avx512": 16, "avx2": 8, "scalar": 4}  # floats
 VARIABLE = "SMS_INFERENCE_ISA"
 CACHE_VARIABLE = "SMS_INFERENCE_CACHE"
+MEND = "install gcc or clang, or set CC to a C compiler"
 
 
 class Step(ctypes.Structure):
@@ -82,27 +85,44 @@ def best_isa() -> str:
 
 
 def library() -> Library | None:
-    """Return the library for this CPU; without a C compiler None, and one warning a process."""
-    return _library(best_isa(), os.environ.get("CC"), os.environ.get(CACHE_VARIABLE))
+    """Return the library for this CPU; where it cannot be made None, and one warning a process."""
+    made = _library(best_isa(), os.environ.get("CC"), os.environ.get(CACHE_VARIABLE))
+    if isinstance(made, str):
+        _warn(made)
+        return None
+    return made
+
+
+def required_library() -> Library:
+    """Return the library for this CPU.
+
+    Raises:
+        UserError: there is no C compiler, it fails, or the kernels cannot be kept.
+    """
+    made = _library(best_isa(), os.environ.get("CC"), os.environ.get(CACHE_VARIABLE))
+    if isinstance(made, str):
+        raise UserError(made)
+    return made
 
 
 @functools.cache
-def _library(isa: str, named: str | None, cache: str | None) -> Library | None:
+def _library(isa: str, named: str | None, cache: str | None) -> Library | str:
+    """Return the library, or why there is none and how to mend it."""
     compiler = _compiler(named)
     if compiler is None:
-        _warn("no C compiler was found")
-        return None
-    folder = Path(cache) if cache else _user_cache()
+        return f"{f'the C compiler CC={named}' if named else 'a C compiler'} was not found: {MEND}"
     try:
-        run = _run(built(isa, compiler, folder))
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = getattr(error, "stderr", None) or error
-        _warn(f"{compiler} cannot compile {SOURCE.name} ({str(reason).strip()[-300:]})")
-        return None
-    return Library(isa, run)
+        with tempfile.TemporaryDirectory() as private:
+            folder = Path(cache or _user_cache() or private)
+            return Library(isa, _run(built(isa, compiler, folder)))
+    except subprocess.CalledProcessError as error:
+        reason = str(error.stderr or error).strip()[-300:]
+        return f"{shlex.join(compiler)} cannot compile {SOURCE.name} ({reason}): {MEND}"
+    except OSError as error:
+        return f"compiled kernels cannot be kept ({error}): set {CACHE_VARIABLE} to another folder"
 
 
-def built(isa: str, compiler: str, folder: Path) -> Path:
+def built(isa: str, compiler: Sequence[str], folder: Path) -> Path:
     """Return the library in ``folder``, compiled first if it is missing or damaged.
 
     The file's name has a hash over source, flags and compiler. It is written under another name and
@@ -113,8 +133,8 @@ def built(isa: str, compiler: str, folder: Path) -> Path:
         subprocess.CalledProcessError: the compiler failed.
         OSError: the folder cannot be written to.
     """
-    command = [compiler, *COMMON, *FLAGS[isa]]
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    command = [*compiler, *COMMON, *FLAGS[isa]]
+    version = subprocess.run([*compiler, "--version"], capture_output=True, check=True).stdout
     key = hashlib.sha256(SOURCE.read_bytes() + version + " ".join(command).encode()).hexdigest()
     path = folder / f"sparse_conv-{isa}-{key[:16]}.so"
     if not _whole(path):
@@ -149,19 +169,22 @@ def _run(path: Path) -> "ctypes._NamedFuncPointer":
     return function
 
 
-def _compiler(named: str | None) -> str | None:
-    candidates = (named,) if named else COMPILERS
-    return next((path for name in candidates if (path := shutil.which(name))), None)
+def _compiler(named: str | None) -> list[str] | None:
+    """Return the words of the compiler's command; ``named`` may have flags ("gcc -m64")."""
+    commands = [named.split()] if named else [[name] for name in COMPILERS]
+    found = ([path, *words[1:]] for words in commands if words and (path := shutil.which(words[0])))
+    return next(found, None)
 
 
-def _user_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+def _user_cache() -> Path | None:
+    """Return the user's folder for kernels; None without a home, as in some containers."""
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        return None
     return Path(base, "sparse-model-soups")
 
 
+@functools.cache
 def _warn(reason: str) -> None:
-    warnings.warn(
-        f"{reason}, so compiled networks run as dense PyTorch operations: install gcc or clang, "
-        "or set CC to a C compiler.",
-        stacklevel=4,
-    )
+    warnings.warn(f"compiled networks run as dense PyTorch operations: {reason}.", stacklevel=4)

@@ -22,11 +22,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.errors import UserError
 from pipeline.inference import steps
 from pipeline.inference.costs import CSV, NUMBERS, Layer, load
 from pipeline.inference.layout import LINE
-from pipeline.inference.library import FLAGS, VARIABLE, Step, library
+from pipeline.inference.library import FLAGS, VARIABLE, Step, required_library
 from pipeline.inference.lower import lower
 from pipeline.inference.network import aligned
 from pipeline.inference.operations import Floats, Network, Operation, Shape
@@ -62,9 +61,7 @@ def measure(layer: Layer, sparsity: float | None, seconds: float) -> float:
         sparsity: of a random mask; None for the dense kernel.
         seconds: to repeat it for.
     """
-    kernels = library()
-    if kernels is None:
-        raise UserError("costs cannot be measured without a C compiler: install gcc or clang.")
+    kernels = required_library()
     network = _single(layer, sparsity)
     plan = Plan(network, LINE, kernels.vector)
     workspace = aligned(plan.floats)

@@ -21,11 +21,6 @@ TORCHVISION_OPTIONS = {
 }
 
 
-def names() -> list[str]:
-    """Return the names of the networks of this folder."""
-    return registry.names("models")
-
-
 def build(name: str, classes: int, channels: int = 3) -> nn.Module:
     """Return the network ``name`` with random weights, drawn from torch's generator.
 
@@ -41,7 +36,7 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
         return _from_torchvision(name, classes, channels)
     if name.startswith("timm."):
         return _from_timm(name, classes, channels)
-    if name not in names() and not is_path(name):
+    if name not in registry.names("models") and not is_path(name):
         raise _unknown(name, registry.choices("models"))
     model = registry.load("models", name, "network.name").build(classes, channels)
     if not isinstance(model, nn.Module):
@@ -63,7 +58,7 @@ def _from_torchvision(name: str, classes: int, channels: int) -> nn.Module:
     if channels != 3:
         raise UserError(
             f"network.name is {name}, which takes colour images, but these have {channels} "
-            f"channels: choose one of {', '.join(names())}"
+            f"channels: choose one of {', '.join(registry.names('models'))}"
         )
     options = TORCHVISION_OPTIONS.get(architecture, {})
     model: nn.Module = models.get_model(architecture, weights=None, num_classes=classes, **options)

@@ -76,7 +76,8 @@ def fingerprint(path: str, reads: tuple[str, ...] | None = None) -> str | None:
 def _reads(name: str) -> tuple[str, ...] | None:
     """Return the literal ``READS`` of a data set's module, without importing it: torch is slow."""
     node = code_files.definitions(registry.parsed("data", name, "data.name")).get("READS")
-    return tuple(ast.literal_eval(node.value)) if isinstance(node, ast.Assign) else None
+    value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+    return None if value is None else tuple(ast.literal_eval(value))
 
 
 def _of_folder(root: Path) -> str:

@@ -36,9 +36,8 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
             torch.use_deterministic_algorithms(mode=True, warn_only=True)
             # Otherwise new tensors are filled with NaN, to find reads of uninitialised memory.
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        if (
-            "LOCAL_RANK" not in os.environ
-        ):  # unset in all but torchrun's processes, whose launcher has noted it
+        # torchrun sets LOCAL_RANK in its processes, whose launcher has noted all this.
+        if "LOCAL_RANK" not in os.environ:
             note(torch=torch.__version__, device=_device(arguments), threads=threads())
         main(arguments)
     except UserError as error:
@@ -68,15 +67,19 @@ def _end(sentence: str, status: int) -> NoReturn:
 def atomic_folder(out: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes ``out`` when the block ends without an exception.
 
-    A killed stage leaves the old ``out`` or the whole new one.
+    A killed stage leaves the old ``out`` or the whole new one; between two renames it leaves both,
+    as .NAME.old and .NAME.partial. Where ``out`` is a link, the folder that it names is replaced.
     """
-    folder = out.with_name(f".{out.name}.partial")
+    out = out.resolve() if out.is_symlink() else out
+    folder, old = (out.with_name(f".{out.name}.{state}") for state in ("partial", "old"))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
         yield folder
-    except BaseException:
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            out.rename(old)
+        folder.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
         shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(out, ignore_errors=True)
-    folder.rename(out)

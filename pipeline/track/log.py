@@ -144,17 +144,17 @@ class Log:
             self.client.set_experiment_tag(self.experiment, key, value)
 
     def register(self, **fields: Any) -> None:
-        """Register a `Registration` of these ``fields``, unless a version with its hash exists."""
+        """Register a `Registration` of these ``fields``, unless a version has its hashes."""
         soup = Registration(**fields)
         code_files.allow(soup.code)
         with file_lock("mlflow.db.lock"):
-            version = self._version(soup.name, soup.digest)
+            version = self._version(soup.name, soup.hashes())
             if version is None:
                 # Imported here: PyTorch is needed only for a new version.
                 from pipeline.track.export import log_model  # noqa: PLC0415
 
                 version = log_model(self.parent, soup.name, Path(soup.model), Path(soup.data))
-                tags = {"model_hash": soup.digest, **self.common, **soup.tags}
+                tags = {**soup.hashes(), **self.common, **soup.tags}
                 for key, value in tags.items():
                     self.client.set_model_version_tag(soup.name, version, key, value)
             if soup.description:
@@ -241,9 +241,9 @@ class Log:
             left_metrics, left_params = left_metrics[METRICS:], left_params[PARAMS:]
             left_tags = []
 
-    def _version(self, name: str, digest: str) -> str | None:
+    def _version(self, name: str, hashes: Mapping[str, str]) -> str | None:
         versions = self.client.search_model_versions(f"name = '{name}'")
-        same = [v.version for v in versions if v.tags.get("model_hash") == digest]
+        same = [v.version for v in versions if hashes.items() <= v.tags.items()]
         return str(same[0]) if same else None
 
 

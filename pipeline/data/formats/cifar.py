@@ -7,10 +7,12 @@ is downloaded.
 Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """
 
+import fcntl
 import http.client
 import io
 import pickle
 import tarfile
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,22 +43,28 @@ class Archive:
     test: tuple[str, ...]
     meta: str
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files that are read."""
+        return *self.train, *self.test, self.meta
+
 
 def locate(archive: Archive, root: Path) -> Path:
     """Return the folder of the batches under ``root``; download them if a file is missing.
+
+    Of several processes one downloads, and the others wait.
 
     Raises:
         UserError: the download failed.
     """
     folder = root / archive.folder
-    files = (*archive.train, *archive.test, archive.meta)
-    absent = [name for name in files if not (folder / name).is_file()]
-    if absent:
-        # The import takes 4 s.
-        from torchvision.datasets import utils  # type: ignore[import-untyped]  # noqa: PLC0415
-
+    if absent := _absent(archive, folder):
         try:
-            utils.download_and_extract_archive(archive.url, str(root), md5=archive.md5)
+            root.mkdir(parents=True, exist_ok=True)
+            with (root / f".{archive.folder}.lock").open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if _absent(archive, folder):
+                    _download(archive, root)
         except DOWNLOAD_ERRORS as error:
             raise UserError(
                 f"{folder} has no {', '.join(absent)}, and downloading {archive.url} failed "
@@ -64,6 +72,22 @@ def locate(archive: Archive, root: Path) -> Path:
                 f"asks to cite Krizhevsky, 2009) and unpack it in {root}"
             ) from error
     return folder
+
+
+def _absent(archive: Archive, folder: Path) -> list[str]:
+    return [name for name in archive.files if not (folder / name).is_file()]
+
+
+def _download(archive: Archive, root: Path) -> None:
+    """Download and unpack the archive; each file appears whole."""
+    # The import takes 4 s.
+    from torchvision.datasets import utils  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(dir=root, prefix=".") as new:
+        utils.download_and_extract_archive(archive.url, str(root), new, md5=archive.md5)
+        (root / archive.folder).mkdir(exist_ok=True)
+        for name in archive.files:
+            Path(new, archive.folder, name).replace(root / archive.folder / name)
 
 
 def read_split(paths: Sequence[Path], key: str, classes: tuple[str, ...]) -> Split:

@@ -26,7 +26,7 @@ def tabulate(study: Study) -> pd.DataFrame:
         for key in ("dense_ms", "compiled_ms"):
             rows[f"{key}_{size}"] = [_an_image(each.get(key), size) for each in times]
         rows[f"speedup_{size}"] = [each.get("speedup") for each in times]
-    for key in ("compiled", "isa", "cpu"):
+    for key in ("isa", "cpu"):
         rows[key] = [values.get(key) for values in measured]
     return rows
 
@@ -120,11 +120,8 @@ def _machine(rows: pd.DataFrame) -> str:
     if known.empty:
         return ""
     cpus = ", ".join(sorted(set(known["cpu"])))
-    isas = sorted(set(known["isa"].dropna()))
-    text = f" Processor: {cpus}." + (f" Instruction set: {', '.join(isas)}." if isas else "")
-    if not known["compiled"].all():
-        text += " Without a C compiler some networks ran as PyTorch operations instead."
-    return text
+    isas = ", ".join(sorted(set(known["isa"])))
+    return f" Processor: {cpus}. Instruction set: {isas}."
 
 
 def _lines(study: Study, rows: pd.DataFrame) -> Iterator[list[str]]:
