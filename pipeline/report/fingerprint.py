@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from pipeline.code_files import main_checkout
 from pipeline.plan.dvc_yaml import dependencies
 from pipeline.plan.plan import Plan
 from pipeline.run.file_stamps import file_stamps
@@ -62,10 +63,9 @@ def take(root: Path, plan: Plan) -> Finished:
     The hashes of the artifacts are those of the lock file. Of the libraries only the version of
     PyTorch counts.
     """
-    home = Path(os.environ.get("DVC_ROOT") or root)
     settings = {name: os.environ.get(name) for name in REPORT_ENVIRONMENT}
     parameters = plan.params.model_dump(mode="json")
-    logged = (home / "mlflow.db").exists()
+    logged = (main_checkout(root) / "mlflow.db").exists()
     report = _digest([parameters, settings, logged, _contents(_files(root))])
     used = {path for node in plan.nodes.values() for path in (*dependencies(node), node.out)}
     stages = [version("torch"), [os.environ.get(name) for name in STAGE_ENVIRONMENT]]

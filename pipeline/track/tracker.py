@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from pipeline.code_files import main_checkout
 from pipeline.track.registration import Registration
 from pipeline.track.summary import flatten, results_note
 
@@ -57,7 +58,7 @@ def location(root: Path) -> tuple[Path, str, str | None]:
     The address is ``MLFLOW_TRACKING_URI`` or, without it, mlflow.db in the main repository.
     Experiments run in a temporary copy; for them DVC names the main repository in ``DVC_ROOT``.
     """
-    home = Path(os.environ.get("DVC_ROOT") or root).resolve()
+    home = main_checkout(root).resolve()
     address = os.environ.get("MLFLOW_TRACKING_URI")
     if address:
         return home, address, None
