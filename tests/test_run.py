@@ -366,14 +366,6 @@ def test_ctrl_c_outside_the_stages_is_one_sentence(
     assert (done.returncode, done.stderr) == (130, sentence)
 
 
-def test_second_driver_is_refused(toy: Toy) -> None:
-    toy.add("slow", run="touch begun && sleep 60")
-    with toy.driver() as driver:
-        until((toy.root / "begun").exists)
-        with pytest.raises(UserError, match=f"another run is at work .*process {driver.pid}"):
-            toy.execute()
-
-
 def test_dvc_works_beside_a_run_but_not_on_its_stages(toy: Toy) -> None:
     toy.add("slow", run="touch begun && sleep 60")
     toy.add("other")

@@ -224,6 +224,6 @@ def test_a_run_during_which_an_input_was_edited_is_not_known_again(
     monkeypatch.setattr("pipeline.run.driver.execute", executed)
     monkeypatch.setattr("pipeline.run.dvc_graph.up_to_date", lambda _: hashes)
     monkeypatch.setattr("pipeline.repro._publish", lambda *_: 0)
-    before, now = fingerprint.read(root), fingerprint.take(root, plan)
-    assert repro._run(plan, root, before, now) == 0
+    last, now = fingerprint.read(root), fingerprint.take(root, plan)
+    assert repro._run(plan, root, last, now) == 0
     assert (fingerprint.read(root) == fingerprint.take(root, plan)) == known
