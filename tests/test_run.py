@@ -219,6 +219,21 @@ def test_broken_graph_is_one_sentence(toy: Toy) -> None:
         toy.execute()
 
 
+@pytest.mark.parametrize("damage", ["<<<<<<< HEAD\n{}=======\n{}>>>>>>> other\n", "stages: [1]\n"])
+def test_conflicts_in_the_lock_file_are_one_sentence_whose_advice_helps(
+    toy: Toy, damage: str
+) -> None:
+    toy.add("zero")
+    toy.execute()
+    file, lock = toy.root / "stages" / "dvc.lock", toy.lock()
+    file.write_text(damage.format(lock.decode(), lock.decode()))
+    with pytest.raises(UserError, match=r"^stages/dvc\.lock .* merge: remove it and run again"):
+        toy.execute()
+    file.unlink()
+    assert toy.execute().cached == ("zero",)
+    assert toy.lock() == lock
+
+
 def test_files_are_read_as_dvc_reads_them(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     diamond(toy)
     words = ["on", "y", "0x1f", "12:30", "017", "~x", "true.txt", "\u00e9", "2024-01-01", "1_000"]
