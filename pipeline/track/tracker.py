@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pipeline.code_files import main_checkout
+from pipeline.process import flag
 from pipeline.track.registration import Registration
 from pipeline.track.summary import flatten, results_note
 
@@ -85,7 +86,7 @@ class Tracker:
         self._process: subprocess.Popen[str] | None = None
         self._listener: threading.Thread | None = None
         self._early: list[str] = []  # messages before the process is started
-        self._off = os.environ.get("SMS_MLFLOW") == "0"
+        self._off = not flag("SMS_MLFLOW")
         self._explained = False  # whether the process has sent a warning
         self.run_id: str | None = None
         self.complete = True  # whether everything sent has been written
