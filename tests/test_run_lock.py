@@ -1,4 +1,4 @@
-"""What happens before the stages: one run at a time writes the graph; the data folder exists."""
+"""Before the stages: one run at a time writes the graph; folders are those of the project."""
 
 import fcntl
 import subprocess
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.__main__ import main
 from pipeline.errors import UserError
 from pipeline.repro import repro, write_plan
 from tests.project import ROOT
@@ -73,3 +74,25 @@ def test_a_link_to_a_disk_that_is_not_mounted_is_one_sentence(checkout: Path) ->
     with pytest.raises(UserError, match=r"data is no folder \(.*/disk/data\): mount its disk"):
         repro(checkout)
     assert not (checkout / "stages" / "dvc.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "plan", "report", "verify", "cost", "experiments", "export --out a", "ui"]
+)
+def test_a_command_outside_the_projects_folder_is_refused(
+    checkout: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    """In a folder of it, too, where some found nothing wrong because they found nothing."""
+    folder = checkout / "docs"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["pipeline", *command.split()])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err == (
+        f"error: {folder} has no params.yaml: run from the project's folder\n"
+    )
+    assert not list(folder.iterdir())
