@@ -84,7 +84,7 @@ def load_stages(repo: Any, path: Path) -> list[Any]:
 
 def _parse(file: Any) -> dict[str, Any] | None:
     """Return the content of a file, or None where it is absent, damaged or empty."""
-    from dvc.exceptions import DvcException  # type: ignore[import-untyped]  # noqa: PLC0415 - slow
+    from dvc.exceptions import DvcException  # noqa: PLC0415 - slow
 
     try:
         content = yaml.load(Path(file.path).read_bytes(), Loader=Loader)  # noqa: S506 - a safe one
