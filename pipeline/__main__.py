@@ -71,17 +71,25 @@ def main() -> None:
         sys.exit(2)
 
 
+def _project() -> Path:
+    """Return the working directory, which must be the project's folder."""
+    root = Path.cwd()
+    if not (root / "params.yaml").is_file():
+        raise UserError(f"{root} has no params.yaml: run from the project's folder")
+    return root
+
+
 # Imported where they are used: pandas and DVC take seconds, which the lists do not need.
 def _run() -> int:
     from pipeline.repro import repro  # noqa: PLC0415
 
-    return repro(Path.cwd())
+    return repro(_project())
 
 
 def _plan() -> int:
     from pipeline.repro import GRAPH, write_plan  # noqa: PLC0415
 
-    plan = write_plan(Path.cwd())
+    plan = write_plan(_project())
     sys.stdout.write(f"{GRAPH}: {len(plan.nodes)} stages for {len(plan.rows)} results\n")
     return 0
 
@@ -89,26 +97,26 @@ def _plan() -> int:
 def _report() -> int:
     from pipeline.repro import report  # noqa: PLC0415
 
-    report(Path.cwd())
+    report(_project())
     return 0
 
 
 def _verify() -> int:
     from pipeline.run.verify import verify  # noqa: PLC0415
 
-    return verify(Path.cwd())
+    return verify(_project())
 
 
 def _experiments(arguments: "Sequence[str]") -> int:
     from pipeline.show.table import experiments  # noqa: PLC0415
 
-    return experiments(Path.cwd(), arguments)
+    return experiments(_project(), arguments)
 
 
 def _ui(arguments: "Sequence[str]") -> int:
     from pipeline.show.mlflow_ui import ui  # noqa: PLC0415
 
-    return ui(Path.cwd(), arguments)
+    return ui(_project(), arguments)
 
 
 def _export(arguments: "Sequence[str]") -> int:
@@ -128,7 +136,7 @@ def _export(arguments: "Sequence[str]") -> int:
     flags = parser.parse_args(arguments)
     from pipeline.repro import export  # noqa: PLC0415
 
-    export(Path.cwd(), flags.model, flags.formats, flags.out)
+    export(_project(), flags.model, flags.formats, flags.out)
     return 0
 
 
@@ -146,8 +154,8 @@ def _cost(arguments: "Sequence[str]") -> int:
         values = getattr(flags, name) or [1] if name == "slots" else [getattr(flags, name)]
         if any(value is not None and value <= 0 for value in values):
             raise UserError(f"--{name} must be greater than 0")
-    params = experiment.load(Path("params.yaml"))
-    images = cost.training_images(Path.cwd(), flags.images)
+    params = experiment.load(_project() / "params.yaml")
+    images = cost.training_images(_project(), flags.images)
     speed = flags.speed or _speed(params)
     sys.stdout.write(cost.report(params, images, speed, flags.slots or cost.SLOTS))
     return 0
@@ -157,7 +165,7 @@ def _speed(params: experiment.Experiment) -> float:
     from pipeline.plan.build import build  # noqa: PLC0415
     from pipeline.plan.speed import images_per_second  # noqa: PLC0415
 
-    return images_per_second(build(params), Path.cwd())
+    return images_per_second(build(params), _project())
 
 
 def _methods() -> int:

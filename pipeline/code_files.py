@@ -35,7 +35,12 @@ def is_path(name: str) -> bool:
 
 def checkouts(root: Path = PROJECT) -> tuple[Path, ...]:
     """Return the folders of relative paths: this one, and the main one of a queued experiment."""
-    return root, Path(os.environ.get("DVC_ROOT") or root)
+    return root, main_checkout(root)
+
+
+def main_checkout(root: Path = PROJECT) -> Path:
+    """Return the main checkout; a queued experiment runs in a temporary copy, ``root``, of it."""
+    return Path(os.environ.get("DVC_ROOT") or root)
 
 
 def locate(path: str, root: Path = PROJECT) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 
-GPUS_PER_STAGE = "SMS_GPUS_PER_STAGE"
+GPUS_PER_STAGE, CUDA_GRAPHS = "SMS_GPUS_PER_STAGE", "SMS_CUDA_GRAPHS"
 
 
 def positive(variable: str, default: int) -> int:
@@ -23,6 +23,18 @@ def positive(variable: str, default: int) -> int:
             f"{variable} is {text!r}, but must be a whole number >= 1: set or unset it."
         )
     return int(text)
+
+
+def flag(variable: str) -> bool:
+    """Return whether an environment variable is 1, or unset.
+
+    Raises:
+        UserError: it is neither 0 nor 1.
+    """
+    text = os.environ.get(variable) or "1"
+    if text not in {"0", "1"}:
+        raise UserError(f"{variable} is {text!r}, but must be 0 or 1: set or unset it.")
+    return text == "1"
 
 
 def threads() -> int:

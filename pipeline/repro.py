@@ -1,12 +1,12 @@
 """The steps of `dvc repro`: plan, run the missing stages, write the report, log to MLflow."""
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from pipeline import code_files
+from pipeline.code_files import main_checkout
 from pipeline.config import experiment
 from pipeline.errors import UserError
 from pipeline.evaluate.corruptions.constants import OFFICIAL
@@ -18,6 +18,7 @@ from pipeline.report import fingerprint
 from pipeline.report.fingerprint import Finished
 from pipeline.run.machine import default_gpu_jobs
 from pipeline.run.progress_view import View
+from pipeline.run.run_lock import run_lock
 from pipeline.storage import disk_space
 from pipeline.storage.durable_files import remove_leftovers
 from pipeline.track.tracker import Tracker, tracking
@@ -26,12 +27,22 @@ PARAMS, GRAPH, REPORTS, LOGS = "params.yaml", "stages/dvc.yaml", "reports", ".dv
 
 
 def write_plan(root: Path) -> Plan:
-    """Check params.yaml, write its graph to stages/dvc.yaml, and return the plan."""
+    """Check params.yaml, write its graph to stages/dvc.yaml, and return the plan.
+
+    Raises:
+        UserError: params.yaml is wrong, or a run of another graph is at work.
+    """
+    plan = _plan(root)
+    if not dvc_yaml.is_written(plan, root / GRAPH):
+        with run_lock(root):
+            dvc_yaml.write(plan, root / GRAPH)
+    return plan
+
+
+def _plan(root: Path) -> Plan:
     params = experiment.load(root / PARAMS)
     sys.stderr.writelines(f"warning: {sentence}\n" for sentence in params.warnings())
-    plan = build.build(params)
-    dvc_yaml.write(plan, root / GRAPH)
-    return plan
+    return build.build(params)
 
 
 def repro(root: Path) -> int:
@@ -41,53 +52,61 @@ def repro(root: Path) -> int:
     to do the report stays as it is, and no run is logged.
 
     Raises:
-        UserError: params.yaml or a file that it names is wrong, or a disk is full.
+        UserError: another run is at work here, params.yaml or a file that it names is wrong, or a
+            disk is full.
     """
+    with run_lock(root):
+        return _repro(root)
+
+
+def _repro(root: Path) -> int:
     for folder in ("stages", REPORTS, ".dvc/tmp/sms"):
         remove_leftovers(root / folder)
-    (_home(root) / "data").mkdir(exist_ok=True)
+    _make_data(main_checkout(root) / "data")
     _share(root, "data")
-    plan = write_plan(root)
+    plan = _plan(root)
+    dvc_yaml.write(plan, root / GRAPH)
     _share(root, plan.params.data.path or "data")  # the stage `data` reports missing files
     _share_files(plan, root)
-    before, now = fingerprint.read(root), fingerprint.take(root, plan)
-    if now == before:
+    last, now = fingerprint.read(root), fingerprint.take(root, plan)
+    if now == last:
         with View(len(plan.nodes)) as view:
             for name in plan.nodes:
                 view.finished(name, "cached", 0.0)
         sys.stdout.write(_last_line(plan, len(plan.rows)))
         return 0
-    return _run(plan, root, before, now)
+    return _run(plan, root, last, now)
 
 
-def _run(plan: Plan, root: Path, before: Finished | None, now: Finished) -> int:
-    """Run the graph; report and log, unless all is as ``before``; return the exit status.
+def _run(plan: Plan, root: Path, last: Finished | None, now: Finished) -> int:
+    """Run the graph; report and log, unless the report of ``last`` holds; return the exit status.
 
-    ``now`` are the fingerprints at the start of the run.
-    The fingerprints are stored if every stage is up to date and no input was edited meanwhile.
+    ``last`` are the fingerprints of the last finished run, ``now`` those at the start of this one,
+    which are stored if every stage is up to date and no input was edited meanwhile.
     """
     # DVC, pandas and matplotlib take seconds to load.
     from pipeline.run.driver import execute  # noqa: PLC0415
     from pipeline.run.dvc_graph import up_to_date  # noqa: PLC0415
 
-    results, whole, sources = len(plan.rows), True, fingerprint.sources(root, plan)
+    sources = fingerprint.sources(root, plan)
     with tracking(root) as tracker:
-        if before is None or before.report != now.report:
+        if last is None or last.report != now.report:
             tracker.start()  # MLflow loads in its own process meanwhile
         tracker.open(plan.nodes, plan.params.model_dump(exclude_none=True))
         with View(len(plan.nodes)) as view:
             gpu_jobs = default_gpu_jobs(plan.params.network.name, plan.params.data.size)
             summary = execute(root, listeners=[view, tracker], gpu_jobs=gpu_jobs)
-        idle = not (summary.ran or summary.failed)
-        if idle and before and before.report == fingerprint.take(root, plan).report:
+        nothing_ran = not (summary.ran or summary.failed)
+        if nothing_ran and last and last.report == fingerprint.take(root, plan).report:
             tracker.drop()
+            results, all_current = len(plan.rows), True
         else:
             fingerprint.forget(root)
             artifacts = up_to_date(root)
-            whole = artifacts.keys() >= plan.nodes.keys()
             results = _publish(plan, root, artifacts, tracker)
-    unedited = whole and sources == fingerprint.sources(root, plan)
-    if tracker.complete and unedited and not summary.failed:
+            all_current = artifacts.keys() >= plan.nodes.keys()
+    edited = sources != fingerprint.sources(root, plan)
+    if all_current and not edited and not summary.failed and tracker.complete:
         fingerprint.remember(root, plan)
     sys.stdout.write(_last_line(plan, results))
     return 1 if summary.failed else 0
@@ -120,9 +139,10 @@ def export(root: Path, name: str | None, formats: Sequence[str], out: Path) -> N
     try:
         written = write(inputs, formats, out, optional=() if named else ("sparse",))
     except OSError as error:
-        ours = error.filename and out.is_relative_to(Path(error.filename).parent)
-        if not ours or disk_space.shortage(error):
-            raise  # an artifact's, or a full disk's
+        # ``out``, a folder above it or one beside it could not be made; other files are artifacts'
+        cannot_make_out = error.filename and out.is_relative_to(Path(error.filename).parent)
+        if not cannot_make_out or disk_space.shortage(error):
+            raise
         raise UserError(f"--out {out} cannot be written ({error.strerror}): name another") from None
     sys.stdout.write(f"{inputs.model.name} as {', '.join(written)} in {out}\n")
 
@@ -149,14 +169,18 @@ def _last_line(plan: Plan, results: int) -> str:
     )
 
 
-def _home(root: Path) -> Path:
-    """Return the main checkout; a queued experiment runs in a temporary copy of it."""
-    return Path(os.environ.get("DVC_ROOT") or root)
+def _make_data(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileExistsError:  # a file, or a link to one or to nothing
+        raise UserError(
+            f"{folder} is no folder ({folder.resolve()}): mount its disk, or remove it"
+        ) from None
 
 
 def _share(root: Path, file: str) -> bool:
     """Link ``file`` of the main checkout into a queued experiment's copy; say whether it exists."""
-    link, target = root / file, _home(root) / file
+    link, target = root / file, main_checkout(root) / file
     if not link.exists() and target.exists():
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)  # one to a place that is gone

@@ -383,4 +383,5 @@ def test_a_servers_password_is_not_printed():
     assert _without_password(f"MLflow at {address} refuses") == (
         "MLflow at https://mlflow.example.org/x refuses"
     )
+    assert _without_password("at http://u:p@ss@host/x of me@x") == "at http://host/x of me@x"
     assert _without_password("sqlite:////data/a@b/mlflow.db") == "sqlite:////data/a@b/mlflow.db"

@@ -158,6 +158,7 @@ def test_the_description_says_what_each_kind_of_run_is_and_links_to_the_views():
 def logged(tmp_path_factory):
     """Log an experiment's run, and those of an earlier one of the same name, in a new database."""
     root = tmp_path_factory.mktemp("project")
+    (root / "params.yaml").touch()
     with logging(root) as log:
         for baseline, outcomes in [("a", ["ran"]), ("b", ["ran"]), ("b", ["cached", "cached"])]:
             log(baseline, outcomes)

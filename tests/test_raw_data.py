@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import registry
 from pipeline.config import experiment
-from pipeline.plan import dvc_yaml, raw_data
+from pipeline.plan import dvc_yaml, measurements, raw_data
 from pipeline.plan.build import build
 from pipeline.plan.plan import Stage
 
@@ -28,7 +28,8 @@ WATCHED = {
 @pytest.fixture
 def root(tmp_path, monkeypatch) -> Path:
     """Return an empty project."""
-    monkeypatch.setattr(raw_data, "ROOT", tmp_path)
+    for module in (raw_data, measurements):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     return tmp_path
 

@@ -219,6 +219,21 @@ def test_broken_graph_is_one_sentence(toy: Toy) -> None:
         toy.execute()
 
 
+@pytest.mark.parametrize("damage", ["<<<<<<< HEAD\n{}=======\n{}>>>>>>> other\n", "stages: [1]\n"])
+def test_conflicts_in_the_lock_file_are_one_sentence_whose_advice_helps(
+    toy: Toy, damage: str
+) -> None:
+    toy.add("zero")
+    toy.execute()
+    file, lock = toy.root / "stages" / "dvc.lock", toy.lock()
+    file.write_text(damage.format(lock.decode(), lock.decode()))
+    with pytest.raises(UserError, match=r"^stages/dvc\.lock .* merge: remove it and run again"):
+        toy.execute()
+    file.unlink()
+    assert toy.execute().cached == ("zero",)
+    assert toy.lock() == lock
+
+
 def test_files_are_read_as_dvc_reads_them(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     diamond(toy)
     words = ["on", "y", "0x1f", "12:30", "017", "~x", "true.txt", "\u00e9", "2024-01-01", "1_000"]
@@ -364,14 +379,6 @@ def test_ctrl_c_outside_the_stages_is_one_sentence(
 ) -> None:
     done = python(code, tmp_path)
     assert (done.returncode, done.stderr) == (130, sentence)
-
-
-def test_second_driver_is_refused(toy: Toy) -> None:
-    toy.add("slow", run="touch begun && sleep 60")
-    with toy.driver() as driver:
-        until((toy.root / "begun").exists)
-        with pytest.raises(UserError, match=f"another run is at work .*process {driver.pid}"):
-            toy.execute()
 
 
 def test_dvc_works_beside_a_run_but_not_on_its_stages(toy: Toy) -> None:
@@ -683,6 +690,7 @@ def test_number_of_jobs_is_checked(monkeypatch: pytest.MonkeyPatch, text: str) -
 def test_cores_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5} if pid == 0 else {0})
+    monkeypatch.setattr("pipeline.run.machine.CGROUP", Path("/nowhere"))
     assert cores() == 3
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(os, "cpu_count", lambda: 8)

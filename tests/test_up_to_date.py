@@ -10,9 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from dvc.config import Config
 from dvc.repo import Repo
 
 from pipeline import repro
+from pipeline.errors import UserError
 from pipeline.plan.plan import Plan, Stage
 from pipeline.report import fingerprint
 from pipeline.report.publish import best_soup, write_report
@@ -179,6 +181,33 @@ def test_an_edit_of_the_same_size_has_the_graph_checked_but_writes_no_report(
     assert (now.report, now.files != before.files) == (before.report, True)
 
 
+@pytest.mark.parametrize("level", ["local", "repo", "global", "system"])
+def test_a_cache_elsewhere_that_is_gone_is_noticed(
+    finished: tuple[Path, Plan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, level: str
+):
+    """Its place is found as `dvc cache dir` finds it."""
+    root, plan = finished
+    for name in ("global", "system"):
+        monkeypatch.setenv(f"DVC_{name.upper()}_CONFIG_DIR", str(tmp_path / name))
+    (root / ".dvc" / "cache").rename(tmp_path / "cache")
+    with Config(str(root / ".dvc")).edit(level) as config:  # repo: a path relative to .dvc
+        place = tmp_path / "cache"
+        config["cache"]["dir"] = os.path.relpath(place) if level == "repo" else str(place)
+    fingerprint.remember(root, plan)
+    assert fingerprint.take(root, plan) == fingerprint.read(root)
+    (tmp_path / "cache").rename(tmp_path / "away")
+    assert fingerprint.take(root, plan) != fingerprint.read(root)
+    (tmp_path / "away").rename(tmp_path / "cache")
+    assert fingerprint.take(root, plan) == fingerprint.read(root)
+
+
+def test_a_damaged_configuration_of_dvc_is_one_sentence(finished: tuple[Path, Plan]):
+    root, plan = finished
+    (root / ".dvc" / "config.local").write_text("[cache\n")
+    with pytest.raises(UserError, match=r"config\.local is no configuration of DVC .* correct it"):
+        fingerprint.take(root, plan)
+
+
 def test_a_link_to_nothing_is_left_to_the_stage_that_reads_it(finished: tuple[Path, Plan]):
     root, plan = finished
     (root / "artifacts" / "dense" / "gone").symlink_to("nothing")
@@ -224,6 +253,6 @@ def test_a_run_during_which_an_input_was_edited_is_not_known_again(
     monkeypatch.setattr("pipeline.run.driver.execute", executed)
     monkeypatch.setattr("pipeline.run.dvc_graph.up_to_date", lambda _: hashes)
     monkeypatch.setattr("pipeline.repro._publish", lambda *_: 0)
-    before, now = fingerprint.read(root), fingerprint.take(root, plan)
-    assert repro._run(plan, root, before, now) == 0
+    last, now = fingerprint.read(root), fingerprint.take(root, plan)
+    assert repro._run(plan, root, last, now) == 0
     assert (fingerprint.read(root) == fingerprint.take(root, plan)) == known

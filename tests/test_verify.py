@@ -79,6 +79,12 @@ def test_an_intact_repository(toy: Toy, capsys: pytest.CaptureFixture[str]) -> N
     assert "are intact" in capsys.readouterr().out
 
 
+def test_a_missing_lock_file_is_said(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    lock(toy).unlink()
+    assert verify(toy.root) == 0
+    assert "no artifact was checked, since stages/dvc.lock" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("victim", [cached, folder_list, value])
 def test_a_flipped_bit_is_found_and_mended(
     toy: Toy, capsys: pytest.CaptureFixture[str], victim: Callable[[Toy], Path]

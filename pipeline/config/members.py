@@ -117,7 +117,7 @@ def path_problem(path: str, suffixes: tuple[str, ...]) -> str | None:
 
 
 def _project() -> Path:
-    return code_files.checkouts()[-1].resolve()
+    return code_files.main_checkout().resolve()
 
 
 def _problems(folder: str, value: str) -> Iterator[str]:

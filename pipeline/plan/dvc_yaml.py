@@ -24,10 +24,14 @@ _PLAIN = re.compile(r"[A-Za-z_][\w.-]*(/[\w.-]+)+", re.ASCII)  # a path that nee
 
 def write(plan: Plan, path: Path) -> None:
     """Write ``plan`` to ``path``; a file that is the same already stays untouched."""
-    text = render(plan)
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
+    if not is_written(plan, path):
         with durable_file(path) as new:
-            new.write_text(text, encoding="utf-8")
+            new.write_text(render(plan), encoding="utf-8")
+
+
+def is_written(plan: Plan, path: Path) -> bool:
+    """Return whether the file ``path`` is that of ``plan``."""
+    return path.exists() and path.read_text(encoding="utf-8") == render(plan)
 
 
 def render(plan: Plan) -> str:

@@ -6,12 +6,13 @@ Each takes the planner and names of stages, and returns the name of the stage it
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.code_files import is_path
+from pipeline.code_files import checkouts, is_path
 from pipeline.errors import UserError
 from pipeline.evaluate.corruptions.constants import ARCHIVES, NAMES_19
 from pipeline.export.selection import check_installed, module_names, select
+from pipeline.plan.dependencies import ROOT
 from pipeline.plan.plan import Plan, Result, artifact
-from pipeline.plan.raw_data import checkouts, fingerprint
+from pipeline.plan.raw_data import fingerprint
 from pipeline.plan.stage_adder import StageAdder, join_name
 from pipeline.seeds import derive
 
@@ -127,7 +128,7 @@ def corrupted_images(work: StageAdder) -> tuple[str, tuple[str, ...]]:
 def _has_image_files(folder: str) -> bool:
     """Say whether ``folder`` is laid out as ImageNet-C, here or in the main checkout."""
     names = (*NAMES_19, *ARCHIVES)
-    return any((home / folder / name).is_dir() for home in checkouts() for name in names)
+    return any((home / folder / name).is_dir() for home in checkouts(ROOT) for name in names)
 
 
 def interpolate(work: StageAdder, models: Sequence[str], phase: int, points: int = POINTS) -> str:

@@ -36,11 +36,6 @@ class Folder(NamedTuple):
     folders: list[str]
 
 
-def checkouts() -> tuple[Path, ...]:
-    """Return the folders of relative paths: this one, and the main one of a queued experiment."""
-    return code_files.checkouts(ROOT)
-
-
 def listing(name: str, path: str | None) -> str | None:
     """Return the hash of the files that the data set ``name`` reads under ``path``, if any.
 
@@ -62,7 +57,7 @@ def fingerprint(path: str, reads: tuple[str, ...] | None = None) -> str | None:
 
     Hidden files do not count. ``reads`` names the parts of ``path`` that count, by default all.
     """
-    home = next((home for home in checkouts() if (home / path).exists()), ROOT)
+    home = next((home for home in code_files.checkouts(ROOT) if (home / path).exists()), ROOT)
     hashes = []
     for part in ("",) if reads is None else reads:
         place = home / path / part
@@ -81,7 +76,7 @@ def _reads(name: str) -> tuple[str, ...] | None:
 
 
 def _of_folder(root: Path) -> str:
-    cache = checkouts()[-1] / CACHE / f"{_hash(str(root.resolve()))}.json"
+    cache = code_files.main_checkout(ROOT) / CACHE / f"{_hash(str(root.resolve()))}.json"
     try:
         folders = _scan(str(root), _remembered(cache))
     except OSError as error:

@@ -15,6 +15,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from configobj import ConfigObj  # type: ignore[import-untyped]
+from platformdirs import site_config_dir, user_config_dir
+
+from pipeline.code_files import main_checkout
+from pipeline.errors import UserError
 from pipeline.plan.dvc_yaml import dependencies
 from pipeline.plan.plan import Plan
 from pipeline.run.file_stamps import file_stamps
@@ -22,7 +27,6 @@ from pipeline.storage.atomic_files import write_json
 
 SOURCE = Path(__file__).parents[2]
 STORE = Path(".dvc/tmp/sms/finished.json")
-CACHE = Path(".dvc/cache/files/md5")  # `dvc gc` changes the times of the folders in it
 GRAPH = ("stages/dvc.yaml", "stages/dvc.lock", "stages/provenance.json")
 CODE = ("pipeline/**/*.py", "pipeline/report/paper/*", "recipes/*.yaml")
 STAGE_ENVIRONMENT = ("CUDA_VISIBLE_DEVICES", "SMS_THREADS", "SMS_GPUS_PER_STAGE")
@@ -62,10 +66,9 @@ def take(root: Path, plan: Plan) -> Finished:
     The hashes of the artifacts are those of the lock file. Of the libraries only the version of
     PyTorch counts.
     """
-    home = Path(os.environ.get("DVC_ROOT") or root)
     settings = {name: os.environ.get(name) for name in REPORT_ENVIRONMENT}
     parameters = plan.params.model_dump(mode="json")
-    logged = (home / "mlflow.db").exists()
+    logged = (main_checkout(root) / "mlflow.db").exists()
     report = _digest([parameters, settings, logged, _contents(_files(root))])
     used = {path for node in plan.nodes.values() for path in (*dependencies(node), node.out)}
     stages = [version("torch"), [os.environ.get(name) for name in STAGE_ENVIRONMENT]]
@@ -103,7 +106,34 @@ def _files(root: Path) -> Iterator[tuple[str, Path]]:
 def _times(root: Path, used: Iterable[str]) -> Iterator[object]:
     """Yield time, size and inode of the files in ``used``, and the times of the cache's folders."""
     yield from _stamps(root, used)
-    yield [(folder.name, folder.stat().st_mtime_ns) for folder in sorted((root / CACHE).glob("*"))]
+    folders = sorted((_cache(root) / "files" / "md5").glob("*"))  # `dvc gc` changes their times
+    yield [(folder.name, folder.stat().st_mtime_ns) for folder in folders]
+
+
+def _cache(root: Path) -> Path:
+    """Return the folder of DVC's cache, that of the last of DVC's configuration files to name one.
+
+    DVC itself (``dvc.config``) is not asked, since its import is slow.
+
+    Raises:
+        UserError: one of these files is damaged.
+    """
+    system = os.environ.get("DVC_SYSTEM_CONFIG_DIR") or site_config_dir("dvc", "iterative")
+    user = os.environ.get("DVC_GLOBAL_CONFIG_DIR") or user_config_dir("dvc", "iterative")
+    here, cache = root / ".dvc", root / ".dvc" / "cache"
+    for file in (
+        Path(system, "config"),
+        Path(user, "config"),
+        here / "config",
+        here / "config.local",
+    ):
+        try:
+            section = ConfigObj(str(file)).get("cache", {})
+        except (SyntaxError, ValueError) as error:
+            raise UserError(f"{file} is no configuration of DVC ({error}): correct it") from error
+        if "dir" in section:
+            cache = file.parent / Path(section["dir"]).expanduser()
+    return cache
 
 
 def _stamps(root: Path, used: Iterable[str]) -> Iterator[object]:

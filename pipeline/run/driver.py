@@ -1,6 +1,5 @@
 """Brings all stages of stages/dvc.yaml up to date, several at a time."""
 
-import fcntl
 import os
 import signal
 import sys
@@ -33,7 +32,8 @@ def execute(
 ) -> Summary:
     """Run the stages of ``root``/stages/dvc.yaml that are neither up to date nor in DVC's cache.
 
-    Stages that fail do not stop others; their last lines of output are shown on stderr.
+    Stages that fail do not stop others; their last lines of output are shown on stderr. The caller
+    holds `pipeline.run.run_lock`.
 
     Args:
         root: the repository
@@ -44,8 +44,7 @@ def execute(
         gpu_jobs: how many commands share a GPU, where ``SMS_GPU_JOBS`` is not set
 
     Raises:
-        UserError: another run is at work in this folder, the graph is unsound, or a disk is full;
-            all finished stages are kept
+        UserError: the graph is unsound, or a disk is full; all finished stages are kept
         SystemExit: 130, after ^C or SIGTERM; all finished stages are kept
 
     """
@@ -53,7 +52,6 @@ def execute(
     # DVC resolves some of its paths against the working directory
     with (
         chdir(root),
-        _only_driver(root),
         _signals() as signals,
         closing(DvcGraph(root, gpu_jobs=gpu_jobs)) as graph,
     ):
@@ -113,26 +111,6 @@ class Listeners:
                 self.listeners.remove(listener)
                 kind = type(listener).__name__
                 sys.stderr.write(f"warning: {kind} is off from here on: {error!r}\n")
-
-
-@contextmanager
-def _only_driver(root: Path) -> Iterator[None]:
-    """Refuse to run beside another driver; the kernel unlocks the file of a killed one."""
-    path = root / ".dvc" / "tmp" / "sms" / "driver.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UserError(
-                f"another run is at work in {root} (process {file.read().strip() or 'unknown'}): "
-                "wait until it ends, or stop it"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
 
 
 @contextmanager

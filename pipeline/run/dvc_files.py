@@ -6,6 +6,7 @@ has the error messages. The entries of the lock file are handled as text, withou
 """
 
 import gc
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from pipeline.errors import UserError
 
 HEADER = "schema: '2.0'\nstages:\n"
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -55,22 +58,33 @@ def load_stages(repo: Any, path: Path) -> list[Any]:
     """Return the stages of the dvc.yaml at ``path``, with their entries of its lock file.
 
     Raises:
-        DvcException: one of the two files is damaged.
+        DvcException: the file at ``path`` is damaged.
+        UserError: its lock file is.
     """
     from dvc.dvcfile import load_file  # type: ignore[import-untyped]  # noqa: PLC0415 - slow
+    from dvc.exceptions import DvcException  # type: ignore[import-untyped]  # noqa: PLC0415
 
     file = load_file(repo, str(path))
     for name, part in (("contents", file), ("lockfile_contents", file._lockfile)):
         content = _parse(part)
         if content is not None:
             file.__dict__[name] = content  # where its cached property keeps it
-    loader = file.stages
+    try:
+        loader = file.stages
+    except DvcException as error:
+        if not str(getattr(error, "path", "")).endswith(".lock"):
+            raise
+        lock = os.path.relpath(file._lockfile.path, repo.root_dir)
+        raise UserError(
+            f"{lock} is damaged, or has the conflicts of a merge: remove it and run again; "
+            "finished stages come from DVC's cache"
+        ) from error
     return [loader[name] for name in loader]
 
 
 def _parse(file: Any) -> dict[str, Any] | None:
     """Return the content of a file, or None where it is absent, damaged or empty."""
-    from dvc.exceptions import DvcException  # type: ignore[import-untyped]  # noqa: PLC0415 - slow
+    from dvc.exceptions import DvcException  # noqa: PLC0415 - slow
 
     try:
         content = yaml.load(Path(file.path).read_bytes(), Loader=Loader)  # noqa: S506 - a safe one

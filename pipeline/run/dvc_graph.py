@@ -65,8 +65,8 @@ class DvcGraph:
         self.gpu: Collection[str] = {stage.name for stage in order if uses_gpu(_commands(stage))}
         self.cache = Path(self.repo.cache.local_cache_dir)
         self.lockfile = (root / file).with_suffix(".lock")
-        self.before_naming: Callable[[str], None] = lambda _: None  # gets a stage whose outputs are
-        # in the cache, and neither in the run cache nor in the lock file yet
+        # Called with a stage whose outputs are cached, before run cache and lock file name it.
+        self.before_naming: Callable[[str], None] = lambda _: None
         self._texts: dict[str, str] = {}
         self._held: dict[str, AbstractContextManager[None]] = {}  # locks of running stages
         self._hashed: dict[str, tuple[Any, Any]] = {}  # path -> its stamps, and DVC's hash

@@ -1,12 +1,14 @@
 """The cores and GPUs of this machine, and the number of stages that share them."""
 
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.process import GPUS_PER_STAGE, gpus_per_stage, positive, threads
+from pipeline.process import CUDA_GRAPHS, GPUS_PER_STAGE, flag, gpus_per_stage, positive, threads
 
 THREADS = (
     "SMS_THREADS",
@@ -19,11 +21,29 @@ THREADS = (
 # runs them, so that several share it; any other network fills the GPU alone.
 GPU_JOBS = {"resnet8": 4, "resnet20": 4}
 SMALL = 32  # pixels a side, at most
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """Return the number of cores that this process may use, at most the quota of its container."""
+    if sys.platform != "linux":
+        return os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0))
+    return min(usable, _quota() or usable)
+
+
+def _quota() -> int | None:
+    """Return the CPUs that the control group grants, rounded up, by version 2 or 1, if it limits.
+
+    Source: cgroup(7); ``docker run --cpus 2`` gives "200000 100000" microseconds.
+    """
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with suppress(OSError, ValueError):  # there is no such file; it says max
+            text = " ".join((CGROUP / name).read_text(encoding="ascii") for name in names)
+            quota, period = map(int, text.split())
+            if quota > 0:  # -1 is no limit
+                return math.ceil(quota / period)
+    return None
 
 
 def default_jobs() -> int:
@@ -78,5 +98,10 @@ def gpus(environment: Mapping[str, str]) -> list[str]:
 
 
 def shared_environment() -> dict[str, str]:
-    """Return the variables that are the same for all workers."""
+    """Return the variables that are the same for all workers.
+
+    Raises:
+        UserError: one that a stage reads has a value that is not allowed.
+    """
+    flag(CUDA_GRAPHS)
     return dict.fromkeys(THREADS, str(threads())) | {"OMP_WAIT_POLICY": "PASSIVE"}

@@ -5,10 +5,10 @@ derived, and the settings again from the flags it has read.
 """
 
 import argparse
-import os
 from dataclasses import MISSING
 from typing import Any
 
+from pipeline.process import CUDA_GRAPHS, flag
 from pipeline.schedules.pretrain_lr import pretrain_rates
 from pipeline.train.settings import (
     Augmentation,
@@ -48,7 +48,7 @@ def settings(flags: argparse.Namespace) -> Settings:
     return Settings(
         **field_values(Settings, given),
         augmentation=Augmentation(**field_values(Augmentation, given)),
-        graph=os.environ.get("SMS_CUDA_GRAPHS", "1") != "0",
+        graph=flag(CUDA_GRAPHS),
     )
 
 

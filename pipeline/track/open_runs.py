@@ -6,6 +6,7 @@ otherwise would look as if they went on.
 
 import fcntl
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -29,10 +30,11 @@ def release(file: IO[str]) -> None:
 def abandoned() -> Iterator[str]:
     """Yield the runs whose writers are gone, and remove their files."""
     for path in sorted(FOLDER.glob("*")):
-        with path.open() as file:
+        with suppress(FileNotFoundError), path.open() as file:  # released meanwhile, it is gone
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            yield path.name
-            path.unlink(missing_ok=True)
+            if path.exists():
+                yield path.name
+                path.unlink(missing_ok=True)

@@ -14,11 +14,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from pipeline.code_files import main_checkout
+from pipeline.process import flag
 from pipeline.track.registration import Registration
 from pipeline.track.summary import flatten, results_note
 
 Outcome = Literal["ran", "cached", "failed", "skipped"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+State = Literal["off", "keeps", "writes", "closed"]  # of a tracker
 
 
 class Node(Protocol):
@@ -57,7 +60,7 @@ def location(root: Path) -> tuple[Path, str, str | None]:
     The address is ``MLFLOW_TRACKING_URI`` or, without it, mlflow.db in the main repository.
     Experiments run in a temporary copy; for them DVC names the main repository in ``DVC_ROOT``.
     """
-    home = Path(os.environ.get("DVC_ROOT") or root).resolve()
+    home = main_checkout(root).resolve()
     address = os.environ.get("MLFLOW_TRACKING_URI")
     if address:
         return home, address, None
@@ -73,8 +76,8 @@ class Tracker:
     the driver is killed. A failure of that process is reported in one sentence to ``warn`` and
     affects no stage. ``SMS_MLFLOW=0`` switches tracking off.
 
-    The process starts with the first stage that runs, or at ``start``; earlier events are kept
-    until then. A run that calls ``drop`` before does not start it.
+    A tracker is *off*, or it goes through three states: it *keeps* events until the first stage
+    runs, or until ``start``; from then on it *writes* to the process; at the end it is *closed*.
     """
 
     def __init__(self, root: Path, warn: Callable[[str], None] = _to_stderr) -> None:
@@ -83,15 +86,15 @@ class Tracker:
         self._nodes: Mapping[str, Node] = {}
         self._process: subprocess.Popen[str] | None = None
         self._listener: threading.Thread | None = None
-        self._early: list[str] = []  # messages before the process is started
-        self._off = os.environ.get("SMS_MLFLOW") == "0"
-        self._explained = False  # whether the process has sent a warning
+        self._state: State = "keeps" if flag("SMS_MLFLOW") else "off"
+        self._kept: list[str] = []  # the messages before the process is started
+        self._warned = False  # whether the process has sent a warning
         self.run_id: str | None = None
         self.complete = True  # whether everything sent has been written
 
     def start(self) -> None:
         """Start the writing process; the earlier the better, since MLflow takes seconds to load."""
-        if self._process is not None or self._off:
+        if self._state != "keeps":
             return
         home, address, artifacts = location(self._root)
         code = Path(__file__).resolve().parents[2]
@@ -114,13 +117,13 @@ class Tracker:
         )
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        early, self._early = self._early, []
-        for line in early:
+        self._state = "writes"
+        for line in self._kept:
             self._write(line)
 
     def drop(self) -> None:
-        """Discard the events of this run if the process has not been started."""
-        self._early.clear()
+        """Forget the kept events; those that the process has already stay."""
+        self._kept.clear()
 
     def open(self, nodes: Mapping[str, Node], params: Mapping[str, Any]) -> None:
         """Open the parent run of the graph of ``nodes`` with its ``params``, nested or not."""
@@ -162,21 +165,21 @@ class Tracker:
 
     def close(self, status: Status = "FINISHED") -> None:
         """End the runs with ``status`` and wait until all events are written."""
-        if self._early:
+        if self._kept:
             self.start()
-        if self._process is None or self._listener is None:
+        process, listener = self._process, self._listener
+        if self._state != "writes" or process is None or listener is None:
             return
         self._send("close", status=status)
-        process, self._process = self._process, None
-        self._off = True
+        self._state = "closed"
         try:
             if process.stdin is not None:
                 process.stdin.close()
         except BrokenPipeError:
             pass  # the process has ended, and its reason was reported
         self.complete = process.wait() == 0
-        self._listener.join()
-        if not (self.complete or self._explained):
+        listener.join()
+        if not (self.complete or self._warned):
             self._warn(
                 f"MLflow's process ended early with status {process.returncode}, and this run is "
                 "incomplete there: the next `dvc repro` logs it from the cache"
@@ -190,16 +193,17 @@ class Tracker:
         return {"name": name, "labels": dict(node.labels), "arguments": arguments}
 
     def _send(self, kind: str, **fields: Any) -> None:
-        if self._off:
+        if self._state in {"off", "closed"}:
             return
         stamp = time.time_ns() // 1_000_000  # the time of the event, not of writing it
-        self._write(json.dumps([kind, stamp, fields], default=str))
+        line = json.dumps([kind, stamp, fields], default=str)
+        if self._state == "keeps":
+            self._kept.append(line)
+        else:
+            self._write(line)
 
     def _write(self, line: str) -> None:
-        if self._process is None:
-            self._early.append(line)
-            return
-        if self._process.stdin is None:
+        if self._process is None or self._process.stdin is None:
             return
         try:
             self._process.stdin.write(f"{line}\n")
@@ -215,7 +219,7 @@ class Tracker:
             if kind == "run":
                 self.run_id = text
             else:
-                self._explained = True
+                self._warned = True
                 self._warn(text)
 
 

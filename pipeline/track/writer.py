@@ -32,8 +32,8 @@ def receive(inbox: "queue.SimpleQueue[Message]") -> None:
 
 
 def _without_password(address: str) -> str:
-    """Return ``address`` without the user and the password in it."""
-    return re.sub(r"//[^/@]*@", "//", address)
+    """Return ``address`` without the user and the password in it, which may contain an @."""
+    return re.sub(r"//[^/\s]*@", "//", address)
 
 
 def _reason(error: Exception) -> str:
