@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
+from pipeline.run import interrupts
 from pipeline.storage import disk_space
 
 try:
@@ -23,8 +24,6 @@ except ModuleNotFoundError as error:
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-INTERRUPTED = 130  # the exit status of a command that ^C ended, in shells
 
 
 def main() -> None:
@@ -59,8 +58,8 @@ def main() -> None:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
     except KeyboardInterrupt:  # before or after the stages, whose driver takes it as a request
-        sys.stderr.write("stopped: finished stages are kept, and the next run continues\n")
-        sys.exit(INTERRUPTED)
+        sys.stderr.write(interrupts.STOPPED)
+        sys.exit(interrupts.INTERRUPTED)
     except Exception as error:
         sentence = disk_space.shortage(error)  # while planning, reporting or locking
         if sentence is None:
@@ -73,6 +72,7 @@ def main() -> None:
 
 # Imported where they are used: pandas and DVC take seconds, which the lists do not need.
 def _run() -> int:
+    interrupts.stop_by_signals()
     from pipeline.repro import repro  # noqa: PLC0415
 
     return repro(Path.cwd())

@@ -2,11 +2,14 @@
 
 import sys
 
+from pipeline.run import interrupts
+
 try:
+    interrupts.stop_by_signals()
     from pipeline.__main__ import main
 except KeyboardInterrupt:
     sys.stderr.write("stopped: no stage was started\n")
-    sys.exit(130)
+    sys.exit(interrupts.INTERRUPTED)
 
 if __name__ == "__main__":
     sys.argv[1:] = ["run"]

@@ -27,6 +27,7 @@ from rich.console import Console
 
 from benchmarks.graph import Filler
 from pipeline.errors import UserError
+from pipeline.run import interrupts
 from pipeline.run.dvc_files import HEADER, entries, load_stages
 from pipeline.run.dvc_graph import DvcGraph
 from pipeline.run.file_stamps import file_stamps
@@ -356,14 +357,67 @@ def test_stop_keeps_what_is_done(toy: Toy, number: signal.Signals) -> None:
             "import stages.all\n",
             "stopped: no stage was started\n",
         ),
+        (
+            "import os, signal, sys, pipeline.repro, stages.all\n"
+            "pipeline.repro.repro = lambda root: os.kill(os.getpid(), signal.SIGTERM)\n"
+            "sys.argv[1:] = ['run']\n"
+            "stages.all.main()\n",
+            "stopped: finished stages are kept, and the next run continues\n",
+        ),
+        (
+            "import os, signal, sys\n"
+            "class Finder:\n"
+            "    def find_spec(self, name, path, target=None):\n"
+            "        if name == 'pipeline.config':\n"
+            "            os.kill(os.getpid(), signal.SIGTERM)\n"
+            "sys.meta_path.insert(0, Finder())\n"
+            "import stages.all\n",
+            "stopped: no stage was started\n",
+        ),
     ],
-    ids=["while reporting", "while importing"],
+    ids=["while reporting", "while importing", "SIGTERM, planning", "SIGTERM, importing"],
 )
 def test_ctrl_c_outside_the_stages_is_one_sentence(
     tmp_path: Path, code: str, sentence: str
 ) -> None:
     done = python(code, tmp_path)
     assert (done.returncode, done.stderr) == (130, sentence)
+
+
+def test_a_second_ctrl_c_is_one_sentence(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: Scheduler) -> None:
+        raise KeyboardInterrupt
+
+    toy.add("a")
+    monkeypatch.setattr(Scheduler, "run", interrupted)
+    with pytest.raises(SystemExit, match="130"):
+        toy.execute()
+    assert capsys.readouterr().err == interrupts.STOPPED
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's signal at a parent's end")
+def test_a_driver_whose_dvc_is_killed_while_it_plans_stops(tmp_path: Path) -> None:
+    child = (
+        "import pathlib, time\n"
+        "from pipeline.run import interrupts\n"
+        "interrupts.stop_by_signals()\n"
+        "pathlib.Path('ready').touch()\n"
+        "try:\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    pathlib.Path('stopped').touch()\n"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", parent],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(SOURCE), "DVC_STAGE": "soups"},
+    ) as process:
+        until((tmp_path / "ready").exists)
+        process.kill()
+    until((tmp_path / "stopped").exists, 5)
 
 
 def test_second_driver_is_refused(toy: Toy) -> None:
@@ -443,6 +497,10 @@ def test_exit_status_of_a_forked_worker(toy: Toy, capsys: pytest.CaptureFixture[
             'RuntimeError("DefaultCPUAllocator: can\'t allocate memory: 8 bytes\\nframes")',
             "not enough memory for this stage (DefaultCPUAllocator: can't allocate memory: 8",
         ),
+        (
+            'RuntimeError("could not create a primitive")',
+            "not enough memory for this stage (could not create a primitive): run fewer stages",
+        ),
         ("KeyboardInterrupt()", "interrupted by SIGINT"),
     ],
 )
@@ -465,7 +523,7 @@ def test_project_modules_are_imported_afresh(toy: Toy, monkeypatch: pytest.Monke
     assert toy.execute(engine=engine).ran == ("m",)
 
 
-def test_death_of_the_fork_server(toy: Toy) -> None:
+def test_death_of_the_fork_server(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     modules(toy)
     killer = toy.root / "stages" / "helper.py"
     killer.write_text(
@@ -478,6 +536,10 @@ def test_death_of_the_fork_server(toy: Toy) -> None:
     )
     assert toy.execute(engine=LocalEngine(toy.root, 2, ())).ran == ("m",)
     assert (toy.root / "once").exists()
+    assert capsys.readouterr().err == (
+        "warning: the process that starts stages ended early with status -9, and with it 1 stages, "
+        "which start once more\n"
+    )
 
 
 def test_commands_that_need_a_shell() -> None:

@@ -16,11 +16,11 @@ from pipeline.process import die_with_parent
 from pipeline.run.dvc_graph import DvcGraph
 from pipeline.run.engines import choose
 from pipeline.run.interfaces import Engine, Listener, Outcome, Summary
+from pipeline.run.interrupts import INTERRUPTED, STOPPED
 from pipeline.run.provenance import Provenance
 from pipeline.run.scheduler import Scheduler
 
 TAIL = 15  # lines of a failed stage's log that are shown
-INTERRUPTED = 130  # the exit status of a command that ^C ended, in shells
 
 
 def execute(
@@ -65,6 +65,7 @@ def execute(
         try:
             summary = scheduler.run()
         except KeyboardInterrupt:  # a second ^C: the run cache has the finished stages
+            sys.stderr.write(STOPPED)
             sys.exit(INTERRUPTED)
         for name in summary.failed:
             sys.stderr.write(_failure_report(name, scheduler.reasons[name], engine.log(name), root))
