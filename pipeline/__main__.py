@@ -28,6 +28,26 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run the command of the command line."""
+    try:
+        sys.exit(_command())
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:  # before or after the stages, whose driver takes it as a request
+        sys.stderr.write(interrupts.STOPPED)
+        sys.exit(interrupts.INTERRUPTED)
+    except Exception as error:
+        sentence = disk_space.shortage(error)  # while planning, reporting or locking
+        if sentence is None:
+            raise
+        sys.stderr.write(
+            f"error: {sentence}: make room, then run again; finished stages are kept\n"
+        )
+        sys.exit(2)
+
+
+def _command() -> int:
+    """Parse the command line, run its command, and return the exit status."""
     commands: dict[str, tuple[str, Callable[[], int]]] = {
         "run": ("plan, run the missing stages, and report, as `dvc repro` does", _run),
         "plan": ("check params.yaml and write the graph, stages/dvc.yaml", _plan),
@@ -50,24 +70,9 @@ def main() -> None:
     known, others = parser.parse_known_args()
     if others and known.command in commands:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
-    try:
-        if known.command in commands:
-            sys.exit(commands[known.command][1]())
-        sys.exit(with_arguments[known.command][1](others))
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:  # before or after the stages, whose driver takes it as a request
-        sys.stderr.write(interrupts.STOPPED)
-        sys.exit(interrupts.INTERRUPTED)
-    except Exception as error:
-        sentence = disk_space.shortage(error)  # while planning, reporting or locking
-        if sentence is None:
-            raise
-        sys.stderr.write(
-            f"error: {sentence}: make room, then run again; finished stages are kept\n"
-        )
-        sys.exit(2)
+    if known.command in commands:
+        return commands[known.command][1]()
+    return with_arguments[known.command][1](others)
 
 
 # Imported where they are used: pandas and DVC take seconds, which the lists do not need.

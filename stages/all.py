@@ -2,15 +2,15 @@
 
 import sys
 
-from pipeline.run import interrupts
-
 try:
-    interrupts.stop_by_signals()
-    from pipeline.__main__ import main
+    from pipeline.run import interrupts
 except KeyboardInterrupt:
     sys.stderr.write("stopped: no stage was started\n")
-    sys.exit(interrupts.INTERRUPTED)
+    sys.exit(130)
 
 if __name__ == "__main__":
-    sys.argv[1:] = ["run"]
-    main()
+    with interrupts.stoppable():
+        from pipeline.__main__ import main
+
+        sys.argv[1:] = ["run"]
+        main()

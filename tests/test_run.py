@@ -335,53 +335,65 @@ def test_stop_keeps_what_is_done(toy: Toy, number: signal.Signals) -> None:
     assert yaml.safe_load(toy.lock())["stages"].keys() == {"done"}
 
 
+SIGTERM = "os.kill(os.getpid(), signal.SIGTERM)"
+IMPORTING = (
+    "import os, runpy, signal, sys\n"
+    "class Finder:\n"
+    "    def find_spec(self, name, path, target=None):\n"
+    "        if name == 'pipeline.config':\n"
+    "            {}\n"
+    "sys.meta_path.insert(0, Finder())\n"
+    "runpy.run_module('stages.all', run_name='__main__')\n"
+)
+AS_DRIVER = (
+    "import os, signal, sys, pipeline.repro, pipeline.__main__ as m\n"
+    "from pipeline.run import interrupts\n"
+    "{}\n"
+    "sys.argv[1:] = ['run']\n"
+    "with interrupts.stoppable():\n"
+    "    m.main()\n"
+)
+
+
 @pytest.mark.parametrize(
-    ("code", "sentence"),
+    "code",
     [
-        (
-            "import sys, pipeline.__main__ as m\n"
-            "def report():\n"
-            "    raise KeyboardInterrupt\n"
-            "m._report = report\n"
-            "sys.argv[1:] = ['report']\n"
-            "m.main()\n",
-            "stopped: finished stages are kept, and the next run continues\n",
-        ),
-        (
-            "import sys\n"
-            "class Finder:\n"
-            "    def find_spec(self, name, path, target=None):\n"
-            "        if name == 'pipeline.config':\n"
-            "            raise KeyboardInterrupt\n"
-            "sys.meta_path.insert(0, Finder())\n"
-            "import stages.all\n",
-            "stopped: no stage was started\n",
-        ),
-        (
-            "import os, signal, sys, pipeline.repro, stages.all\n"
-            "pipeline.repro.repro = lambda root: os.kill(os.getpid(), signal.SIGTERM)\n"
-            "sys.argv[1:] = ['run']\n"
-            "stages.all.main()\n",
-            "stopped: finished stages are kept, and the next run continues\n",
-        ),
-        (
-            "import os, signal, sys\n"
-            "class Finder:\n"
-            "    def find_spec(self, name, path, target=None):\n"
-            "        if name == 'pipeline.config':\n"
-            "            os.kill(os.getpid(), signal.SIGTERM)\n"
-            "sys.meta_path.insert(0, Finder())\n"
-            "import stages.all\n",
-            "stopped: no stage was started\n",
+        "import sys, pipeline.__main__ as m\n"
+        "def report():\n"
+        "    raise KeyboardInterrupt\n"
+        "m._report = report\n"
+        "sys.argv[1:] = ['report']\n"
+        "m.main()\n",
+        IMPORTING.format("raise KeyboardInterrupt"),
+        IMPORTING.format(SIGTERM),
+        AS_DRIVER.format(f"m.argparse.ArgumentParser = lambda **_: {SIGTERM}"),
+        AS_DRIVER.format(f"pipeline.repro.repro = lambda root: {SIGTERM}"),
+        AS_DRIVER.format(
+            f"import atexit; atexit.register(lambda: {SIGTERM})\n"
+            "def repro(root): raise KeyboardInterrupt\n"
+            "pipeline.repro.repro = repro"
         ),
     ],
-    ids=["while reporting", "while importing", "SIGTERM, planning", "SIGTERM, importing"],
+    ids=[
+        "while reporting",
+        "while importing",
+        "SIGTERM while importing",
+        "SIGTERM at the command line",
+        "SIGTERM while planning",
+        "SIGTERM at the end",
+    ],
 )
-def test_ctrl_c_outside_the_stages_is_one_sentence(
-    tmp_path: Path, code: str, sentence: str
-) -> None:
+def test_an_interruption_outside_the_stages_is_one_sentence(tmp_path: Path, code: str) -> None:
     done = python(code, tmp_path)
-    assert (done.returncode, done.stderr) == (130, sentence)
+    assert (done.returncode, done.stderr) == (130, interrupts.STOPPED)
+
+
+def test_ctrl_c_at_the_first_import_is_one_sentence(tmp_path: Path) -> None:
+    code = IMPORTING.format("raise KeyboardInterrupt").replace(
+        "pipeline.config", "pipeline.process"
+    )
+    done = python(code, tmp_path)
+    assert (done.returncode, done.stderr) == (130, "stopped: no stage was started\n")
 
 
 def test_a_second_ctrl_c_is_one_sentence(

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pipeline.process import die_with_parent
 
@@ -20,3 +23,17 @@ def stop_by_signals() -> None:
             signal.signal(number, signal.default_int_handler)
     if "DVC_STAGE" in os.environ:
         die_with_parent(signal.SIGTERM)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Run the block of a process that signals may stop at any time, and then ignore them."""
+    try:
+        stop_by_signals()
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write(STOPPED)
+        sys.exit(INTERRUPTED)
+    finally:  # a signal while Python ends would show a traceback
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)

@@ -130,12 +130,12 @@ def campaign(arguments: argparse.Namespace, trials: Sequence[int]) -> list[Row]:
     return rows
 
 
-def append(file: Path, row: Row) -> None:
+def append(file: Path, row: Row, fields: Sequence[str] = FIELDS) -> None:
     """Append a row to the file of results."""
     new = not file.exists()
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+        writer = csv.DictWriter(stream, fields, lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerow(row)

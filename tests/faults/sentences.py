@@ -11,7 +11,7 @@ DVCS = r"^ERROR: .+"
 STOPPED = r"^stopped: .+"
 INTERRUPTED = r"^ERROR: interrupted by the user"
 NAMED = {
-    "full disk": r"^(?:error|warning): .*(?:no space left on the disk at|disk is full).*",
+    "full disk": r"^error: no space left on the disk at .*|^warning: MLflow at .* refuses .*",
     "read-only cache": r"^(?:error: |\S+ failed: ).*\.dvc/cache.*",
     "out of memory": r"error: not enough memory for this stage.*",
 }
