@@ -91,8 +91,8 @@ KILL = "kill at a random time"
         (
             Fault("full disk", {"disk": "cache"}),
             255,
-            f"a failed: exit status 1\n{DVC}",
-            "error: no space left on the disk at /d (0.1 MB of 1 MB free): make room\n",
+            "error: no space left on the disk at / (38,000.1 MB of 99,000 MB free): make room\n",
+            "error: no space left on the disk at p/.dvc/cache (0.1 MB of 1 MB free): make room\n",
         ),
         (
             Fault("read-only cache"),

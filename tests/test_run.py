@@ -328,6 +328,10 @@ def test_stop_keeps_what_is_done(toy: Toy, number: signal.Signals) -> None:
         until((toy.root / "pid").exists)
         until((toy.root / "pid").read_text)
         driver.send_signal(number)
+        if number == signal.SIGTERM:  # at the end of dvc there is one for each of its threads
+            for _ in range(3):
+                time.sleep(0.02)
+                driver.send_signal(number)
         _, shown = driver.communicate(timeout=60)
     assert driver.returncode == 130
     assert "1 stages are done and kept, 2 are left" in shown
@@ -369,6 +373,21 @@ AS_DRIVER = (
         AS_DRIVER.format(f"m.argparse.ArgumentParser = lambda **_: {SIGTERM}"),
         AS_DRIVER.format(f"pipeline.repro.repro = lambda root: {SIGTERM}"),
         AS_DRIVER.format(
+            f"def repro(root):\n    try:\n        {SIGTERM}\n    finally:\n        {SIGTERM}\n"
+            "pipeline.repro.repro = repro"
+        ),
+        AS_DRIVER.format(  # as a generator of DVC does, and a thread cannot start any more
+            "import threading\n"
+            "def generator():\n"
+            "    try:\n"
+            "        yield\n"
+            "    finally:\n"
+            "        threading.Thread(target=print).start()\n"
+            "m.kept = generator()\n"
+            "next(m.kept)\n"
+            f"pipeline.repro.repro = lambda root: {SIGTERM}"
+        ),
+        AS_DRIVER.format(
             f"import atexit; atexit.register(lambda: {SIGTERM})\n"
             "def repro(root): raise KeyboardInterrupt\n"
             "pipeline.repro.repro = repro"
@@ -380,12 +399,29 @@ AS_DRIVER = (
         "SIGTERM while importing",
         "SIGTERM at the command line",
         "SIGTERM while planning",
+        "SIGTERM twice",
+        "a generator that is interrupted",
         "SIGTERM at the end",
     ],
 )
 def test_an_interruption_outside_the_stages_is_one_sentence(tmp_path: Path, code: str) -> None:
     done = python(code, tmp_path)
     assert (done.returncode, done.stderr) == (130, interrupts.STOPPED)
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "dash", "zsh"])
+def test_the_driver_is_a_child_of_dvc_in_any_shell(tmp_path: Path, shell: str) -> None:
+    """Otherwise the end of dvc does not end the driver."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    command = yaml.safe_load((SOURCE / "dvc.yaml").read_text())["stages"]["soups"]["cmd"]
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "run").write_text("#!/bin/sh\necho $PPID\n")
+    (tmp_path / "stages" / "run").chmod(0o755)
+    done = subprocess.run(
+        [shell, "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == os.getpid()
 
 
 def test_ctrl_c_at_the_first_import_is_one_sentence(tmp_path: Path) -> None:

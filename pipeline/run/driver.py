@@ -138,16 +138,18 @@ def _only_driver(root: Path) -> Iterator[None]:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT, SIGTERM and SIGHUP as requests to stop; a second one acts at once.
+    """Collect SIGINT, SIGTERM and SIGHUP as requests to stop; a second SIGINT acts at once.
 
-    Under ``dvc repro`` the end of the process dvc is such a request too.
+    Under ``dvc repro`` the end of the process dvc is such a request too, and several: the kernel
+    sends one for each of its threads.
     """
     caught: list[int] = []
     before: dict[signal.Signals, Any] = {}
 
     def note(number: int, _: FrameType | None) -> None:
         caught.append(number)
-        signal.signal(number, before[signal.Signals(number)])
+        if number == signal.SIGINT:
+            signal.signal(number, before[signal.SIGINT])
 
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

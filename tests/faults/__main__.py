@@ -108,7 +108,8 @@ def _judge(trial: Trial) -> list[str]:
 def campaign(arguments: argparse.Namespace, trials: Sequence[int]) -> list[Row]:
     """Run ``trials`` and append their rows to the file of results as they end."""
     work: Path = arguments.work
-    known, commit = base(work / "base"), origin.commit(ROOT)
+    commit = origin.commit(ROOT)
+    known = base(work / "base")
     lock, rows = threading.Lock(), []
     limit = time.monotonic() + arguments.hours * 3600
 

@@ -11,9 +11,14 @@ DVCS = r"^ERROR: .+"
 STOPPED = r"^stopped: .+"
 INTERRUPTED = r"^ERROR: interrupted by the user"
 NAMED = {
-    "full disk": r"^error: no space left on the disk at .*|^warning: MLflow at .* refuses .*",
     "read-only cache": r"^(?:error: |\S+ failed: ).*\.dvc/cache.*",
     "out of memory": r"error: not enough memory for this stage.*",
+}
+FULL = {
+    "cache": r"^error: no space left on the disk at \S*\.dvc/cache .*",
+    "artifacts": r"^error: no space left on the disk at \S*artifacts .*",
+    "temporary folder": r"^error: no space left on the disk at \S*tmp .*",
+    "mlflow.db": r"^warning: MLflow at .* refuses .*",
 }
 KILLS = {"kill at a random time", "kill at a write"}
 BY_KERNEL = {"SIGKILL", "SIGSTOP"}  # SIGKILL follows SIGSTOP: the process itself cannot speak
@@ -38,6 +43,8 @@ def needed(fault: Fault, first: Done, *, reached: bool, driver: bool) -> str | N
         return None
     if fault.kind in KILLS:
         return _of_a_kill(fault.details["signal"], fault.details["target"], first, driver=driver)
+    if fault.kind == "full disk":
+        return FULL[fault.details["disk"]]
     if fault.kind in NAMED:
         return NAMED[fault.kind]
     if fault.kind == "bit flipped":  # of which `verify` speaks, if it is seen
