@@ -21,7 +21,7 @@ import pandas as pd
 from PIL import Image
 
 from pipeline.bundle import origin
-from pipeline.bundle.intake import append_rows, experiment_id
+from pipeline.bundle.intake import append_rows, as_text, experiment_id
 from pipeline.config import experiment
 from pipeline.pages.converged import ROWS
 
@@ -68,7 +68,7 @@ def rows(name: str, results: Path, settings: Path) -> str:
     new["golden"] = origin.golden(ROOT)
     new[["torch", "device"]] = table[["torch", "device"]]
     new["date"] = datetime.now(UTC).date().isoformat()
-    added = append_rows(ROOT / ROWS, new, KEY)
+    added = append_rows(ROOT / ROWS, as_text(new, KEY), KEY)
     return f"{name}: {added} of {len(new)} rows are new in {ROWS}\n"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
+from pipeline.run import interrupts
 from pipeline.storage import disk_space
 
 try:
@@ -24,11 +25,29 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-INTERRUPTED = 130  # the exit status of a command that ^C ended, in shells
-
 
 def main() -> None:
     """Run the command of the command line."""
+    try:
+        sys.exit(_command())
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:  # before or after the stages, whose driver takes it as a request
+        sys.stderr.write(interrupts.STOPPED)
+        sys.exit(interrupts.INTERRUPTED)
+    except Exception as error:
+        sentence = disk_space.shortage(error)  # while planning, reporting or locking
+        if sentence is None:
+            raise
+        sys.stderr.write(
+            f"error: {sentence}: make room, then run again; finished stages are kept\n"
+        )
+        sys.exit(2)
+
+
+def _command() -> int:
+    """Parse the command line, run its command, and return the exit status."""
     commands: dict[str, tuple[str, Callable[[], int]]] = {
         "run": ("plan, run the missing stages, and report, as `dvc repro` does", _run),
         "plan": ("check params.yaml and write the graph, stages/dvc.yaml", _plan),
@@ -51,24 +70,9 @@ def main() -> None:
     known, others = parser.parse_known_args()
     if others and known.command in commands:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
-    try:
-        if known.command in commands:
-            sys.exit(commands[known.command][1]())
-        sys.exit(with_arguments[known.command][1](others))
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:  # before or after the stages, whose driver takes it as a request
-        sys.stderr.write("stopped: finished stages are kept, and the next run continues\n")
-        sys.exit(INTERRUPTED)
-    except Exception as error:
-        sentence = disk_space.shortage(error)  # while planning, reporting or locking
-        if sentence is None:
-            raise
-        sys.stderr.write(
-            f"error: {sentence}: make room, then run again; finished stages are kept\n"
-        )
-        sys.exit(2)
+    if known.command in commands:
+        return commands[known.command][1]()
+    return with_arguments[known.command][1](others)
 
 
 def _project() -> Path:
@@ -81,6 +85,7 @@ def _project() -> Path:
 
 # Imported where they are used: pandas and DVC take seconds, which the lists do not need.
 def _run() -> int:
+    interrupts.stop_by_signals()
     from pipeline.repro import repro  # noqa: PLC0415
 
     return repro(_project())

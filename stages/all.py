@@ -3,11 +3,14 @@
 import sys
 
 try:
-    from pipeline.__main__ import main
+    from pipeline.run import interrupts
 except KeyboardInterrupt:
     sys.stderr.write("stopped: no stage was started\n")
     sys.exit(130)
 
 if __name__ == "__main__":
-    sys.argv[1:] = ["run"]
-    main()
+    with interrupts.stoppable():
+        from pipeline.__main__ import main
+
+        sys.argv[1:] = ["run"]
+        main()

@@ -1,19 +1,22 @@
 """The bundle: built, run without a network, cut off, packed, and taken in at home."""
 
+import gzip
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from pipeline.bundle import origin, pack
+from pipeline.bundle import archive, origin, pack
 from pipeline.bundle.build import Options, build
 from pipeline.bundle.intake import RUNS, experiment_id, take_in
 from pipeline.bundle.wheels import platforms
@@ -30,18 +33,27 @@ FACTS = {
 TABLE = "method,phase,seed,test_score,model\ndense,0,0,0.95,d\nimp,1,0,0.94,i\nsms,1,0,,s\n"
 
 
+def packed(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
+    """Return an archive with ``files``."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode=mode) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return content.getvalue()
+
+
+def of_a_run(facts: object = FACTS, table: str = TABLE) -> bytes:
+    """Return an archive such as a run packs it."""
+    return packed({"run.json": json.dumps(facts).encode(), "reports/results.csv": table.encode()})
+
+
 def results(folder: Path, name: str = "run", table: str = TABLE, **facts: object) -> Path:
     """Write an archive such as a run packs it."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}-results.tar.gz"
-    with tarfile.open(path, "w:gz") as archive:
-        for inside, text in (
-            ("run.json", json.dumps(FACTS | facts)),
-            ("reports/results.csv", table),
-        ):
-            info = tarfile.TarInfo(inside)
-            info.size = len(text)
-            archive.addfile(info, io.BytesIO(text.encode()))
+    path.write_bytes(of_a_run(FACTS | facts, table))
     return path
 
 
@@ -89,14 +101,91 @@ def test_seeds_and_methods_do_not_tell_experiments_apart_but_settings_do():
     assert experiment_id(values) != experiment_id(values | {"pretrain": {"epochs": 100}})
 
 
-def test_a_damaged_archive_and_a_strange_file_are_refused(tmp_path):
-    file = results(tmp_path / "back")
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(UserError, match="no complete archive"):
+def damaged(content: bytes, at: int) -> bytes:
+    """Return ``content`` with one bit of the byte ``at`` flipped."""
+    return content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :]
+
+
+PLAIN = gzip.decompress(of_a_run())
+WITHOUT_CARD = {key: value for key, value in FACTS.items() if key != "card"}
+BAD = {
+    "truncated": (of_a_run()[:100], "no complete archive"),
+    "ends between two members": (gzip.compress(PLAIN[:1024]), "ends early"),
+    "a flipped bit in a member": (damaged(of_a_run(), len(of_a_run()) // 2), "no complete archive"),
+    "a wrong check sum": (damaged(of_a_run(), len(of_a_run()) - 8), "no complete archive"),
+    "a flipped bit in the second header": (gzip.compress(damaged(PLAIN, 1124)), "ends early"),
+    "empty": (b"", "no complete archive"),
+    "mislabelled": (b"PK\x03\x04" + bytes(100), "no complete archive"),
+    "not compressed": (PLAIN, "no complete archive"),
+    "a bomb": (gzip.compress(bytes(archive.MOST + 1), 1), "unpacks to more than"),
+    "outside": (packed({"../outside": b"x"}), "no complete archive"),
+    "no run.json": (packed({"reports/results.csv": TABLE.encode()}), r"run\.json is missing"),
+    "no table": (packed({"run.json": json.dumps(FACTS).encode()}), r"results\.csv is missing"),
+    "run.json is text": (packed({"run.json": b"{"}), r"run\.json is not as a run writes it"),
+    "run.json lacks a key": (of_a_run(WITHOUT_CARD), "card Field required"),
+    "another type": (of_a_run(FACTS | {"params": [1]}), "params Input should be"),
+    "a key that MLflow refuses": (of_a_run(FACTS | {"params": {"a,b": 1}}), "the key a,b"),
+    "a table without columns": (of_a_run(table=""), "No columns to parse"),
+    "a table without seeds": (of_a_run(table="method,phase,test_score\nimp,1,0.9\n"), "seed"),
+    "a phase that is a word": (of_a_run(table=TABLE.replace("imp,1", "imp,x")), "results.csv"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_damaged_archive_is_refused_by_name_and_nothing_is_written(tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("SMS_MLFLOW", "1")
+    monkeypatch.setattr("pipeline.track.imported.log_imported", pytest.fail)
+    content, reason = BAD[kind]
+    file = tmp_path / "back" / "run-results.tar.gz"
+    file.parent.mkdir()
+    file.write_bytes(content)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    with pytest.raises(UserError, match=reason) as error:
         list(take_in(tmp_path, [file]))
+    assert str(error.value).startswith(str(file))
+    assert re.search(r": (copy it again|copy the archive again|leave it out)$", str(error.value))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["back", file.name, "tmp"]
+
+
+@pytest.mark.parametrize(
+    ("kept", "name", "reason"),
+    [
+        ((0, 2), r"run-networks\.tar\.1", "is missing"),
+        ((1, 2), r"run-networks\.tar\.0", "is missing"),
+        ((0, 1), r"run-networks\.tar\.1, or one of the parts before it,", "is no complete archive"),
+    ],
+)
+def test_a_part_of_the_networks_that_is_missing_is_named(tmp_path, monkeypatch, kept, name, reason):
+    monkeypatch.setenv("SMS_MLFLOW", "1")
+    monkeypatch.setattr("pipeline.track.imported.log_imported", pytest.fail)
+    file = results(tmp_path / "back")
+    whole = packed({"artifacts/s0-dense/model.safetensors": bytes(9000)}, "w")
+    size = 5120  # the second part ends in the member
+    for number in kept:
+        part = file.with_name(f"run-networks.tar.{number}")
+        part.write_bytes(whole[number * size : (number + 1) * size])
+    with pytest.raises(UserError, match=f"{name} {reason}"):
+        list(take_in(tmp_path, [file]))
+    assert not (tmp_path / RUNS).exists()
+
+
+def test_the_archive_of_networks_has_networks_only(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.track.imported.log_imported", pytest.fail)
+    file = results(tmp_path / "back")
+    for name in ("artifacts/s0-dense/MLmodel", "other/model.safetensors"):
+        file.with_name("run-networks.tar.0").write_bytes(packed({name: b"x"}, "w"))
+        with pytest.raises(UserError, match=f"has {name}, which is no network"):
+            list(take_in(tmp_path, [file]))
+    assert not (tmp_path / RUNS).exists()
+
+
+def test_a_strange_file_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"must be NAME-results\.tar\.gz"):
         list(take_in(tmp_path, [tmp_path / "notes.txt"]))
-    assert not (tmp_path / RUNS).exists()
+    for name in ("run-results.tar.gz", "first.jsonl"):
+        with pytest.raises(UserError, match=f"{name} does not exist: correct its name"):
+            list(take_in(tmp_path, [tmp_path / name]))
 
 
 def test_measurements_of_a_card_are_taken_in_once(tmp_path):
@@ -106,9 +195,12 @@ def test_measurements_of_a_card_are_taken_in_once(tmp_path):
     file.write_text(file.read_text() + '{"measure": "loop", "card": "H100", "jobs": 1}\n')
     assert "1 of 2 measurements are new" in next(iter(take_in(tmp_path, [file])))
     assert len(pd.read_csv(tmp_path / "docs/data/card.csv")) == 2
-    file.write_text("{no JSON\n")
-    with pytest.raises(UserError, match="every line must be a JSON object"):
-        list(take_in(tmp_path, [file]))
+    before = (tmp_path / "docs/data/card.csv").read_bytes()
+    for text in ("{no JSON\n", "[1]\n", "3\n", '{"a\\nb": 1}\n', '{"a": "\\ud800"}\n', "[" * 99999):
+        file.write_text(text)
+        with pytest.raises(UserError, match=r"first\.jsonl: every line must be a JSON object"):
+            list(take_in(tmp_path, [file]))
+    assert (tmp_path / "docs/data/card.csv").read_bytes() == before
 
 
 def test_networks_come_back_in_parts_and_only_as_many_as_fit(tmp_path, monkeypatch):

@@ -3,13 +3,17 @@
 import errno
 import os
 import subprocess
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from dvc.exceptions import DvcException
 
 from pipeline.errors import UserError
+from pipeline.run.dvc_errors import stage_errors
+from pipeline.run.interfaces import DiskFullError
 from pipeline.run.local import LocalEngine
 from pipeline.storage import disk_space
 from tests.toy import SOURCE, Toy, alone, python
@@ -128,6 +132,25 @@ def test_errors_of_a_full_disk_and_others(tmp_path: Path) -> None:
     chained.__cause__ = error
     disk = str(disk_space.shortage(error)).partition(" (")[0]  # without the free space of now
     assert str(disk_space.shortage(chained)).startswith(disk)
+
+
+def test_the_full_disk_is_named_where_the_error_names_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache may lie on a disk of its own, and DVC's errors have no path."""
+    cache, other = tmp_path / "cache", tmp_path / "other"
+    usage = namedtuple("usage", "free total")
+    monkeypatch.setattr(disk_space, "mount", lambda path: path)
+    for full in (cache, other):
+        monkeypatch.setattr(
+            disk_space.shutil, "disk_usage", lambda path, full=full: usage(9 * (path != full), 10)
+        )
+        cause = OSError(errno.ENOSPC, "No space left on device", str(other))
+        with (
+            pytest.raises(DiskFullError, match=f"the disk at {full} "),
+            stage_errors(cache),
+        ):
+            raise DvcException("cannot be kept") from cause
 
 
 def test_a_report_that_finds_no_room(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.pages.faults import HERE, by_kind
-from tests.faults import check
+from tests.faults import check, sentences
 from tests.faults.__main__ import GOOD, KINDS, append, done, run
 from tests.faults.draw import POINTS, WEIGHTS, Fault, draw
 from tests.faults.power import available
@@ -21,6 +21,9 @@ SELECTION = [
     Fault("full disk", {"disk": "artifacts", "at": 0.4}),
     Fault("bit flipped", {"file": "cached object", "at": 0.5, "bit": 3}),
 ]
+
+
+FRAME = '    File "p/stages/a.py", line 3, in run\n'  # the end of a traceback
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +56,86 @@ def test_the_judge_sees_differences(known: Base, tmp_path: Path) -> None:
     victim.chmod(0o644)
     victim.write_text("[]")
     (root / "stages" / ".dvc.lock.1.tmp").touch()
-    found = list(check.settled(workspace, known, Done(1, check.TRACEBACK)))
+    found = list(check.settled(workspace, known, Done(1, FRAME)))
     for part in ("status 1", "traceback", "reports/results.csv", "damaged objects", "git sees"):
         assert any(part in problem for problem in found), part
     changed = check.disturbed(workspace, known, fine)
     assert any("status 0, but not in" in problem for problem in changed)
+
+
+STOPPED = "stopped: 2 stages are done and kept, 7 are left\n"
+DVC = "ERROR: failed to reproduce 'soups': failed to run: stages/run all, exited with -15\n"
+KILL = "kill at a random time"
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "silent", "spoken"),
+    [
+        (Fault(KILL, {"signal": "SIGTERM", "target": "driver"}), 255, DVC, STOPPED + DVC),
+        (Fault(KILL, {"signal": "SIGINT", "target": "group"}), 255, DVC, STOPPED),
+        (Fault(KILL, {"signal": "SIGKILL", "target": "driver"}), 255, "", DVC),
+        (Fault(KILL, {"signal": "SIGKILL", "target": "dvc"}), -9, "", STOPPED),
+        (Fault(KILL, {"signal": "SIGTERM", "target": "worker"}), 255, DVC, "a failed: killed\n"),
+        (
+            Fault(KILL, {"signal": "SIGSTOP", "target": "server"}),
+            0,
+            STOPPED,
+            "warning: the process that starts stages ended early\n",
+        ),
+        (
+            Fault(KILL, {"signal": "SIGTERM", "target": "writer"}),
+            0,
+            "",
+            "warning: MLflow's process ended early with status -15\n",
+        ),
+        (
+            Fault("full disk", {"disk": "cache"}),
+            255,
+            "error: no space left on the disk at / (38,000.1 MB of 99,000 MB free): make room\n",
+            "error: no space left on the disk at p/.dvc/cache (0.1 MB of 1 MB free): make room\n",
+        ),
+        (
+            Fault("read-only cache"),
+            255,
+            f"a failed: exit status 1\n{DVC}",
+            "a failed: [Errno 30] Read-only file system: '.dvc/cache/files/md5/3e'\n",
+        ),
+        (
+            Fault("out of memory"),
+            255,
+            f"a failed: exit status 1\n{DVC}",
+            "    error: not enough memory for this stage (MemoryError): run fewer\n",
+        ),
+        (Fault("bit flipped", {"file": "artifact"}), 1, "x\n", "artifacts/a/b has other bytes\n"),
+        (Fault("two runs at once"), 255, "busy\n", "ERROR: reports is busy\n"),
+    ],
+    ids=str,
+)
+def test_the_judge_requires_the_sentence_of_the_fault(
+    fault: Fault, status: int, silent: str, spoken: str
+) -> None:
+    def missing(output: str, *, reached: bool = True) -> list[str]:
+        done = Done(status, f"> stages/run all\n{output}")
+        return list(sentences.missing(fault, done, reached=reached, driver=True))
+
+    assert missing(silent) == ["no sentence says what happened"]
+    assert missing(spoken) == []
+    assert missing(silent, reached=False) == []
+    said = sentences.said(fault, Done(status, spoken), reached=True, driver=True)
+    assert said in spoken
+    assert said
+
+
+def test_nothing_need_be_said_of_what_disturbed_nothing() -> None:
+    for details, status, driver in (
+        ({"signal": "SIGINT", "target": "server"}, 0, True),  # it ignores the signal
+        ({"signal": "SIGINT", "target": "dvc"}, 0, True),
+        ({"signal": "SIGKILL", "target": "dvc"}, -9, False),
+    ):
+        fault = Fault(KILL, details)
+        assert not list(sentences.missing(fault, Done(status, ""), reached=True, driver=driver))
+    power = Fault("power loss", {"disk": "ext4"})
+    assert not list(sentences.missing(power, Done(-9, ""), reached=True, driver=True))
 
 
 def test_a_trial_is_drawn_by_its_number() -> None:

@@ -27,6 +27,7 @@ from rich.console import Console
 
 from benchmarks.graph import Filler
 from pipeline.errors import UserError
+from pipeline.run import interrupts
 from pipeline.run.dvc_files import HEADER, entries, load_stages
 from pipeline.run.dvc_graph import DvcGraph
 from pipeline.run.file_stamps import file_stamps
@@ -342,6 +343,10 @@ def test_stop_keeps_what_is_done(toy: Toy, number: signal.Signals) -> None:
         until((toy.root / "pid").exists)
         until((toy.root / "pid").read_text)
         driver.send_signal(number)
+        if number == signal.SIGTERM:  # at the end of dvc there is one for each of its threads
+            for _ in range(3):
+                time.sleep(0.02)
+                driver.send_signal(number)
         _, shown = driver.communicate(timeout=60)
     assert driver.returncode == 130
     assert "1 stages are done and kept, 2 are left" in shown
@@ -349,36 +354,133 @@ def test_stop_keeps_what_is_done(toy: Toy, number: signal.Signals) -> None:
     assert yaml.safe_load(toy.lock())["stages"].keys() == {"done"}
 
 
+SIGTERM = "os.kill(os.getpid(), signal.SIGTERM)"
+IMPORTING = (
+    "import os, runpy, signal, sys\n"
+    "class Finder:\n"
+    "    def find_spec(self, name, path, target=None):\n"
+    "        if name == 'pipeline.config':\n"
+    "            {}\n"
+    "sys.meta_path.insert(0, Finder())\n"
+    "runpy.run_module('stages.all', run_name='__main__')\n"
+)
+AS_DRIVER = (
+    "import os, signal, sys, pipeline.repro, pipeline.__main__ as m\n"
+    "from pipeline.run import interrupts\n"
+    "{}\n"
+    "sys.argv[1:] = ['run']\n"
+    "with interrupts.stoppable():\n"
+    "    m.main()\n"
+)
+
+
 @pytest.mark.parametrize(
-    ("code", "sentence"),
+    "code",
     [
-        (
-            "import sys, pipeline.__main__ as m\n"
-            "def report():\n"
-            "    raise KeyboardInterrupt\n"
-            "m._report = report\n"
-            "sys.argv[1:] = ['report']\n"
-            "m.main()\n",
-            "stopped: finished stages are kept, and the next run continues\n",
+        "import sys, pipeline.__main__ as m\n"
+        "def report():\n"
+        "    raise KeyboardInterrupt\n"
+        "m._report = report\n"
+        "sys.argv[1:] = ['report']\n"
+        "m.main()\n",
+        IMPORTING.format("raise KeyboardInterrupt"),
+        IMPORTING.format(SIGTERM),
+        AS_DRIVER.format(f"m.argparse.ArgumentParser = lambda **_: {SIGTERM}"),
+        AS_DRIVER.format(f"pipeline.repro.repro = lambda root: {SIGTERM}"),
+        AS_DRIVER.format(
+            f"def repro(root):\n    try:\n        {SIGTERM}\n    finally:\n        {SIGTERM}\n"
+            "pipeline.repro.repro = repro"
         ),
-        (
-            "import sys\n"
-            "class Finder:\n"
-            "    def find_spec(self, name, path, target=None):\n"
-            "        if name == 'pipeline.config':\n"
-            "            raise KeyboardInterrupt\n"
-            "sys.meta_path.insert(0, Finder())\n"
-            "import stages.all\n",
-            "stopped: no stage was started\n",
+        AS_DRIVER.format(  # as a generator of DVC does, and a thread cannot start any more
+            "import threading\n"
+            "def generator():\n"
+            "    try:\n"
+            "        yield\n"
+            "    finally:\n"
+            "        threading.Thread(target=print).start()\n"
+            "m.kept = generator()\n"
+            "next(m.kept)\n"
+            f"pipeline.repro.repro = lambda root: {SIGTERM}"
+        ),
+        AS_DRIVER.format(
+            f"import atexit; atexit.register(lambda: {SIGTERM})\n"
+            "def repro(root): raise KeyboardInterrupt\n"
+            "pipeline.repro.repro = repro"
         ),
     ],
-    ids=["while reporting", "while importing"],
+    ids=[
+        "while reporting",
+        "while importing",
+        "SIGTERM while importing",
+        "SIGTERM at the command line",
+        "SIGTERM while planning",
+        "SIGTERM twice",
+        "a generator that is interrupted",
+        "SIGTERM at the end",
+    ],
 )
-def test_ctrl_c_outside_the_stages_is_one_sentence(
-    tmp_path: Path, code: str, sentence: str
-) -> None:
+def test_an_interruption_outside_the_stages_is_one_sentence(tmp_path: Path, code: str) -> None:
     done = python(code, tmp_path)
-    assert (done.returncode, done.stderr) == (130, sentence)
+    assert (done.returncode, done.stderr) == (130, interrupts.STOPPED)
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "dash", "zsh"])
+def test_the_driver_is_a_child_of_dvc_in_any_shell(tmp_path: Path, shell: str) -> None:
+    """Otherwise the end of dvc does not end the driver."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    command = yaml.safe_load((SOURCE / "dvc.yaml").read_text())["stages"]["soups"]["cmd"]
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "run").write_text("#!/bin/sh\necho $PPID\n")
+    (tmp_path / "stages" / "run").chmod(0o755)
+    done = subprocess.run(
+        [shell, "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == os.getpid()
+
+
+def test_ctrl_c_at_the_first_import_is_one_sentence(tmp_path: Path) -> None:
+    code = IMPORTING.format("raise KeyboardInterrupt").replace(
+        "pipeline.config", "pipeline.process"
+    )
+    done = python(code, tmp_path)
+    assert (done.returncode, done.stderr) == (130, "stopped: no stage was started\n")
+
+
+def test_a_second_ctrl_c_is_one_sentence(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: Scheduler) -> None:
+        raise KeyboardInterrupt
+
+    toy.add("a")
+    monkeypatch.setattr(Scheduler, "run", interrupted)
+    with pytest.raises(SystemExit, match="130"):
+        toy.execute()
+    assert capsys.readouterr().err == interrupts.STOPPED
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's signal at a parent's end")
+def test_a_driver_whose_dvc_is_killed_while_it_plans_stops(tmp_path: Path) -> None:
+    child = (
+        "import pathlib, time\n"
+        "from pipeline.run import interrupts\n"
+        "interrupts.stop_by_signals()\n"
+        "pathlib.Path('ready').touch()\n"
+        "try:\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    pathlib.Path('stopped').touch()\n"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", parent],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(SOURCE), "DVC_STAGE": "soups"},
+    ) as process:
+        until((tmp_path / "ready").exists)
+        process.kill()
+    until((tmp_path / "stopped").exists, 5)
 
 
 def test_dvc_works_beside_a_run_but_not_on_its_stages(toy: Toy) -> None:
@@ -450,6 +552,10 @@ def test_exit_status_of_a_forked_worker(toy: Toy, capsys: pytest.CaptureFixture[
             'RuntimeError("DefaultCPUAllocator: can\'t allocate memory: 8 bytes\\nframes")',
             "not enough memory for this stage (DefaultCPUAllocator: can't allocate memory: 8",
         ),
+        (
+            'RuntimeError("could not create a primitive")',
+            "not enough memory for this stage (could not create a primitive): run fewer stages",
+        ),
         ("KeyboardInterrupt()", "interrupted by SIGINT"),
     ],
 )
@@ -472,7 +578,7 @@ def test_project_modules_are_imported_afresh(toy: Toy, monkeypatch: pytest.Monke
     assert toy.execute(engine=engine).ran == ("m",)
 
 
-def test_death_of_the_fork_server(toy: Toy) -> None:
+def test_death_of_the_fork_server(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     modules(toy)
     killer = toy.root / "stages" / "helper.py"
     killer.write_text(
@@ -485,6 +591,10 @@ def test_death_of_the_fork_server(toy: Toy) -> None:
     )
     assert toy.execute(engine=LocalEngine(toy.root, 2, ())).ran == ("m",)
     assert (toy.root / "once").exists()
+    assert capsys.readouterr().err == (
+        "warning: the process that starts stages ended early with status -9, and with it 1 stages, "
+        "which start once more\n"
+    )
 
 
 def test_commands_that_need_a_shell() -> None:

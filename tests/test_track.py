@@ -3,9 +3,11 @@
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -289,6 +291,26 @@ def test_runs_are_closed_when_the_driver_is_killed(root):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert set(runs(root)) == {"repro toy m=2", "dense"}
+
+
+@slow
+def test_a_driver_that_ends_before_mlflow_is_loaded_has_its_run(root):
+    script = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from tests.test_track import NODES, PARAMS; from pipeline.track.tracker import Tracker\n"
+        "t = Tracker(Path(sys.argv[1])); t.open(NODES, PARAMS); t.started('dense')\n"
+        "t.finished('dense', 'ran', 1.0)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, root], check=False, cwd=Path.cwd())
+    assert done.returncode == -signal.SIGKILL
+    deadline, found = time.monotonic() + 60, {}
+    while found != {"repro toy m=2": "KILLED", "dense": "FINISHED"}:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+        # Not by a client, which would create the database at the same time.
+        with suppress(sqlite3.OperationalError), closing(sqlite3.connect(root / "mlflow.db")) as db:
+            found = dict(db.execute("SELECT name, status FROM runs"))
 
 
 @slow

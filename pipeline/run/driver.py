@@ -15,11 +15,11 @@ from pipeline.process import die_with_parent
 from pipeline.run.dvc_graph import DvcGraph
 from pipeline.run.engines import choose
 from pipeline.run.interfaces import Engine, Listener, Outcome, Summary
+from pipeline.run.interrupts import INTERRUPTED, STOPPED
 from pipeline.run.provenance import Provenance
 from pipeline.run.scheduler import Scheduler
 
 TAIL = 15  # lines of a failed stage's log that are shown
-INTERRUPTED = 130  # the exit status of a command that ^C ended, in shells
 
 
 def execute(
@@ -63,6 +63,7 @@ def execute(
         try:
             summary = scheduler.run()
         except KeyboardInterrupt:  # a second ^C: the run cache has the finished stages
+            sys.stderr.write(STOPPED)
             sys.exit(INTERRUPTED)
         for name in summary.failed:
             sys.stderr.write(_failure_report(name, scheduler.reasons[name], engine.log(name), root))
@@ -115,16 +116,18 @@ class Listeners:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT, SIGTERM and SIGHUP as requests to stop; a second one acts at once.
+    """Collect SIGINT, SIGTERM and SIGHUP as requests to stop; a second SIGINT acts at once.
 
-    Under ``dvc repro`` the end of the process dvc is such a request too.
+    Under ``dvc repro`` the end of the process dvc is such a request too, and several: the kernel
+    sends one for each of its threads.
     """
     caught: list[int] = []
     before: dict[signal.Signals, Any] = {}
 
     def note(number: int, _: FrameType | None) -> None:
         caught.append(number)
-        signal.signal(number, before[signal.Signals(number)])
+        if number == signal.SIGINT:
+            signal.signal(number, before[signal.SIGINT])
 
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

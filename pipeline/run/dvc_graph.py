@@ -31,12 +31,12 @@ from dvc.utils.serialize import dumps_yaml, load_yaml  # type: ignore[import-unt
 
 from pipeline.errors import UserError
 from pipeline.run.dvc_cache import drop_damaged, objects, sync_objects, sync_run
+from pipeline.run.dvc_errors import sentence, stage_errors
 from pipeline.run.dvc_files import HEADER, entries, load_stages, no_collection
 from pipeline.run.file_stamps import file_stamps
-from pipeline.run.interfaces import DiskFullError, StageError, Task
+from pipeline.run.interfaces import Task
 from pipeline.run.local import uses_gpu
 from pipeline.run.machine import demand
-from pipeline.storage import disk_space
 from pipeline.storage.durable_files import durable_file
 
 OUTSIDE = "outside"  # the key of a stage's `meta` that lists data outside the graph
@@ -55,7 +55,7 @@ class DvcGraph:
                 stages = load_stages(self.repo, root / file)
                 graph = build_graph(stages)
         except DvcException as error:
-            raise UserError(f"{file}: {_sentence(error)}") from error
+            raise UserError(f"{file}: {sentence(error)}") from error
         self.repo.lock._friendly = False  # no progress bar while waiting
         order = plan_repro(graph, stages)
         self.stages = {stage.name: stage for stage in order}
@@ -98,7 +98,7 @@ class DvcGraph:
         would take the old outputs for those of the new inputs.
         """
         stage = self.stages[name]
-        with _stage_errors():
+        with stage_errors(self.cache):
             if not self._changed(stage):
                 return True
             stage.remove_outs()
@@ -127,7 +127,7 @@ class DvcGraph:
                 if all(read in hashes for read in self.inputs[name]) and not self._changed(stage):
                     hashes[name] = stage.outs[0].hash_info.value
             except (DvcException, OSError) as error:
-                raise UserError(_sentence(error)) from error
+                raise UserError(sentence(error)) from error
         return hashes
 
     def begin(self, name: str) -> Task:
@@ -137,7 +137,7 @@ class DvcGraph:
         inputs and outputs, as it does while DVC runs a stage.
         """
         stage = self.stages[name]
-        with _stage_errors():
+        with stage_errors(self.cache):
             held = rwlock(
                 self.repo.tmp_dir,
                 self.repo.fs,
@@ -182,7 +182,7 @@ class DvcGraph:
         """
         stage = self.stages[name]
         try:
-            with _stage_errors():
+            with stage_errors(self.cache):
                 stage.save_outs()
                 files = objects(self.repo.cache.local, stage.outs)
                 drop_damaged(files)
@@ -198,7 +198,7 @@ class DvcGraph:
 
     def release(self, name: str) -> None:
         """Unlock the stage's inputs and outputs for other dvc commands."""
-        with _stage_errors():
+        with stage_errors(self.cache):
             self._held.pop(name).__exit__(None, None, None)
 
     def flush(self) -> None:
@@ -215,7 +215,7 @@ class DvcGraph:
         if not after:
             self.lockfile.unlink()
             return
-        with _stage_errors(), durable_file(self.lockfile) as new:
+        with stage_errors(self.cache), durable_file(self.lockfile) as new:
             new.write_text(HEADER + "".join(after.values()), encoding="utf-8")
         with self.repo.scm_context(quiet=True) as context:
             context.track_file(os.path.relpath(self.lockfile))
@@ -282,19 +282,3 @@ def _entry(stage: Mapping[str, Any]) -> str:
     """Return the text of one entry, with the line breaks that it has in a whole lock file."""
     text: str = dumps_yaml({"stages": stage})
     return text.removeprefix("stages:\n")
-
-
-@contextmanager
-def _stage_errors() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if sentence := disk_space.shortage(error):  # DVC's databases wrap the error
-            raise DiskFullError(sentence) from error
-        if isinstance(error, DvcException | OSError):
-            raise StageError(_sentence(error)) from error
-        raise
-
-
-def _sentence(error: Exception) -> str:
-    return str(error) or type(error).__name__

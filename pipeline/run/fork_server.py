@@ -33,7 +33,14 @@ from pipeline.storage import disk_space
 
 MODULE = "pipeline.run.fork_server"
 APART = "--apart"
-NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc")  # PyTorch's errors, and the system's
+NO_MEMORY = (  # in the errors of PyTorch, oneDNN, threads, and the loader of shared libraries
+    "allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "could not create a primitive",
+    "can't start new thread",
+    "failed to map segment from shared object",
+)
 MEMORY_HINT = "run fewer stages at once (SMS_JOBS or SMS_GPU_JOBS), then run again"
 PROJECT = ("pipeline", "stages")  # packages that a worker must import anew: they may be edited
 

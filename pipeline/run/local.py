@@ -202,17 +202,22 @@ class LocalEngine:
         else:
             self.cold = None
         dead.close()
-        exits = []
-        for worker in list(self.tasks.values()):
-            if worker.server is dead and worker.name not in ended:
-                if worker.pid:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(worker.pid, self.end)
-                worker.retries += 1
-                if worker.retries > 1 or self.prefix:  # the old job may still be at work
-                    exits.append(Exit(worker.name, MISSING))
-                else:
-                    self._launch(worker)
+        exits, orphans = [], [worker for worker in self.tasks.values() if worker.server is dead]
+        orphans = [worker for worker in orphans if worker.name not in ended]
+        sys.stderr.write(
+            "warning: the process that starts stages ended early with status "
+            f"{dead.process.returncode}, and with it {len(orphans)} stages, which "
+            f"{'fail' if self.prefix else 'start once more'}\n"
+        )
+        for worker in orphans:
+            if worker.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(worker.pid, self.end)
+            worker.retries += 1
+            if worker.retries > 1 or self.prefix:  # the old job may still be at work
+                exits.append(Exit(worker.name, MISSING))
+            else:
+                self._launch(worker)
         return exits
 
     def _device(self) -> str | None:

@@ -18,9 +18,10 @@ Message = tuple[str, int, dict[str, Any]]  # a method of Log, when it happened, 
 
 
 def tell(kind: str, text: str) -> None:
-    """Send a line to the driver."""
-    sys.stdout.write(json.dumps([kind, text]) + "\n")
-    sys.stdout.flush()
+    """Send a line to the driver, unless it has ended."""
+    with suppress(BrokenPipeError):
+        sys.stdout.write(json.dumps([kind, text]) + "\n")
+        sys.stdout.flush()
 
 
 def receive(inbox: "queue.SimpleQueue[Message]") -> None:

@@ -18,7 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
-from tests.faults import check, processes, stores
+from pipeline.bundle import origin
+from tests.faults import check, processes, sentences, stores
 from tests.faults.draw import Fault, draw
 from tests.faults.power import available
 from tests.faults.trial import REPRO, Trial
@@ -26,7 +27,7 @@ from tests.faults.workspace import Base, base
 from tests.project import ROOT
 
 FIELDS = ("seed", "trial", "kind", "details", "reached", "status", "said", "outcome", "seconds")
-FIELDS = (*FIELDS, "date")
+FIELDS = (*FIELDS, "date", "commit")
 ROOT_ONLY = {"power loss", "full disk", "read-only cache"}
 KINDS = {
     "kill at a random time": processes.kill_at_random_time,
@@ -49,12 +50,15 @@ def run(fault: Fault, base: Base, folder: Path) -> Row:
     """Run a trial in ``folder``, and return its row without its numbers."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    trial, begun = Trial(folder, base, fault), time.monotonic()
+    trial, begun, said = Trial(folder, base, fault), time.monotonic(), ""
     if fault.kind in ROOT_ONLY and not available():
         return {"reached": "no", "outcome": "needs root, mount and mkfs.ext4"}
     try:
         KINDS[fault.kind](trial)
-        problems = [*trial.problems, *_judge(trial)]
+        heard = {"reached": trial.reached, "driver": trial.has_run("driver")}
+        said = sentences.said(fault, trial.first, **heard)
+        problems = [*trial.problems, *sentences.missing(fault, trial.first, **heard)]
+        problems += _judge(trial)
     except Exception as error:  # the row says so, and the other trials go on
         problems = [f"the trial itself failed: {error!r}"[:300]]
     finally:
@@ -65,7 +69,7 @@ def run(fault: Fault, base: Base, folder: Path) -> Row:
     return {
         "reached": "yes" if trial.reached else "no",
         "status": first.status if first else "",
-        "said": check.said(first).replace(str(folder), "").replace(f"{ROOT}/", "") if first else "",
+        "said": said.replace(f"{folder}/w/p/", "").replace(str(folder), "").replace(f"{ROOT}/", ""),
         "outcome": _short(problems) or _good(trial),
         "seconds": round(time.monotonic() - begun),
     }
@@ -89,7 +93,7 @@ def _judge(trial: Trial) -> list[str]:
     workspace.control.joinpath("output").rename(workspace.control / "output-disturbed")
     workspace.plan()
     second = workspace.run(*REPRO)
-    if second.status and check.TRACEBACK not in second.output:
+    if second.status and not check.TRACEBACK.search(second.output):
         stores.follow(workspace, workspace.run(*stores.VERIFY))
         second = workspace.run(*REPRO)
         trial.advised = True
@@ -104,6 +108,7 @@ def _judge(trial: Trial) -> list[str]:
 def campaign(arguments: argparse.Namespace, trials: Sequence[int]) -> list[Row]:
     """Run ``trials`` and append their rows to the file of results as they end."""
     work: Path = arguments.work
+    commit = origin.commit(ROOT)
     known = base(work / "base")
     lock, rows = threading.Lock(), []
     limit = time.monotonic() + arguments.hours * 3600
@@ -113,7 +118,8 @@ def campaign(arguments: argparse.Namespace, trials: Sequence[int]) -> list[Row]:
             return
         fault = draw(arguments.seed, number)
         facts = {"seed": arguments.seed, "trial": number, "kind": fault.kind, "details": str(fault)}
-        row = facts | run(fault, known, work / f"trial-{number}") | {"date": date.today()}
+        facts |= {"date": date.today(), "commit": commit}
+        row = facts | run(fault, known, work / f"trial-{number}")
         with lock:
             rows.append(row)
             append(arguments.results, row)
@@ -125,12 +131,12 @@ def campaign(arguments: argparse.Namespace, trials: Sequence[int]) -> list[Row]:
     return rows
 
 
-def append(file: Path, row: Row) -> None:
+def append(file: Path, row: Row, fields: Sequence[str] = FIELDS) -> None:
     """Append a row to the file of results."""
     new = not file.exists()
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+        writer = csv.DictWriter(stream, fields, lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerow(row)

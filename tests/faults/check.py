@@ -13,7 +13,9 @@ import yaml
 
 from tests.faults.workspace import Base, Done, Workspace
 
-TRACEBACK = "Traceback (most recent call last)"
+TRACEBACK = re.compile(
+    r'Traceback \(most recent call last\)|^ *File "[^"]+", line \d+, in ', re.MULTILINE
+)
 CACHE = ".dvc/cache/files/md5"
 RAN = re.compile(r"^\[ *\d+/\d+\] +ran +(\S+)", re.MULTILINE)
 KNOWN = re.compile(r"error|warning|failed|stopped|refus|no space|another run", re.IGNORECASE)
@@ -62,7 +64,7 @@ def disturbed(workspace: Workspace, base: Base, done: Done) -> Iterator[str]:
     """Yield what a disturbed run did wrong."""
     if done.hung:
         yield "it, or a process that it left, had to be killed"
-    if TRACEBACK in done.output:
+    if TRACEBACK.search(done.output):
         yield "it shows a traceback"
     if done.status == 0 and not _equal(workspace.root, base.end / "p"):
         yield "it ended with status 0, but not in the lock file and report of an undisturbed run"
@@ -80,7 +82,7 @@ def settled(
         yield "the next run had to be killed"
     if done.status:
         yield f"the next run ended with status {done.status}: {said(done)}"
-    if TRACEBACK in done.output:
+    if TRACEBACK.search(done.output):
         yield "the next run shows a traceback"
     for name in ("stages/dvc.lock", "stages/dvc.yaml", "dvc.lock"):
         if not (root / name).exists() or (root / name).read_bytes() != (end / name).read_bytes():

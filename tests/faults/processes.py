@@ -1,14 +1,16 @@
 """Faults of processes: signals, power, the clock, a second command, memory."""
 
 import os
+import re
 import shutil
 import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from tests.faults.check import locked, ran
+from tests.faults.check import TRACEBACK, locked, ran
 from tests.faults.power import Disk
+from tests.faults.sentences import DVCS, OURS
 from tests.faults.trial import REPRO, Trial
 from tests.faults.workspace import Done, Workspace
 
@@ -136,7 +138,9 @@ def two_runs(trial: Trial) -> None:
     trial.collected = details["second"] == "gc"
     if trial.first.status and second.status:
         trial.problems.append("neither command ended with status 0")
-    if "Traceback" in second.output or second.hung:
+    if second.status and not re.search(f"{OURS}|{DVCS}", second.output, re.MULTILINE):
+        trial.problems.append("the second command ended without a sentence")
+    if TRACEBACK.search(second.output) or second.hung:
         trial.problems.append("the second command hung or shows a traceback")
     if second.status:
         trial.first = Done(trial.first.status, f"{second.output}\n{trial.first.output}")

@@ -41,6 +41,13 @@ class Trial:
         self.workspace.tracked = self.tracked = self.fault.details.get("MLflow") != "off"
         return self.workspace
 
+    def has_run(self, role: str) -> bool:
+        """Return whether a process of a role was started since the last plan."""
+        roles = self.workspace.control / "roles"
+        return roles.exists() and any(
+            line.split()[1] == role for line in roles.read_text().splitlines()
+        )
+
     def count(self, point: str) -> int:
         """Return the number of the write to ``point`` that the fault hits."""
         return 1 + int(self.fault.details["at"] * self.base.points.get(point, 1))

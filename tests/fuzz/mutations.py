@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.fuzz.archives import of_archive
+
 Damage = Callable[[bytes, random.Random], bytes]
 INTEGERS = [
     0,
@@ -274,6 +276,7 @@ KINDS: dict[str, Damage] = {
     **dict.fromkeys((".png", ".jpg", ".JPEG", ".bmp", ".gif", ".ppm", ".tif", ".webp"), of_image),
     **dict.fromkeys((".txt", ".csv", ".en", ".de", ".yaml", ".jsonl"), of_text),
     **dict.fromkeys((".pt", ".pth"), of_zip),
+    **dict.fromkeys((".gz", ".0"), lambda content, rng: of_archive(content, rng, damaged, general)),
     "": of_pickle,
 }
 

@@ -1,6 +1,7 @@
 """Readers of files: how to write small valid ones, which are damaged, and how they are read."""
 
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from pipeline import inference
+from pipeline.bundle import intake
 from pipeline.channels import shrunk_checkpoint
 from pipeline.channels.shrink import shrink
 from pipeline.config import experiment
@@ -197,6 +199,44 @@ def read_objects(folder: Path) -> None:
         shutil.rmtree(folder / "unpacked", ignore_errors=True)
 
 
+def write_returned(folder: Path) -> None:
+    """Write the files that a bundle's run brings back."""
+    facts = {"name": "a", "settings": ["m=3"], "commit": "b", "golden": "c", "card": "CPU",
+             "torch": "2", "date": "2026-01-01", "cuda": "",
+             "params": {"m": 3, "prune": {"criterion": "magnitude"}}}  # fmt: skip
+    table = "method,phase,seed,sparsity,test_score,model\ndense,0,0,0.0,0.95,d\nimp,1,0,0.5,0.9,i\n"
+    put(folder / "a/run.json", json.dumps(facts))
+    put(folder / "a/reports/results.csv", table)
+    network = folder / "a/artifacts/d/model.safetensors"
+    network.parent.mkdir(parents=True)
+    checkpoint.save_tensors(network, {"weight": torch.zeros(500)})
+    (folder / "back").mkdir()
+    for name, mode, members in (
+        ("run-results.tar.gz", "w:gz", ("run.json", "reports/results.csv")),
+        ("run-networks.tar.0", "w", ("artifacts/d/model.safetensors",)),
+    ):
+        with tarfile.open(folder / "back" / name, mode) as archive:
+            for member in members:
+                archive.add(folder / "a" / member, member)
+    shutil.rmtree(folder / "a")
+    put(folder / "back/run.jsonl", '{"measure": "peak", "tflops": 790.0}\n' * 2)
+
+
+def read_returned(folder: Path) -> None:
+    """Take in what a run brought back; a refused file must leave nothing."""
+    os.environ["SMS_MLFLOW"] = "0"
+    root, files = folder / "root", [folder / "back/run-results.tar.gz", folder / "back/run.jsonl"]
+    try:
+        for file, table in zip(files, (intake.RUNS, intake.MEASURES), strict=True):
+            try:
+                list(intake.take_in(root, [file]))
+            except UserError:
+                assert not (root / table).exists()
+                raise
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
 def write_caches(folder: Path) -> None:
     cells = PartialResults(folder / "cells.json")
     cells.add(("fog", 1), 3, 4)
@@ -245,6 +285,7 @@ READERS = {
     "CIFAR-C": Reader(write_arrays, ("*.npy", "meta.json"), read_corrupted),
     "ImageNet-C": Reader(write_folders, ("meta.json", "c/*_noise/*/*/*"), read_folders),
     "Ray objects": Reader(write_objects, ("object.tar",), read_objects),
+    "results of a bundle": Reader(write_returned, ("back/*",), read_returned),
     "caches": Reader(
         write_caches, ("cells.json", "stages/*", str(fingerprint.STORE)), read_caches, ignores=True
     ),

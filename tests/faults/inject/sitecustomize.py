@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 from typing import Any
 
 FOLDER = os.environ.get("SMS_FAULTS", "")
@@ -81,10 +82,14 @@ class Process:
     def statement(self, text: str) -> None:
         """Take a statement of MLflow's database."""
         if text.startswith(STATEMENTS):
-            self.at("mlflow.db")
+            self.at("mlflow.db", in_callback=True)
 
-    def at(self, place: str) -> None:
-        """Record a write, or send the signal if this is the write of the plan."""
+    def at(self, place: str, *, in_callback: bool = False) -> None:
+        """Record a write, or send the signal if this is the write of the plan.
+
+        SQLite drops the exceptions of its callbacks, and so the KeyboardInterrupt of a SIGINT that
+        arrives in one: it is sent a moment later.
+        """
         point = f"{self.role}: {place}"
         if self.plan.get("record"):
             append("points", f"{point}\n")
@@ -94,7 +99,11 @@ class Process:
             if pid:
                 append("fired", f"{pid} {target}\n")
                 send = os.killpg if target == "group" else os.kill
-                send(pid, signal.Signals[self.plan["signal"]])
+                arguments = (pid, signal.Signals[self.plan["signal"]])
+                if in_callback and pid == os.getpid():
+                    threading.Timer(0.001, send, arguments).start()
+                else:
+                    send(*arguments)
 
 
 def written(event: str, arguments: tuple[Any, ...]) -> Any:

@@ -1,0 +1,60 @@
+"""Signals that stop a run before and after its stages, with one sentence as after ^C."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from pipeline.process import die_with_parent
+
+INTERRUPTED = 130  # the exit status of a command that ^C ended, in shells
+STOPPED = "stopped: finished stages are kept, and the next run continues\n"
+
+
+def stop_by_signals() -> None:
+    """Let the first SIGTERM and SIGHUP raise KeyboardInterrupt, unless they are ignored.
+
+    Under ``dvc repro`` the kernel sends SIGTERM when the process dvc ends: once for each of its
+    threads. While stages run, the driver takes these signals as a request to stop.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _raise_once)
+    if "DVC_STAGE" in os.environ:
+        die_with_parent(signal.SIGTERM)
+
+
+def _raise_once(number: int, _: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Run the block of a process that signals may stop at any time, and then ignore them.
+
+    An interrupted process ends without Python's own end, which would close generators that were
+    interrupted; one of DVC starts a thread then, and waits for it for ever.
+    """
+    try:
+        stop_by_signals()
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write(STOPPED)
+        _end()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            _end()
+        raise
+    finally:  # a signal while Python ends would show a traceback
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _end() -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(INTERRUPTED)
