@@ -30,6 +30,7 @@ from dvc.stage.serialize import to_lockfile  # type: ignore[import-untyped]
 from dvc.utils.serialize import dumps_yaml, load_yaml  # type: ignore[import-untyped]
 
 from pipeline.errors import UserError
+from pipeline.run import outside_files
 from pipeline.run.dvc_cache import drop_damaged, objects, sync_objects, sync_run
 from pipeline.run.dvc_files import HEADER, entries, load_stages, no_collection
 from pipeline.run.file_stamps import file_stamps
@@ -38,8 +39,6 @@ from pipeline.run.local import uses_gpu
 from pipeline.run.machine import demand
 from pipeline.storage import disk_space
 from pipeline.storage.durable_files import durable_file
-
-OUTSIDE = "outside"  # the key of a stage's `meta` that lists data outside the graph
 
 
 class DvcGraph:
@@ -166,7 +165,7 @@ class DvcGraph:
             gpu=gpu,
             inputs={self._path(dep): dep.hash_info.value for dep in stage.deps},
             outputs=tuple(map(self._path, stage.outs)),
-            outside=tuple((stage.meta or {}).get(OUTSIDE, ())),
+            outside=outside_files.paths(stage),
             cpus=cpus,
             gpus=gpus,
         )
