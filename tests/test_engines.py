@@ -47,5 +47,5 @@ def test_stopped_run_has_no_failed_stage(root: Path, capsys: pytest.CaptureFixtu
         engines.measure(root, 1)
     thread.join()
     shown = capsys.readouterr().err
-    assert shown.endswith("stopped: 0 stages are done and kept, 3 are left\n")
+    assert shown.endswith("stopped: 0 stages are done and kept, 4 are left\n")
     assert "failed" not in shown
