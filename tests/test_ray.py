@@ -151,6 +151,26 @@ def test_lost_stage_goes_to_another_node(tmp_path: Path) -> None:
     assert engine._place(lease) == "SPREAD"
 
 
+@pytest.mark.parametrize(("first", "slots"), [(0, 6), (1, 3)])
+def test_gpus_that_join_count_where_the_run_began_with_one(first: int, slots: int) -> None:
+    """A run that began on CPUs goes on there, also on the CPUs of a new node that has GPUs."""
+    alive = {"Alive": True, "NodeManagerHostname": "n"}
+    nodes = [{"NodeID": "a", "Resources": {"CPU": 2, "GPU": first}} | alive]
+    hosts = object.__new__(Hosts)
+    hosts.ray = SimpleNamespace(nodes=lambda: nodes)
+    hosts.needs, hosts.names, hosts.actors = {True: (1, 1)}, {}, {}
+    hosts._answers = lambda: True  # type: ignore[method-assign]
+    hosts._start = lambda new: hosts.actors.update(  # type: ignore[method-assign]
+        dict.fromkeys(new)
+    )
+    hosts.refresh()
+    hosts.with_gpus = any(node["GPU"] for node in hosts.resources.values())
+    assert hosts.slots(gpu=True) == (first or 2)
+    nodes.append({"NodeID": "b", "Resources": {"CPU": 4, "GPU": 2}} | alive)
+    hosts.refresh()
+    assert hosts.slots(gpu=True) == slots
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_cluster_that_is_gone_is_one_sentence_after_a_while(named: bool) -> None:
     """A lost link of 20 s is not the end; Ray itself would end the process after a minute."""
