@@ -1,5 +1,6 @@
-"""The text of stages against DVC's own, byte by byte."""
+"""DVC's files: the text of stages against DVC's own, byte by byte, and what loading leaves."""
 
+import gc
 import shutil
 from collections import OrderedDict
 from pathlib import Path
@@ -10,6 +11,7 @@ from dvc.repo import Repo
 from dvc.stage.cache import _get_stage_hash
 from dvc.utils.serialize import dumps_yaml
 
+from pipeline.run import dvc_files
 from pipeline.run.dvc_cache import save_run
 from pipeline.run.dvc_text import lock_entry, text
 from tests.toy import Toy, alone
@@ -59,3 +61,20 @@ def test_run_cache_is_that_of_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         save_run(repo.stage_cache, stage)
         assert ours.read_bytes() == written
         assert ours.parent.name == _get_stage_hash(stage)
+
+
+def test_garbage_of_loading_is_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The collector is off while a graph is loaded, but what DVC leaves of its stages goes."""
+    alone(monkeypatch, tmp_path)
+    toy = Toy(tmp_path / "toy")
+    toy.stages = {f"s{n}": {"cmd": "true", "deps": ["code.txt"]} for n in range(301)}
+    toy.write()
+    left = {}
+    for each in (100, 1000):
+        monkeypatch.setattr(dvc_files, "YOUNG", each)
+        with Repo(str(toy.root)) as repo, dvc_files.no_collection():
+            gc.collect()
+            stages = dvc_files.load_stages(repo, toy.root / "stages" / "dvc.yaml")
+            left[each] = gc.collect()
+        assert len(stages) == 301
+    assert left[100] < 0.2 * left[1000]
