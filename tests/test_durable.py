@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dvc.stage.cache import StageCache
 
+from pipeline.run import dvc_graph
 from pipeline.run.verify import verify
 from pipeline.storage.durable_files import durable_file, remove_leftovers
 from pipeline.track.log import _git
@@ -34,7 +34,7 @@ def test_objects_are_synced_before_something_names_them(
     config.write_text(config.read_text().replace("hardlink,copy", links))
     synced: set[int] = set()
     missing: dict[str, set[Path]] = {}
-    fsync, replace, save = os.fsync, os.replace, StageCache.save
+    fsync, replace, save = os.fsync, os.replace, dvc_graph.save_run
 
     def unsynced() -> set[Path]:
         objects = list((toy.root / ".dvc" / "cache" / "files" / "md5").glob("??/*"))
@@ -56,13 +56,13 @@ def test_objects_are_synced_before_something_names_them(
             )
         replace(source, target, **options)
 
-    def before_run_cache(self: StageCache, stage: Any) -> Any:
+    def before_run_cache(stage_cache: Any, stage: Any) -> None:
         missing[stage.name] = unsynced()
-        return save(self, stage)
+        save(stage_cache, stage)
 
     monkeypatch.setattr(os, "fsync", note)
     monkeypatch.setattr(os, "replace", before_lock)
-    monkeypatch.setattr(StageCache, "save", before_run_cache)
+    monkeypatch.setattr(dvc_graph, "save_run", before_run_cache)
     toy.add("first")
     toy.add("second", "first")
     toy.execute()

@@ -48,13 +48,13 @@ def test_a_result_has_its_record_before_anything_names_it(
     code = (
         "import os, signal\n"
         "from pathlib import Path\n"
-        "from dvc.stage.cache import StageCache\n"
+        "from pipeline.run import dvc_graph\n"
         "from pipeline.run.driver import execute\n"
-        "save = StageCache.save\n"
-        "def killed(self, stage):\n"
-        "    save(self, stage)\n"
+        "save = dvc_graph.save_run\n"
+        "def killed(stage_cache, stage):\n"
+        "    save(stage_cache, stage)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "StageCache.save = killed\n"
+        "dvc_graph.save_run = killed\n"
         "execute(Path.cwd(), 1)\n"
     )
     assert python(code, toy.root).returncode == -9

@@ -16,6 +16,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -107,6 +108,35 @@ def test_outputs_of_a_node_replace_those_of_a_lost_run(tmp_path: Path) -> None:
     assert kept == {"value": "whole"}
 
 
+def test_objects_leave_out_what_all_nodes_see(tmp_path: Path) -> None:
+    """An input outside the folder counts as seen under an absolute path that `outside` names."""
+    root, data = tmp_path / "root", tmp_path / "data"
+    root.mkdir()
+    for file in (root / "code.py", data):
+        file.touch()
+    objects = Objects(SimpleNamespace(put=lambda packed: packed), root)
+    inputs = {"code.py": "1", "../data": "2"}
+    assert objects.of(inputs) is None
+    assert objects.of(inputs, ["../data"]) is None
+    sent = objects.of(inputs, [str(data)])
+    assert sent == objects.of({"code.py": "1"})
+    assert sent
+    assert len(sent) == 1
+
+
+def test_inputs_of_a_stage_for_the_drivers_node_are_not_sent(tmp_path: Path) -> None:
+    hosts = object.__new__(Hosts)
+    hosts.objects = Objects(SimpleNamespace(put=lambda packed: packed), tmp_path)
+    hosts.actors, hosts.shared = {"a": None, "b": None}, False
+    hosts.see = lambda paths: not paths  # type: ignore[method-assign]
+    (tmp_path / "data").touch()
+    task = Task((), tmp_path, "", gpu=False, inputs={"data": "1"}, outside=("data",))
+    assert hosts.portable(task) is None
+    assert hosts.objects.sent == 0
+    assert hosts.portable(replace(task, outside=()))
+    assert hosts.objects.sent > 0
+
+
 def test_lost_stage_goes_to_another_node(tmp_path: Path) -> None:
     engine = object.__new__(RayEngine)
     engine.hosts = SimpleNamespace(  # type: ignore[assignment]
@@ -119,6 +149,26 @@ def test_lost_stage_goes_to_another_node(tmp_path: Path) -> None:
     assert engine._place(lease) == ("c", True)
     lease.lost = set("abc")
     assert engine._place(lease) == "SPREAD"
+
+
+@pytest.mark.parametrize(("first", "slots"), [(0, 6), (1, 3)])
+def test_gpus_that_join_count_where_the_run_began_with_one(first: int, slots: int) -> None:
+    """A run that began on CPUs goes on there, also on the CPUs of a new node that has GPUs."""
+    alive = {"Alive": True, "NodeManagerHostname": "n"}
+    nodes = [{"NodeID": "a", "Resources": {"CPU": 2, "GPU": first}} | alive]
+    hosts = object.__new__(Hosts)
+    hosts.ray = SimpleNamespace(nodes=lambda: nodes)
+    hosts.needs, hosts.names, hosts.actors = {True: (1, 1)}, {}, {}
+    hosts._answers = lambda: True  # type: ignore[method-assign]
+    hosts._start = lambda new: hosts.actors.update(  # type: ignore[method-assign]
+        dict.fromkeys(new)
+    )
+    hosts.refresh()
+    hosts.with_gpus = any(node["GPU"] for node in hosts.resources.values())
+    assert hosts.slots(gpu=True) == (first or 2)
+    nodes.append({"NodeID": "b", "Resources": {"CPU": 4, "GPU": 2}} | alive)
+    hosts.refresh()
+    assert hosts.slots(gpu=True) == slots
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -491,12 +541,14 @@ def another_node(address: str, flags: str, *before: str, **more: str) -> Iterato
             node.terminate()
 
 
-def blind_node(address: str, *hidden: Path, **more: str) -> AbstractContextManager[None]:
+def blind_node(
+    address: str, *hidden: Path, flags: str = "--num-cpus 1 --num-gpus 0", **more: str
+) -> AbstractContextManager[None]:
     """Add a node with one CPU, on which the folders ``hidden`` are empty disks of 16 MB."""
     mounts = " && ".join(f"mount -t tmpfs -o size=16m none {folder}" for folder in hidden)
     hide = f'{mounts} && exec "$@"'
     before = ["unshare", "--mount", "sh", "-c", hide, "sh"]
-    return another_node(address, "--num-cpus 1 --num-gpus 0", *before, **more)
+    return another_node(address, flags, *before, **more)
 
 
 @pytest.mark.extras

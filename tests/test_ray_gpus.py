@@ -8,7 +8,7 @@ from pipeline.errors import UserError
 from pipeline.run import ray_cluster
 from pipeline.run.local import LocalEngine
 from pipeline.run.ray_engine import RayEngine
-from tests.test_ray import another_node, short_folder
+from tests.test_ray import another_node, blind_node, need_mounts, short_folder
 from tests.test_run import modules
 from tests.toy import SOURCE, Toy, alone, until
 
@@ -41,7 +41,7 @@ if __name__ == "__main__":
 def joined(toy: Toy, nodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait until the cluster has ``nodes`` nodes."""
     with monkeypatch.context() as patch:
-        patch.delenv("SMS_GPUS_PER_STAGE")
+        patch.delenv("SMS_GPUS_PER_STAGE", raising=False)
         engine = RayEngine(toy.root, 1)
         until(lambda: engine.hosts.refresh() or len(engine.hosts.actors) == nodes, 180)
         engine.stop(1)
@@ -77,3 +77,34 @@ def test_torchrun_on_the_gpus_of_one_node(tmp_path: Path, monkeypatch: pytest.Mo
     facts = (ours.root / "artifacts" / "m" / "facts").read_text()
     assert facts == (local.root / "artifacts" / "m" / "facts").read_text()
     assert facts.startswith("[3.0, ")
+
+
+@pytest.mark.extras
+def test_stage_that_only_a_node_without_gpus_can_run_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver's node sees the file and has no GPU, the other one has a GPU and no file."""
+    need_mounts()
+    alone(monkeypatch, tmp_path)
+    monkeypatch.setenv("SMS_ENGINE", "ray")
+    hidden, shared = tmp_path / "hidden" / "weights", tmp_path / "weights"
+    hidden.parent.mkdir()
+    toy = Toy(tmp_path / "toy")
+    toy.add("first")
+    with short_folder():
+        address, lock = ray_cluster.join(ray_cluster.private_folder(), 2, 0)
+        with lock, blind_node(address, hidden.parent, flags="--num-cpus 2 --num-gpus 1"):
+            joined(toy, 2, monkeypatch)
+            for file in (hidden, shared):
+                file.touch()
+            toy.add("net", "first", run=f"cat {hidden}", meta={"outside": [str(hidden)]})
+            sentence = (
+                rf"stage net reads {hidden}, which not all nodes .* 0 GPUs and the stage needs 1: "
+            )
+            with pytest.raises(UserError, match=sentence):
+                toy.execute()
+            assert toy.ran() == []
+            toy.add("net", "first", run=f"cat {shared}", meta={"outside": [str(shared)]})
+            assert toy.execute().ran == ("first", "net")
+            toy.add("net", "first", run=f"cat {shared}", meta={"outside": [str(hidden)]})
+            assert toy.execute().cached == ("first", "net"), "it need not run"

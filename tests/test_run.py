@@ -495,6 +495,28 @@ def test_dvc_works_beside_a_run_but_not_on_its_stages(toy: Toy) -> None:
         assert "busy" in str(error.value.__cause__)
 
 
+def test_shared_inputs_are_in_the_lock_while_stages_read_them(toy: Toy) -> None:
+    """DVC's read-write lock has each path once, also of inputs that several stages read."""
+    for name in ("a", "b", "c"):
+        toy.add(name)
+    file = toy.root / ".dvc" / "tmp" / "rwlock"
+
+    def locked() -> list[list[str]]:
+        lock = json.loads(file.read_text())
+        return [[Path(path).name for path in lock.get(mode, {})] for mode in ("read", "write")]
+
+    with chdir(toy.root), closing(DvcGraph(toy.root)) as graph, graph.bookkeeping():
+        graph.begin("a")
+        graph.begin("b")
+        assert locked() == [["code.txt"], ["a", "b"]]
+        graph.release("a")
+        graph.begin("c")
+        assert locked() == [["code.txt"], ["b", "c"]]
+        for name in ("b", "c"):
+            graph.release(name)
+        assert locked() == [[], []]
+
+
 MODULE = """
 import os, random, sys
 from pathlib import Path

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, closing, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,6 +17,7 @@ from pipeline.run.dvc_graph import DvcGraph
 from pipeline.run.engines import choose
 from pipeline.run.interfaces import Engine, Listener, Outcome, Summary
 from pipeline.run.interrupts import INTERRUPTED, STOPPED
+from pipeline.run.outside_files import readers
 from pipeline.run.provenance import Provenance
 from pipeline.run.scheduler import Scheduler
 
@@ -55,7 +57,7 @@ def execute(
         _signals() as signals,
         closing(DvcGraph(root, gpu_jobs=gpu_jobs)) as graph,
     ):
-        engine = engine or choose(root, jobs, gpu_jobs)
+        engine = engine or choose(root, jobs, gpu_jobs, partial(readers, graph))
         provenance = Provenance(root, graph)
         graph.before_naming = provenance.record
         tell = Listeners([*listeners, provenance])

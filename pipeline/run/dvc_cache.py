@@ -10,8 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dvc.stage.cache import _can_hash, _get_stage_hash  # type: ignore[import-untyped]
+from dvc.stage.cache import (  # type: ignore[import-untyped]
+    _can_hash,
+    _get_cache_hash,
+    _get_stage_hash,
+)
+from dvc.stage.serialize import to_single_stage_lockfile  # type: ignore[import-untyped]
 
+from pipeline.run.dvc_text import text
+from pipeline.storage.atomic_files import atomic_file
 from pipeline.storage.durable_files import sync
 
 FOLDER = ".dir"  # the ending of a hash of a folder, whose object lists the folder's files
@@ -39,13 +46,23 @@ def sync_objects(files: Iterable[Path]) -> None:
     sync([*files, *dict.fromkeys(file.parent for file in files)])
 
 
-def sync_run(stage_cache: Any, stage: Any) -> None:
-    """Write the entries of a stage in the run cache to the disk.
+def save_run(stage_cache: Any, stage: Any) -> None:
+    """Enter a stage in the run cache, as DVC's ``StageCache.save`` does, and sync its entries.
 
     The lock file alone would not do: artifacts are not synced, and DVC takes those that were lost
     out of the cache by the run cache.
     """
     if _can_hash(stage) and (key := _get_stage_hash(stage)):  # which needs dependencies
+        if all(out.use_cache for out in stage.outs):
+            entry = to_single_stage_lockfile(stage)
+            name = _get_cache_hash(entry)
+            if not stage_cache._load_cache(key, name):
+                file = Path(stage_cache._get_cache_path(key, name))
+                stage_cache.repo.cache.legacy.makedirs(str(file.parent))
+                with atomic_file(file) as new:
+                    new.write_text(text(entry), encoding="utf-8")
+        else:
+            stage_cache.save(stage)
         folder = Path(stage_cache._get_cache_dir(key))
         sync([*folder.glob("*"), folder, folder.parent])
 

@@ -7,6 +7,7 @@ but several stages run at once. Differences from ``dvc.stage.Stage.run`` and ``d
   records code that was edited meanwhile as the code that ran.
 - Hashes of inputs are kept by path, time, size and inode: stages share most of their code.
 - The lock file is written as text, entry by entry. DVC parses and prints all of it for each stage.
+- A running stage holds DVC's read-write lock. Methods that take it again are called without it.
 - Entries of stages that are no longer in stages/dvc.yaml are dropped. DVC keeps them for ever.
 """
 
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, chdir, closing, contextmanager
 from functools import partial
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +29,19 @@ from dvc.repo.reproduce import plan_repro  # type: ignore[import-untyped]
 from dvc.rwlock import rwlock  # type: ignore[import-untyped]
 from dvc.stage.cache import RunCacheNotFoundError  # type: ignore[import-untyped]
 from dvc.stage.serialize import to_lockfile  # type: ignore[import-untyped]
-from dvc.utils.serialize import dumps_yaml, load_yaml  # type: ignore[import-untyped]
+from dvc.utils.serialize import load_yaml  # type: ignore[import-untyped]
 
 from pipeline.errors import UserError
-from pipeline.run.dvc_cache import drop_damaged, objects, sync_objects, sync_run
+from pipeline.run import outside_files
+from pipeline.run.dvc_cache import drop_damaged, objects, save_run, sync_objects
 from pipeline.run.dvc_errors import sentence, stage_errors
 from pipeline.run.dvc_files import HEADER, entries, load_stages, no_collection
+from pipeline.run.dvc_text import lock_entry
 from pipeline.run.file_stamps import file_stamps
 from pipeline.run.interfaces import Task
 from pipeline.run.local import uses_gpu
 from pipeline.run.machine import demand
 from pipeline.storage.durable_files import durable_file
-
-OUTSIDE = "outside"  # the key of a stage's `meta` that lists data outside the graph
 
 
 class DvcGraph:
@@ -69,6 +71,7 @@ class DvcGraph:
         self.before_naming: Callable[[str], None] = lambda _: None
         self._texts: dict[str, str] = {}
         self._held: dict[str, AbstractContextManager[None]] = {}  # locks of running stages
+        self._reading: dict[str, str] = {}  # inputs -> the running stage that has locked them
         self._hashed: dict[str, tuple[Any, Any]] = {}  # path -> its stamps, and DVC's hash
         for stage in order:
             for dep in stage.deps:
@@ -101,7 +104,8 @@ class DvcGraph:
         with stage_errors(self.cache):
             if not self._changed(stage):
                 return True
-            stage.remove_outs()
+            if any(os.path.lexists(out.fs_path) for out in stage.outs):
+                stage.remove_outs()
             try:
                 self.repo.stage_cache.restore(stage)
             except RunCacheNotFoundError:
@@ -138,19 +142,22 @@ class DvcGraph:
         """
         stage = self.stages[name]
         with stage_errors(self.cache):
+            # Paths that this driver reads already are in the lock; DVC would compare them again.
+            reads = [dep.fs_path for dep in stage.deps if dep.fs_path not in self._reading]
             held = rwlock(
                 self.repo.tmp_dir,
                 self.repo.fs,
                 " ".join(sys.argv),
-                [dep.fs_path for dep in stage.deps],
+                reads,
                 [out.fs_path for out in stage.outs],
                 self.repo.config["core"].get("hardlink_lock", False),
             )
             held.__enter__()
             self._held[name] = held
+            self._reading |= dict.fromkeys(reads, name)
             try:
                 stage.save_deps()
-                stage.remove_outs()
+                unwrap(type(stage).remove_outs)(stage)
             except BaseException:
                 self.release(name)
                 raise
@@ -166,7 +173,7 @@ class DvcGraph:
             gpu=gpu,
             inputs={self._path(dep): dep.hash_info.value for dep in stage.deps},
             outputs=tuple(map(self._path, stage.outs)),
-            outside=tuple((stage.meta or {}).get(OUTSIDE, ())),
+            outside=outside_files.paths(stage),
             cpus=cpus,
             gpus=gpus,
         )
@@ -186,12 +193,11 @@ class DvcGraph:
                 stage.save_outs()
                 files = objects(self.repo.cache.local, stage.outs)
                 drop_damaged(files)
-                stage.commit()
+                unwrap(type(stage).commit)(stage)
                 sync_objects(files)
                 self.before_naming(name)
                 if all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs):
-                    self.repo.stage_cache.save(stage)
-                    sync_run(self.repo.stage_cache, stage)
+                    save_run(self.repo.stage_cache, stage)
                 self._record(stage)
         finally:
             self.release(name)
@@ -200,6 +206,7 @@ class DvcGraph:
         """Unlock the stage's inputs and outputs for other dvc commands."""
         with stage_errors(self.cache):
             self._held.pop(name).__exit__(None, None, None)
+            self._reading = {path: by for path, by in self._reading.items() if by != name}
 
     def flush(self) -> None:
         """Write the lock file: this run's entries, and the old ones of stages that still exist.
@@ -226,10 +233,10 @@ class DvcGraph:
         if texts is not None:
             return texts
         stages = load_yaml(str(self.lockfile)).get("stages") or {}
-        return {name: _entry({name: stage}) for name, stage in stages.items()}
+        return {name: lock_entry({name: stage}) for name, stage in stages.items()}
 
     def _record(self, stage: Any) -> None:
-        self._texts[stage.name] = _entry(to_lockfile(stage))
+        self._texts[stage.name] = lock_entry(to_lockfile(stage))
 
     def _changed(self, stage: Any) -> bool:
         return (
@@ -261,10 +268,9 @@ class DvcGraph:
 def up_to_date(root: Path) -> dict[str, str]:
     """Return the DVC hash of every artifact of ``root``/stages/dvc.yaml that is up to date.
 
-    A stage is up to date where ``dvc status`` finds nothing changed, that is, where its command,
-    its inputs (code, data, other artifacts) and its output are those of the lock file, and where
-    all stages that it reads are up to date. Files with known time, size and inode are not hashed
-    again.
+    A stage is up to date where ``dvc status`` finds nothing changed (its command, inputs and
+    output are those of the lock file), and where all stages that it reads are up to date. Files
+    with known time, size and inode are not hashed again.
 
     Raises:
         UserError: a file cannot be read, or the graph is unsound.
@@ -276,9 +282,3 @@ def up_to_date(root: Path) -> dict[str, str]:
 
 def _commands(stage: Any) -> tuple[str, ...]:
     return tuple(stage.cmd if isinstance(stage.cmd, list) else stage.cmd.splitlines())
-
-
-def _entry(stage: Mapping[str, Any]) -> str:
-    """Return the text of one entry, with the line breaks that it has in a whole lock file."""
-    text: str = dumps_yaml({"stages": stage})
-    return text.removeprefix("stages:\n")

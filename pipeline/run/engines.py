@@ -1,6 +1,7 @@
 """The engine that runs the commands of stages: the one that ``SMS_ENGINE`` names."""
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pipeline.errors import UserError
@@ -8,11 +9,19 @@ from pipeline.run import launch_prefix
 from pipeline.run.interfaces import Engine
 from pipeline.run.local import LocalEngine
 from pipeline.run.machine import default_jobs
+from pipeline.run.outside_files import Reader
 from pipeline.run.ray_cluster import ENGINE
 
 
-def choose(root: Path, jobs: int | None, gpu_jobs: int) -> Engine:
+def choose(
+    root: Path,
+    jobs: int | None,
+    gpu_jobs: int,
+    readers: Callable[[], Iterable[Reader]] = tuple,
+) -> Engine:
     """Return the engine for the repository ``root``: local (by default) or ray.
+
+    ``readers`` returns the stages to run that read files outside the graph.
 
     Raises:
         UserError: SMS_ENGINE names no engine, SMS_LAUNCH is no program, Ray is not installed, or
@@ -30,5 +39,5 @@ def choose(root: Path, jobs: int | None, gpu_jobs: int) -> Engine:
         # Six modules, which a run on this machine does not need.
         from pipeline.run.ray_engine import RayEngine  # noqa: PLC0415
 
-        return RayEngine(root, jobs, gpu_jobs=gpu_jobs)
+        return RayEngine(root, jobs, gpu_jobs=gpu_jobs, readers=readers)
     raise UserError(f"{ENGINE} is {name!r}, but must be local or ray: set or unset it.")

@@ -16,6 +16,7 @@ import shutil
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,7 @@ from pipeline.run import ray_node
 from pipeline.run.interfaces import Event, Exit, Task
 from pipeline.run.local import MISSING
 from pipeline.run.machine import cores, default_jobs, demand, gpus
+from pipeline.run.outside_files import Reader
 from pipeline.run.ray_cluster import Cluster, named
 from pipeline.run.ray_hosts import REFRESH, Hosts
 from pipeline.storage import disk_space
@@ -36,7 +38,14 @@ PATIENCE = 0.5  # seconds that a lease may wait before no other is asked for
 class RayEngine:
     """A Ray cluster, as a `pipeline.run.interfaces.Engine`."""
 
-    def __init__(self, root: Path, jobs: int | None, *, gpu_jobs: int = 1) -> None:
+    def __init__(
+        self,
+        root: Path,
+        jobs: int | None,
+        *,
+        gpu_jobs: int = 1,
+        readers: Callable[[], Iterable[Reader]] = tuple,
+    ) -> None:
         """Connect to the cluster and start an actor on each node.
 
         Raises:
@@ -55,6 +64,7 @@ class RayEngine:
         self.ray = self.cluster.ray
         try:
             self.hosts = Hosts(self.cluster, root, self.needs)
+            self.hosts.check_readers(readers)
         except BaseException:
             self.cluster.close()
             raise
@@ -96,15 +106,14 @@ class RayEngine:
         lease.attempt += 1
         lease.node, lease.asked, lease.seen = "", time.monotonic(), 0
         task = lease.task
-        objects = None if self.hosts.shared else self.hosts.objects.of(task.inputs)
-        portable = (self.hosts.shared or objects is not None) and self.hosts.see([*task.outside])
+        objects = self.hosts.portable(task)
         fields = asdict(task) | {"folder": str(task.folder), "objects": objects or {}}
         pending = self.lease.options(
             name=name,
             num_cpus=task.cpus,
             num_gpus=task.gpus if self.hosts.with_gpus else 0,
             max_retries=0,
-            scheduling_strategy=self._place(lease) if portable else self.hosts.here(),
+            scheduling_strategy=self._place(lease) if objects is not None else self.hosts.here(),
         ).remote(self.hosts.prefix, name, lease.attempt, fields)
         self.leases[pending] = name
 

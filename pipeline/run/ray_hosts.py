@@ -4,13 +4,15 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.process import GPUS_PER_STAGE
 from pipeline.run import ray_files, ray_node
+from pipeline.run.interfaces import Task
+from pipeline.run.outside_files import Reader
 from pipeline.run.ray_cluster import Cluster
 from pipeline.run.ray_objects import Objects
 
@@ -146,13 +148,22 @@ class Hosts:
 
     def here(self) -> Any:
         """Return Ray's scheduling strategy for the driver's node alone."""
-        return self.on(self.ray.get_runtime_context().get_node_id())
+        return self.on(self._here())
+
+    def _here(self) -> str:
+        return str(self.ray.get_runtime_context().get_node_id())
 
     def poll(self, node: str) -> None:
         """Ask the actor of ``node`` for reports; the reply becomes a key of ``polls``."""
         self.polls[self.actors[node].reports.remote()] = node
 
-    def see(self, paths: list[str]) -> bool:
+    def portable(self, task: Task) -> dict[str, Any] | None:
+        """Return the objects with which ``task`` may run on any node, None if only on this one."""
+        if not self.see(task.outside):
+            return None
+        return {} if self.shared else self.objects.of(task.inputs, task.outside)
+
+    def see(self, paths: Sequence[str]) -> bool:
         """Say whether all nodes see ``paths``, as the driver does."""
         if len(self.actors) == 1 or not paths:
             return True
@@ -189,6 +200,33 @@ class Hosts:
                 fit = min(fit, int(node.get("GPU", 0) // max(devices, 1)) * each)
             slots += fit
         return slots
+
+    def check_readers(self, readers: Callable[[], Iterable[Reader]]) -> None:
+        """Refuse stages that must run on the driver's node, on which they could never start.
+
+        Args:
+            readers: returns the stages to run that read files outside the graph.
+
+        Raises:
+            UserError: one of them needs more CPUs or GPUs than that node has.
+
+        """
+        node = self.resources.get(self._here(), {})
+        few: dict[bool, tuple[str, float, float]] = {}  # what the node lacks, the need, and it has
+        for gpu, (cpus, devices) in self.needs.items():
+            if node.get("CPU", 0) < cpus:
+                few[gpu] = "CPU", cpus, node.get("CPU", 0)
+            elif gpu and self.with_gpus and node.get("GPU", 0) < devices:
+                few[gpu] = "GPU", max(devices, 1), node.get("GPU", 0)
+        for stage in readers() if few else ():
+            if stage.gpu in few and not self.see(stage.paths):
+                what, need, has = few[stage.gpu]
+                raise UserError(
+                    f"stage {stage.name} reads {', '.join(stage.paths)}, which not all nodes of "
+                    f"the Ray cluster see, so that it must run on the driver's node, but that has "
+                    f"{has:g} {what}s and the stage needs {need:g}: put the files under an "
+                    f"absolute path that all nodes see, or run the driver on a node with {what}s"
+                )
 
     def _check_resources(self) -> None:
         """Refuse a cluster on which some stages could never start."""

@@ -1,6 +1,7 @@
 """Inputs of stages as objects in Ray's store, for nodes that do not see the driver's folder."""
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -32,11 +33,16 @@ class Objects:
         ]
         return self._put("code", folder, files)
 
-    def of(self, inputs: Mapping[str, str]) -> dict[str, Any] | None:
-        """Return the objects that have ``inputs``, by key; None if one is outside the folder."""
+    def of(self, inputs: Mapping[str, str], outside: Iterable[str] = ()) -> dict[str, Any] | None:
+        """Return the objects that have ``inputs``, by key; None if one is outside the folder.
+
+        Those that ``outside`` names by an absolute path are left out: all nodes see them.
+        """
+        seen = {os.path.relpath(path, self.root) for path in outside if Path(path).is_absolute()}
         small: dict[str, str] = {}
         parts: list[dict[str, str]] = []
-        for path, content in sorted(inputs.items()):
+        for path in sorted(inputs.keys() - seen):
+            content = inputs[path]
             place = self.root / path
             if Path(path).is_absolute() or path.startswith(".."):
                 return None
