@@ -420,6 +420,7 @@ AS_DRIVER = (
     ],
 )
 def test_an_interruption_outside_the_stages_is_one_sentence(tmp_path: Path, code: str) -> None:
+    (tmp_path / "params.yaml").touch()
     done = python(code, tmp_path)
     assert (done.returncode, done.stderr) == (130, interrupts.STOPPED)
 
