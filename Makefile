@@ -17,7 +17,7 @@ export PRE_COMMIT_HOME := $(CURDIR)/$(VENV)/pre-commit
 # Without compiled bytecode `import torch` takes nearly twice as long in every process.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup extras repro test test-fast test-extras mutants faults check recipes methods studies report tables bundle intake bench golden experiments ui docs constraints clean
+.PHONY: help setup extras repro test test-fast test-extras mutants faults soak check recipes methods studies report tables bundle intake bench golden experiments ui docs constraints clean
 
 help:  ## list these commands (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -69,6 +69,9 @@ check: $(INSTALLED)  ## check style, formatting, types, import contracts, spelli
 
 faults: $(INSTALLED)  ## disturb small runs in all ways, 200 trials in up to two hours (docs/trust.md)
 	$(BIN)/python -m tests.faults $(ARGS)
+
+soak: $(INSTALLED)  ## run 500 toy experiments in a row, half of them interrupted (docs/trust.md)
+	$(BIN)/python -m tests.soak $(ARGS)
 
 recipes: $(INSTALLED)  ## list the recipes
 	@$(BIN)/python -m pipeline recipes

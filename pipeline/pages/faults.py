@@ -1,4 +1,4 @@
-"""Tables of the trials of tests/faults and tests/ray_faults, by fault, from docs/data/."""
+"""Tables of the trials of tests/faults and tests/ray_faults, and of the soak, from docs/data/."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +8,7 @@ from pipeline.pages.stored import rows as rows_of
 from pipeline.report.tables.markdown import table
 
 HERE, ON_RAY = Path("docs/data/faults.csv"), Path("docs/data/ray_faults.csv")
+SOAK = Path("docs/data/soak.csv")
 GOOD, MENDED = "as undisturbed", "as undisturbed, after `verify`"
 
 
@@ -46,4 +47,29 @@ def on_ray(root: Path) -> str:
     return table([*headers, "serial lock"], lines)
 
 
-TABLES: dict[str, Callable[[Path], str]] = {"faults": by_kind, "ray_faults": on_ray}
+def soak(root: Path) -> str:
+    """Return the state of the soak's repository after each part of the experiments."""
+    columns = {
+        "experiments": "experiments",
+        "interrupted": "of which interrupted",
+        "stages": "stages that ran",
+        "experiment core s": "core s of 9 stages",
+        "no-op core s": "core s of a no-op",
+        "peak MB": "largest process (MB)",
+        "open files": "its open files",
+        "processes left": "processes left",
+        "cache MB": "cache (MB)",
+        "kept by gc MB": "kept by `dvc gc` (MB)",
+        ".dvc/tmp files": "files in .dvc/tmp",
+        "MLflow MB": "mlflow.db (MB)",
+        "problems": "problems",
+    }
+    lines = [[row[name] for name in columns] for row in rows_of(root / SOAK)]
+    return table(list(columns.values()), lines, names=0)
+
+
+TABLES: dict[str, Callable[[Path], str]] = {
+    "faults": by_kind,
+    "ray_faults": on_ray,
+    "soak": soak,
+}
