@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=200, help="the first N trials of the seed")
     parser.add_argument("--kind", help="only trials of this kind")
     parser.add_argument("--hours", type=float, default=2.0, help="start no trial after that")
-    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2, help="trials at once")
     parser.add_argument("--results", type=Path, default=ROOT / "docs/data/faults.csv")
     parser.add_argument("--work", type=Path, default=ROOT / "build/faults")
     arguments = parser.parse_args()

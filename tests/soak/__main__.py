@@ -24,6 +24,7 @@ from tests.soak.repository import Repository, Run
 
 REPRO = ("dvc", "repro")
 EVERY = 50
+SHOWN = 2000  # characters of a run with problems
 Row = dict[str, Any]
 
 
@@ -46,7 +47,7 @@ class Soak:
         self._look(number, run, experiment)
         if interruption is None:
             known = self.expected[experiment.by_exp_run]
-            self.expected[experiment.by_exp_run] = 0.8 * known + 0.2 * run.seconds
+            self.expected[experiment.by_exp_run] = 0.7 * known + 0.3 * run.seconds
         elif experiment.continued:
             self.counts["continued"] += 1
             self._look(number, self.repository.run(*REPRO))
@@ -69,12 +70,14 @@ class Soak:
         hit = interruption is not None and run.done.status != 0
         self.counts["interrupted"] += hit
         killed = hit and interruption == ("SIGKILL", "driver")
-        for problem in self.repository.look(run, interrupted=hit, killed=killed):
-            self._note(f"experiment {number}: {problem}", run)
+        problems = list(self.repository.look(run, interrupted=hit, killed=killed))
+        if problems:
+            self._note(f"experiment {number}: {'; '.join(problems)}", run.done.output)
 
-    def _note(self, problem: str, run: Run | None = None) -> None:
+    def _note(self, problem: str, output: str = "") -> None:
         self.problems.append(problem)
-        sys.stdout.write(f"{problem}\n{run.done.output if run else ''}\n")
+        sys.stdout.write(f"{problem}\n{output[-SHOWN:]}\n")
+        sys.stdout.flush()
 
     def row(self) -> Row:
         """End what is unfinished, look at the state, and return the row of results."""

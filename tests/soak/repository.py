@@ -72,14 +72,14 @@ class Repository:
         (self.workspace.root / "params.yaml").write_text(text)
 
     def run(self, *command: str, interruption: tuple[str, str] | None = None, at: float = 0) -> Run:
-        """Run a command to its end, or send a signal to one of its processes after ``at`` s."""
+        """Run a command to its end; after ``at`` s send a signal to a process, once it is there."""
         self._prepare()
         used, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
         process = self.workspace.start(*command)
-        if interruption:
-            while process.poll() is None and time.monotonic() < begun + at:
-                time.sleep(0.01)
-            self._interrupt(*interruption)
+        while interruption and process.poll() is None:
+            if time.monotonic() >= begun + at and self._interrupt(*interruption):
+                break
+            time.sleep(0.01)
         done = self.workspace.end(process, orphans=30)
         now = resource.getrusage(resource.RUSAGE_CHILDREN)
         cores = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
@@ -102,10 +102,12 @@ class Repository:
         self.workspace.plan()
         (self.workspace.control / "ended").unlink(missing_ok=True)
 
-    def _interrupt(self, name: str, target: str) -> None:
+    def _interrupt(self, name: str, target: str) -> bool:
+        """Send a signal to a process, and say whether it is there."""
         pid = self.workspace.roles().get("dvc" if target == "group" else target)
         if pid:
             (os.killpg if target == "group" else os.kill)(pid, signal.Signals[name])
+        return pid is not None
 
     def look(self, run: Run, *, interrupted: bool, killed: bool) -> Iterator[str]:
         """Yield what is wrong after a run, and count the stages that ran in it."""

@@ -27,6 +27,7 @@ def publish(
         for row in plan.rows
         if row.evaluate in artifacts
     ]
+    (root / "reports").mkdir(exist_ok=True)
     (root / "reports" / "metrics.json").write_text(json.dumps(rows))
     if tracker is not None:
         tracker.report(root / "reports", rows)
