@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.ray_faults.__main__ import read, write
-from tests.ray_faults.draw import KINDS, draw
+from tests.ray_faults.draw import KINDS, draw, on_ports
 
 
 def test_a_trial_is_a_function_of_the_seed_and_its_number() -> None:
@@ -15,6 +15,15 @@ def test_a_trial_is_a_function_of_the_seed_and_its_number() -> None:
         assert sorted(fault.kind for fault in part) == sorted(KINDS)
     assert {fault.node for fault in faults if fault.kind in {"worker", "actor"}} == {"a", "b"}
     assert all(fault.node == "a" for fault in faults if fault.kind in {"driver", "head", "keeper"})
+
+
+def test_faults_on_two_ports_touch_no_disk_of_the_machine() -> None:
+    """Without a mount table of its own, node b has neither a hidden folder nor a small disk."""
+    drawn = [draw(0, trial) for trial in range(3 * len(KINDS))]
+    faults = [on_ports(fault) for fault in drawn]
+    assert any(fault.blind and fault.kind != "disk" for fault in drawn)
+    assert {fault.kind for fault in faults if fault} == {*KINDS} - {"disk"}
+    assert not any(fault.blind for fault in faults if fault)
 
 
 def test_a_campaign_goes_on_where_its_file_ends(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "loading": partial(plain, "loading.csv", 1),
     "filters_removed": partial(plain, "filters_removed.csv", 1),
     "dpf_intervals": partial(plain, "dpf_intervals.csv", 1),
-    "engines": partial(plain, "engines.csv", 1),
+    "engines": partial(plain, "engines.csv", 2),
     "graph_seconds": partial(plain, "graph_seconds.csv", 1),
     "merge_memory": partial(plain, "merge_memory.csv", 1),
     "merge_statistics": partial(plain, "merge_statistics.csv", 1),

@@ -1,7 +1,7 @@
 """The faults of a campaign, as functions of a seed and the number of a trial."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Process that is killed with SIGKILL, or what else happens.
 KINDS = (
@@ -52,3 +52,11 @@ def draw(seed: int, trial: int) -> Fault:
         quick=bool(cycle % 2),
         target=rng.choice(["worker", "actor"]),
     )
+
+
+def on_ports(fault: Fault) -> Fault | None:
+    """Return ``fault`` for nodes on two ports; None for a full disk, which would be this machine's.
+
+    There both nodes see the same files.
+    """
+    return None if fault.kind == "disk" else replace(fault, blind=False)
