@@ -43,7 +43,7 @@ def repro(root: Path) -> int:
     Raises:
         UserError: params.yaml or a file that it names is wrong, or a disk is full.
     """
-    for folder in ("stages", REPORTS, ".dvc/tmp/sms"):
+    for folder in ("stages", REPORTS, ".dvc/tmp", ".dvc/tmp/sms"):
         remove_leftovers(root / folder)
     (_home(root) / "data").mkdir(exist_ok=True)
     _share(root, "data")
