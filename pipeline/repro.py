@@ -60,7 +60,7 @@ def repro(root: Path) -> int:
 
 
 def _repro(root: Path) -> int:
-    for folder in ("stages", REPORTS, ".dvc/tmp/sms"):
+    for folder in ("stages", REPORTS, ".dvc/tmp", ".dvc/tmp/sms"):
         remove_leftovers(root / folder)
     _make_data(main_checkout(root) / "data")
     _share(root, "data")

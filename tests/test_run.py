@@ -15,7 +15,8 @@ from contextlib import chdir, closing, contextmanager
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import IO, Any
 
 import pytest
 import yaml
@@ -482,6 +483,28 @@ def test_a_driver_whose_dvc_is_killed_while_it_plans_stops(tmp_path: Path) -> No
         until((tmp_path / "ready").exists)
         process.kill()
     until((tmp_path / "stopped").exists, 5)
+
+
+def test_the_list_of_files_in_use_is_whole_after_a_kill(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC refuses every command where it is not."""
+    toy.add("a")
+    toy.add("b", "a")
+    file, seen = toy.root / ".dvc" / "tmp" / "rwlock", []
+
+    def watched(lock: object, stream: IO[str]) -> None:
+        before = file.read_text() if file.exists() else None
+        json.dump(lock, stream)
+        stream.flush()
+        seen.append((before, file.read_text() if file.exists() else None))
+
+    monkeypatch.setattr("dvc.rwlock.json", SimpleNamespace(**vars(json) | {"dump": watched}))
+    assert toy.execute().ran == ("a", "b")
+    assert all(before == during for before, during in seen)
+    used = [json.loads(before) for before, _ in seen if before]
+    assert any(str(toy.root / "artifacts" / "b") in lists.get("write", {}) for lists in used)
+    assert [file.name for file in file.parent.glob(".*.tmp")] == []
 
 
 def test_dvc_works_beside_a_run_but_not_on_its_stages(toy: Toy) -> None:

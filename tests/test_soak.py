@@ -84,6 +84,17 @@ def test_the_judge_compares_what_ran_with_mlflow(
     assert (again, repository.stages) == ([], 2)
 
 
+def test_a_traceback_of_dvc_itself_is_left_to_dvc(repository: Repository) -> None:
+    output = (
+        'Traceback (most recent call last):\n  File "{}", line 5, in <module>\nKeyboardInterrupt\n'
+    )
+    for script, problems in (("/venv/bin/dvc", []), ("stages/all.py", ["it shows a traceback"])):
+        (repository.workspace.control / "ended").unlink(missing_ok=True)
+        repository.parents = {"parent"}
+        run = Run(Done(1, output.format(script)), 1, 1)
+        assert list(repository.look(run, interrupted=True, killed=False)) == problems
+
+
 def test_the_judge_sees_runs_of_which_mlflow_knows_no_end(repository: Repository) -> None:
     with closing(sqlite3.connect(repository.workspace.root / "mlflow.db")) as database, database:
         database.execute("UPDATE runs SET status = 'RUNNING' WHERE run_uuid = 'parent'")
@@ -92,9 +103,9 @@ def test_the_judge_sees_runs_of_which_mlflow_knows_no_end(repository: Repository
 
 
 def test_the_table_has_a_line_for_each_part(tmp_path: Path) -> None:
-    row = dict.fromkeys(("experiments", "interrupted", "stages", "experiment core s"), 1)
+    row = dict.fromkeys(("experiments", "interrupted", "advised", "stages", "experiment core s"), 1)
     row |= dict.fromkeys(("no-op core s", "peak MB", "open files", "processes left", "cache MB"), 2)
     row |= dict.fromkeys(("kept by gc MB", ".dvc/tmp files", "MLflow MB", "problems"), 3)
     for _ in range(2):
         append(tmp_path / SOAK, row, list(row))
-    assert table(tmp_path).splitlines()[2:] == [f"| {' | '.join('1111222223333')} |"] * 2
+    assert table(tmp_path).splitlines()[2:] == [f"| {' | '.join('11111222223333')} |"] * 2

@@ -19,12 +19,14 @@ SOURCE = Path(__file__).parents[1]
 DRIVER = """
 import sys
 from pathlib import Path
+from pipeline.run import interrupts
 from pipeline.run.driver import execute
 from pipeline.errors import UserError
-try:
-    sys.exit(bool(execute(Path.cwd(), int(sys.argv[1])).failed))
-except UserError as error:
-    sys.exit(f"error: {error}")
+with interrupts.stoppable():
+    try:
+        sys.exit(bool(execute(Path.cwd(), int(sys.argv[1])).failed))
+    except UserError as error:
+        sys.exit(f"error: {error}")
 """
 
 

@@ -52,6 +52,7 @@ def soak(root: Path) -> str:
     columns = {
         "experiments": "experiments",
         "interrupted": "of which interrupted",
+        "advised": "`verify` needed",
         "stages": "stages that ran",
         "experiment core s": "core s of 9 stages",
         "no-op core s": "core s of a no-op",

@@ -36,6 +36,7 @@ from pipeline.run import outside_files
 from pipeline.run.dvc_cache import drop_damaged, objects, save_run, sync_objects
 from pipeline.run.dvc_errors import sentence, stage_errors
 from pipeline.run.dvc_files import HEADER, entries, load_stages, no_collection
+from pipeline.run.dvc_rwlock import write_whole_lists
 from pipeline.run.dvc_text import lock_entry
 from pipeline.run.file_stamps import file_stamps
 from pipeline.run.interfaces import Task
@@ -48,6 +49,7 @@ class DvcGraph:
     """The stages of one dvc.yaml, as a `pipeline.run.interfaces.Graph`."""
 
     def __init__(self, root: Path, file: str = "stages/dvc.yaml", *, gpu_jobs: int = 1) -> None:
+        write_whole_lists()
         self.gpu_jobs = gpu_jobs  # stages that share a GPU, where SMS_GPU_JOBS is not set
         for name in ("dvc", "dvc_data", "dvc_objects"):  # from this level on: no progress bars
             logging.getLogger(name).setLevel(logging.CRITICAL)

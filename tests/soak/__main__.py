@@ -33,6 +33,7 @@ class Soak:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.repository, self.seed = Repository.create(folder / "soak"), seed
+        self.commit = origin.commit(ROOT)
         self.counts: Counter[str] = Counter()
         self.expected = {True: 10.0, False: 6.0}  # seconds, by `dvc exp run` and by `dvc repro`
         self.problems: list[str] = []
@@ -43,14 +44,22 @@ class Soak:
         self.counts["experiments"] += 1
         at = experiment.at * self.expected[experiment.by_exp_run]
         interruption = experiment.interruption
-        run = self.repository.run(*self._command(experiment), interruption=interruption, at=at)
+        run = self._run(*self._command(experiment), interruption=interruption, at=at)
         self._look(number, run, experiment)
         if interruption is None:
             known = self.expected[experiment.by_exp_run]
             self.expected[experiment.by_exp_run] = 0.7 * known + 0.3 * run.seconds
         elif experiment.continued:
             self.counts["continued"] += 1
-            self._look(number, self.repository.run(*REPRO))
+            self._look(number, self._run(*REPRO))
+
+    def _run(self, *command: str, **how: Any) -> Run:
+        """Run a command, and once more after the advice of `verify`."""
+        run = self.repository.run(*command, **how)
+        if self.repository.mend(run):
+            self.counts["advised"] += 1
+            run = self.repository.run(*command, **how)
+        return run
 
     def _command(self, experiment: Experiment) -> tuple[str, ...]:
         if not experiment.by_exp_run:
@@ -83,7 +92,7 @@ class Soak:
         """End what is unfinished, look at the state, and return the row of results."""
         number, repository = self.counts["experiments"], self.repository
         before = len(self.problems)
-        self._look(number, repository.run(*REPRO))
+        self._look(number, self._run(*REPRO))
         repository.set(fresh(number))
         new = repository.run(*REPRO)
         self._look(number, new)
@@ -99,6 +108,7 @@ class Soak:
             "seed": self.seed,
             **{key: self.counts[key] for key in ("experiments", "by exp run", "interrupted")},
             "continued": self.counts["continued"],
+            "advised": self.counts["advised"],
             "stages": repository.stages,
             "experiment s": round(new.seconds, 1),
             "experiment core s": round(new.core_seconds, 2),
@@ -110,7 +120,7 @@ class Soak:
             **dict(self._sizes()),
             "problems": len(self.problems) - before,
             "date": date.today(),
-            "commit": origin.commit(ROOT),
+            "commit": self.commit,
         }
 
     def _sizes(self) -> Iterator[tuple[str, int | float]]:

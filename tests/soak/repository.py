@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.faults.check import CACHE, TRACEBACK, named_objects, ran
+from tests.faults.stores import VERIFY, follow
 from tests.faults.workspace import Done, Workspace
 from tests.project import PARAMS, Project
 from tests.soak.draw import Experiment
@@ -21,6 +22,9 @@ TOY = Path(__file__).parent / "toy"
 KEPT = {"__init__.py", "all.py"}
 PEAK = re.compile(r"^VmHWM:\s*(\d+) kB", re.MULTILINE)
 REMOVED = re.compile(r"Removed (\d+) objects from repo cache")
+# The first frame of a traceback of SIGINT while dvc itself is imported.
+DVCS = re.compile(r'^Traceback.*\n  File ".*/bin/dvc", line \d+, in <module>', re.MULTILINE)
+REFUSED = "Unable to read RWLock-file"  # DVC, whose own process was killed while it wrote the file
 HALF_DONE = "SELECT count(*) FROM runs WHERE status = 'RUNNING'"
 PARENTS = "SELECT run_uuid, status FROM runs WHERE run_uuid NOT IN (SELECT run_uuid FROM tags " \
     "WHERE key = 'mlflow.parentRunId')"  # fmt: skip
@@ -85,6 +89,13 @@ class Repository:
         cores = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
         return Run(done, time.monotonic() - begun, cores)
 
+    def mend(self, run: Run) -> bool:
+        """Do what `verify` says if DVC refused its list of the files in use; say whether it did."""
+        refused = REFUSED in run.done.output
+        if refused:
+            follow(self.workspace, self.workspace.run(*VERIFY))
+        return refused
+
     def watch(self, *command: str) -> Run:
         """Run a command to its end, and watch memory and open files of its processes."""
         self._prepare()
@@ -106,7 +117,8 @@ class Repository:
         """Send a signal to a process, and say whether it is there."""
         pid = self.workspace.roles().get("dvc" if target == "group" else target)
         if pid:
-            (os.killpg if target == "group" else os.kill)(pid, signal.Signals[name])
+            with suppress(ProcessLookupError):
+                (os.killpg if target == "group" else os.kill)(pid, signal.Signals[name])
         return pid is not None
 
     def look(self, run: Run, *, interrupted: bool, killed: bool) -> Iterator[str]:
@@ -114,7 +126,7 @@ class Repository:
         shown = len(ran(run.done.output))
         if run.done.hung:
             yield "it, or a process that it left, had to be killed"
-        if TRACEBACK.search(run.done.output):
+        if TRACEBACK.search(run.done.output) and not (interrupted and DVCS.search(run.done.output)):
             yield "it shows a traceback"
         if run.done.status and not interrupted:
             yield f"it ended with status {run.done.status}"
@@ -142,7 +154,7 @@ class Repository:
         status = self.workspace.run("dvc", "data", "status")
         if "No changes" not in status.output:
             yield f"dvc data status: {' '.join(status.output.split())[:200]}"
-        verified = self.workspace.run("python", "-m", "pipeline", "verify")
+        verified = self.workspace.run(*VERIFY)
         if verified.status:
             yield f"verify: {verified.output.splitlines()[0][:200]}"
         have = {file.parent.name + file.name for file in (root / CACHE).glob("??/*")}
