@@ -4,6 +4,7 @@ import fcntl
 import io
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -50,6 +51,7 @@ out = Path(sys.argv[1])
 out.mkdir(parents=True)
 out.joinpath("facts").write_text(f"{sys.argv[1:]} {random.random()}")
 """
+TOKEN = secrets.token_hex(32)  # of all clusters of this process, in which Ray reads one once
 SLEEPER = "(sleep 60 & echo $! > pid; wait)"
 
 
@@ -286,6 +288,9 @@ def short_folder() -> Iterator[str]:
     folder = tempfile.mkdtemp(prefix="sms", dir="/tmp")
     before = os.environ.get("TMPDIR"), tempfile.tempdir
     os.environ["TMPDIR"] = tempfile.tempdir = folder
+    token = ray_cluster.private_folder() / "token"
+    token.touch(mode=0o600)
+    token.write_text(TOKEN)
     try:
         yield folder
         until(lambda: not processes(folder), 30)
@@ -300,8 +305,9 @@ def short_folder() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Give the address of a cluster with two CPUs, which drivers without RAY_ADDRESS join."""
+    tmp_path_factory.getbasetemp()  # outside the short folder, which is removed at the end
     with short_folder(), ExitStack() as stack:
         folder = ray_cluster.private_folder()
         address, lock = ray_cluster.join(folder, 2, 0)
