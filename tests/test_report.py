@@ -706,7 +706,10 @@ def crowd(row: Result, stage: str, metrics: dict[str, Any]) -> None:
     pairs = {f"{a}_{b}": some for a in ("young", "old") for b in ("blond", "not_blond")}
     metrics["groups"] = {"class": {"groups": many}, "hair_colour_by_age": {"groups": pairs}}
     metrics["layers"] = {
-        f"encoder.stage{a}.block{b}.attention.projection{c}": {"sparsity": row.sparsity}
+        f"encoder.stage{a}.block{b}.attention.projection{c}": {
+            "sparsity": row.sparsity,
+            "weights": 625,
+        }
         for a in range(4)
         for b in range(10)
         for c in range(3)

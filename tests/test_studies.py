@@ -1003,5 +1003,5 @@ def test_studies_from_end_to_end(tmp_path: Path):
     again = ran(project.run("dvc", "repro"))
     assert {name for name in again if "-c" in name} == {
         *(f"s0-oneshot90-epochs1-p1-c{j}" for j in range(3)),
-        "s0-oneshot90-p1-c0",
+        "s0-oneshot90-epochs3-p1-c0",  # 3 times one epoch
     }
