@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.pages.gpu import NOTHING
 from pipeline.pages.seeds import BEST_CANDIDATE, SOUP, Scores, name, points, scores, soup_minus
 from pipeline.report import labels
 from pipeline.report.statistics import difference, spread
@@ -87,6 +88,8 @@ def dense(root: Path) -> str:
             if longer and gain:
                 pair = (str(epochs), _mean(shorter), str(3 * epochs // 2), _mean(longer))
                 lines.append([f"{data}, {network}", *pair, points(gain), str(gain.n)])
+    if not lines:
+        return NOTHING
     headers = ["data, network", "epochs", "test accuracy (%)", "epochs", "test accuracy (%)"]
     return table([*headers, "longer minus shorter", "seeds"], lines)
 
