@@ -82,7 +82,7 @@ def test_a_failed_job_is_a_failed_stage(toy: Toy, capsys: pytest.CaptureFixture[
     shown = capsys.readouterr().err
     assert "left failed: exit status 3\n" in shown
     assert "    the reason\n" in shown
-    assert "apart failed: killed by signal 9\n" in shown
+    assert "apart failed: killed by signal 9, as the kernel does where memory runs out\n" in shown
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
