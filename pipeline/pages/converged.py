@@ -5,8 +5,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.pages.gpu import NOTHING
-from pipeline.pages.seeds import BEST_CANDIDATE, SOUP, Scores, name, points, scores, soup_minus
+from pipeline.pages.seeds import (
+    BEST_CANDIDATE,
+    NOTHING,
+    SOUP,
+    Scores,
+    name,
+    newest,
+    points,
+    scores,
+    soup_minus,
+)
 from pipeline.report import labels
 from pipeline.report.statistics import difference, spread
 from pipeline.report.tables.markdown import NONE, number, table
@@ -98,11 +107,11 @@ def _experiments(root: Path) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield the title and the rows of each experiment with soups, of its newest golden numbers."""
     rows = pd.read_csv(root / ROWS)
     for _, group in rows.groupby("experiment", sort=False):
-        newest = group[group["golden"] == group["golden"].iloc[-1]]
-        first = newest.iloc[0]
+        same_code = newest(group)
+        first = same_code.iloc[0]
         epochs = f"{first['pretrain_epochs']} + {first['retrain_epochs']}"
-        if SOUP in set(newest["method"]):
-            yield f"{first['data']}, {first['network']}, {epochs}", newest
+        if SOUP in set(same_code["method"]):
+            yield f"{first['data']}, {first['network']}, {epochs}", same_code
 
 
 TABLES: dict[str, Callable[[Path], str]] = {

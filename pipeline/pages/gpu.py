@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from pipeline.pages.seeds import BEST_CANDIDATE, SOUP, points, soup_minus
+from pipeline.pages.seeds import BEST_CANDIDATE, NOTHING, SOUP, newest, points, soup_minus
 from pipeline.pages.seeds import name as method_name
 from pipeline.pages.seeds import scores as scores_of
 from pipeline.plan.declared import declared
@@ -22,7 +22,6 @@ from pipeline.report.tables.markdown import NONE, number, signed, table
 
 RUNS, MEASURES = Path("docs/data/runs.csv"), Path("docs/data/card.csv")
 FIGURE = Path("docs/images/gpu-phase.png")
-NOTHING = "Not measured yet.\n"
 RIVALS = (BEST_CANDIDATE, "imp", "imp_mx")  # in the summary
 
 
@@ -53,8 +52,7 @@ def runs(root: Path, name: str) -> Iterator[pd.DataFrame]:
     rows = pd.read_csv(path, dtype={"experiment": str, "golden": str, "commit": str})
     rows = rows[(rows["name"].str.partition("-")[0] == name) & (rows["card"] != "CPU")]
     for _, experiment in rows.groupby("experiment", sort=False):
-        newest = experiment[experiment["golden"] == experiment["golden"].iloc[-1]]
-        yield newest.drop_duplicates(["method", "phase", "seed"], keep="last")
+        yield newest(experiment).drop_duplicates(["method", "phase", "seed"], keep="last")
 
 
 def results(name: str, root: Path) -> str:
@@ -185,10 +183,10 @@ def step(root: Path) -> str:
         return NOTHING
     lines = []
     for (card, network), group in rows.groupby(["card", "network"], sort=False):
-        newest = group.drop_duplicates("kind", keep="last")
-        whole, row = float(newest["microseconds"].sum()), newest.iloc[-1]
+        latest = group.drop_duplicates("kind", keep="last")
+        whole, row = float(latest["microseconds"].sum()), latest.iloc[-1]
         where = f"{card}, torch {row['torch']}, {row['date']}"
-        for kind, each in zip(newest["kind"], newest["microseconds"], strict=True):
+        for kind, each in zip(latest["kind"], latest["microseconds"], strict=True):
             lines.append([network, kind, f"{each:,.0f}", f"{100 * each / whole:.1f} %", where])
         lines.append([network, "all", f"{whole:,.0f}", "100 %", where])
     return table(["network", "kernels", "microseconds a step", "share", "card"], lines, 2)

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from pipeline.pages.seeds import NOTHING
 from pipeline.pages.stored import Row
 from pipeline.pages.stored import rows as rows_of
 from pipeline.report.tables.markdown import NONE, table
 
 DATA = Path("docs/data/inference.csv")
-NOTHING = "Not measured yet.\n"
 OURS = "this project"
 RIVALS = ("torch", "torch, channels_last", "torch.compile", "ONNX Runtime", "OpenVINO")
 LOW = "OpenVINO, bfloat16"  # another precision: shown, but no rival

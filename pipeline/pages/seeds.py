@@ -8,7 +8,14 @@ from pipeline.report.tables.markdown import signed
 
 SOUP, BEST_CANDIDATE = "sms_uniform", "best_candidate"
 LABELS = {BEST_CANDIDATE: "its best candidate", "imp_mx": "IMP, m times longer"}
+NOTHING = "Not measured yet.\n"
 Scores = dict[tuple[str, int], dict[int, float]]  # method, phase -> seed -> test score
+
+
+def newest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows whose golden numbers are those of the last one."""
+    chosen: pd.DataFrame = rows[rows["golden"] == rows["golden"].iloc[-1]]
+    return chosen
 
 
 def scores(rows: pd.DataFrame) -> Scores:
