@@ -7,19 +7,25 @@ import pytest
 
 from pipeline.pages.faults import HERE, by_kind
 from tests.faults import check, sentences
-from tests.faults.__main__ import GOOD, KINDS, append, done, run
+from tests.faults.__main__ import GOOD, KINDS, ROOT_ONLY, append, done, run
 from tests.faults.draw import POINTS, WEIGHTS, Fault, draw
 from tests.faults.power import available
 from tests.faults.workspace import Base, Done, Workspace, base, copy
 
-SELECTION = [
+SELECTION = [  # one of each kind
+    Fault("kill at a random time", {"signal": "SIGKILL", "target": "driver", "at": 0.4}),
     Fault(
         "kill at a write",
         {"signal": "SIGKILL", "target": "driver", "point": "driver: lock", "at": 0.5},
     ),
     Fault("power loss", {"disk": "ext4 noauto_da_alloc", "point": "driver: cache", "at": 0.7}),
     Fault("full disk", {"disk": "artifacts", "at": 0.4}),
+    Fault("read-only cache"),
     Fault("bit flipped", {"file": "cached object", "at": 0.5, "bit": 3}),
+    Fault("clock set back", {"when": "files from the future"}),
+    Fault("two runs at once", {"second": "gc", "at": 0.3}),
+    Fault("remote breaks off", {"while": "pulling", "at": 0.3}),
+    Fault("out of memory", {"megabytes": 20}),
 ]
 
 
@@ -34,7 +40,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Base:
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", SELECTION, ids=lambda fault: fault.kind)
 def test_the_next_run_ends_as_an_undisturbed_one(known: Base, tmp_path: Path, fault: Fault) -> None:
-    if fault.kind in {"power loss", "full disk"} and not available():
+    if fault.kind in ROOT_ONLY and not available():
         pytest.skip("a disk can be mounted by root only")
     off = Fault(fault.kind, fault.details | {"MLflow": "off"})
     row = run(off, known, tmp_path / "trial")

@@ -84,15 +84,25 @@ def test_the_judge_compares_what_ran_with_mlflow(
     assert (again, repository.stages) == ([], 2)
 
 
-def test_a_traceback_of_dvc_itself_is_left_to_dvc(repository: Repository) -> None:
-    output = (
-        'Traceback (most recent call last):\n  File "{}", line 5, in <module>\nKeyboardInterrupt\n'
-    )
-    for script, problems in (("/venv/bin/dvc", []), ("stages/all.py", ["it shows a traceback"])):
-        (repository.workspace.control / "ended").unlink(missing_ok=True)
-        repository.parents = {"parent"}
-        run = Run(Done(1, output.format(script)), 1, 1)
-        assert list(repository.look(run, interrupted=True, killed=False)) == problems
+FRAME = 'Traceback (most recent call last):\n  File "{}", line 5, in <module>\nKeyboardInterrupt\n'
+
+
+@pytest.mark.parametrize(
+    ("output", "problems"),
+    [
+        (FRAME.format("/venv/bin/dvc"), []),
+        (f"Fatal Python error: init_import_site: Failed\n{FRAME.format('<frozen site>')}", []),
+        (FRAME.format("stages/all.py"), ["it shows a traceback"]),
+    ],
+    ids=["dvc", "Python", "driver"],
+)
+def test_tracebacks_before_the_drivers_first_line_are_excused(
+    repository: Repository, output: str, problems: list[str]
+) -> None:
+    (repository.workspace.control / "ended").unlink()
+    repository.parents = {"parent"}
+    run = Run(Done(1, output), 1, 1)
+    assert list(repository.look(run, interrupted=True, killed=False)) == problems
 
 
 def test_the_judge_sees_runs_of_which_mlflow_knows_no_end(repository: Repository) -> None:

@@ -91,7 +91,6 @@ class Soak:
     def row(self) -> Row:
         """End what is unfinished, look at the state, and return the row of results."""
         number, repository = self.counts["experiments"], self.repository
-        before = len(self.problems)
         self._look(number, self._run(*REPRO))
         repository.set(fresh(number))
         new = repository.run(*REPRO)
@@ -118,7 +117,7 @@ class Soak:
             "open files": watched.files,
             "processes left": left,
             **dict(self._sizes()),
-            "problems": len(self.problems) - before,
+            "problems": len(self.problems),
             "date": date.today(),
             "commit": self.commit,
         }

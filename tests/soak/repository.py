@@ -22,8 +22,12 @@ TOY = Path(__file__).parent / "toy"
 KEPT = {"__init__.py", "all.py"}
 PEAK = re.compile(r"^VmHWM:\s*(\d+) kB", re.MULTILINE)
 REMOVED = re.compile(r"Removed (\d+) objects from repo cache")
-# The first frame of a traceback of SIGINT while dvc itself is imported.
-DVCS = re.compile(r'^Traceback.*\n  File ".*/bin/dvc", line \d+, in <module>', re.MULTILINE)
+# Tracebacks of SIGINT before any line of ours: while dvc is imported, and while Python starts.
+NOT_OURS = re.compile(
+    r'^Traceback.*\n  File ".*/bin/dvc", line \d+, in <module>'
+    r"|^Fatal Python error: init_",
+    re.MULTILINE,
+)
 REFUSED = "Unable to read RWLock-file"  # DVC, whose own process was killed while it wrote the file
 HALF_DONE = "SELECT count(*) FROM runs WHERE status = 'RUNNING'"
 PARENTS = "SELECT run_uuid, status FROM runs WHERE run_uuid NOT IN (SELECT run_uuid FROM tags " \
@@ -126,7 +130,8 @@ class Repository:
         shown = len(ran(run.done.output))
         if run.done.hung:
             yield "it, or a process that it left, had to be killed"
-        if TRACEBACK.search(run.done.output) and not (interrupted and DVCS.search(run.done.output)):
+        excused = interrupted and NOT_OURS.search(run.done.output)
+        if TRACEBACK.search(run.done.output) and not excused:
             yield "it shows a traceback"
         if run.done.status and not interrupted:
             yield f"it ended with status {run.done.status}"
