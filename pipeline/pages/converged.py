@@ -104,8 +104,12 @@ def dense(root: Path) -> str:
 
 
 def _experiments(root: Path) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield the title and the rows of each experiment with soups, of its newest golden numbers."""
-    rows = pd.read_csv(root / ROWS)
+    """Yield the title and the rows of each experiment with soups, of its newest golden numbers.
+
+    They come by data set, network, epochs and sparsity.
+    """
+    order = ["data", "network", "pretrain_epochs", "retrain_epochs", "target_sparsity"]
+    rows = pd.read_csv(root / ROWS).sort_values(order, kind="stable")
     for _, group in rows.groupby("experiment", sort=False):
         same_code = newest(group)
         first = same_code.iloc[0]
