@@ -178,7 +178,10 @@ def load(model: nn.Module, path: Path | str) -> None:
     )
     if there != here:
         name = min(name for name, _ in there.items() ^ here.items())
-        raise UserError(f"{path} is of another network, as {name!r} shows: build its network.")
+        raise UserError(
+            f"{path} is of another network, as {name!r} shows: build its network, and pass it "
+            "without a wrapper such as torch.compile."
+        )
     check_masks(model, saved.masks)
     model.load_state_dict(saved.state)
     set_masks(model, saved.masks)

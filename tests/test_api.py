@@ -926,6 +926,29 @@ def test_a_damaged_file_changes_nothing(tmp_path):
         api.load(on_meta(), tmp_path / "file")
 
 
+def test_masks_come_back_from_the_zeros_of_a_state_dict():
+    model, other = pruned_network(0.8), dense(1)
+    other.load_state_dict(model.state_dict())
+    assert api.masks(other) == {}
+    named = other.named_parameters()
+    api.hold(other, {name: weight != 0 for name, weight in named if weight.ndim > 1})
+    assert all(torch.equal(api.masks(other)[n], mask) for n, mask in api.masks(model).items())
+    take(other, torch.optim.SGD(other.parameters(), 0.1))
+    assert positive_zeros(pruned_entries(other))
+
+
+def test_a_held_network_that_loaded_a_dense_state_is_held_again(tmp_path):
+    model = api.hold(reloaded())
+    assert positive_zeros(pruned_entries(model))
+    api.save(model, tmp_path / "file")
+
+
+def test_a_file_is_not_loaded_into_a_wrapper(tmp_path):
+    api.save(pruned_network(), tmp_path / "file")
+    with pytest.raises(UserError, match="build its network, and pass it without a wrapper"):
+        api.load(nn.DataParallel(dense()), tmp_path / "file")
+
+
 def test_a_network_with_a_new_head_is_pruned_with_the_masks_that_are_left():
     model = with_head(nn.Linear(216, 5))
     before = copy.deepcopy(model)
