@@ -12,14 +12,16 @@ of it (copy.deepcopy) have them too; its state dict has only the zeros. docs/api
 """
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from math import fsum
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from pipeline import code_files, registry
 from pipeline.averaging import check, weighted_sum
 from pipeline.errors import UserError
 from pipeline.prune.network import prune_network
@@ -27,9 +29,17 @@ from pipeline.prune.prunable import prunable
 from pipeline.schedules.lr_scheduler import RetrainLR
 from pipeline.soup import uniform
 from pipeline.storage import checkpoint
-from pipeline.storage.checkpoint import Checkpoint
 from pipeline.train.loader_inputs import inputs_on, run, size
-from pipeline.train.network_masks import hold, masks, parameters, release, set_masks
+from pipeline.train.network_masks import (
+    check_masks,
+    check_values,
+    hold,
+    masks,
+    parameters,
+    release,
+    set_masks,
+)
+from pipeline.train.network_state import candidate, checkpoint_of, tensors
 from pipeline.train.running_statistics import average_over
 
 __all__ = [
@@ -61,24 +71,21 @@ def prune(  # noqa: PLR0913
 ) -> dict[str, Any]:
     """Prune ``model`` in place to ``sparsity``; arguments and metrics are those of `prune_network`.
 
-    Weights that an earlier call pruned stay pruned. Where masks are held, the new ones are held.
+    Weights that an earlier call pruned stay pruned. Where masks are held, the new ones are held. A
+    criterion or an allocation may also be the path of a Python file, which is executed.
 
     Raises:
-        UserError: a wrong argument, nothing to prune, FSDP, or a weight that is not finite. The
-            network is unchanged then.
+        UserError: a wrong argument, nothing to prune, FSDP, a weight that is not finite, or a mask
+            of a layer that was replaced. The network is unchanged then.
     """
-    names, known = prunable(model), parameters(model)
-    computed = [name for name in names if name not in known]
-    if computed:
-        raise UserError(f"{computed[0]!r} has a parametrisation: remove that, then prune.")
-    parent = _checkpoint(model)
+    names, parent = _prunable(model), checkpoint_of(model)
     pruned, metrics = prune_network(
         parent,
         model,
         sparsity,
         structure=structure,
-        criterion=criterion,
-        allocation=allocation,
+        criterion=_rule("criteria", criterion),
+        allocation=_rule("allocations", allocation),
         seed=seed,
         example=example,
     )
@@ -95,31 +102,31 @@ def prune(  # noqa: PLR0913
 
 def sparsity(model: nn.Module) -> float:
     """Return the fraction in [0, 1] of the prunable weights of ``model`` that are exactly 0."""
-    weights = [model.get_parameter(name) for name in prunable(model)]
+    weights = [model.get_parameter(name) for name in _prunable(model)]
     total = sum(weight.numel() for weight in weights)
     return sum(int((weight == 0).sum()) for weight in weights) / total if total else 0.0
 
 
-def average(models: Sequence[Model], weights: Sequence[float] | None = None) -> Model:
+def average(models: Iterable[Model], weights: Iterable[float] | None = None) -> Model:
     """Return the soup sum_i w_i theta_i of networks, or of state dicts, that share their masks.
 
     It has these masks. Its BatchNorm statistics are to be re-estimated (`reestimate_batchnorm`).
 
     Arguments: models, left unchanged; a state dict is pruned where its matrices and kernels are 0.
     weights, w_i, with a sum of 1; by default all 1 / m (UniformSoup).
-    Raises: UserError for other keys, shapes, dtypes or masks than the first's, and for weights that
-    do not fit.
+    Raises: UserError for other keys, shapes, dtypes or masks than the first's, for a state that is
+    not finite, and for weights that do not fit.
     """
+    models = list(models)
     if len({isinstance(model, nn.Module) for model in models}) > 1:
         raise UserError("networks and state dicts are mixed: pass models of one kind.")
-    candidates = [_candidate(model) for model in models]
+    candidates = [candidate(number, model) for number, model in enumerate(models)]
     check(candidates)
     if weights is None:
         state = uniform.merge(candidates).checkpoint.state
-    elif len(weights) == len(models) and abs(fsum(weights) - 1) <= 1e-6:
-        state = weighted_sum([each.state for each in candidates], weights)
     else:
-        raise UserError(f"weights is {list(weights)}: it must have one a model, with a sum of 1.")
+        shares = _shares(weights, len(models))
+        state = weighted_sum([each.state for each in candidates], shares)
     if not isinstance(models[0], nn.Module):
         return state
     soup = copy.deepcopy(models[0])
@@ -134,15 +141,25 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> None:
     tensors are moved to the model's device. Pass training data in random order, not augmented.
 
     Raises:
-        UserError: no batch, or one of another kind. The statistics are unchanged then.
+        UserError: no batch, one that the network does not take, or an average that is not finite.
+            The statistics are unchanged then.
     """
+    check_values(model)
     device = next((each.device for each in model.parameters()), torch.device("cpu"))
     average_over(model, inputs_on(device, batches), size, lambda inputs: run(model, inputs))
 
 
 def save(model: nn.Module, path: Path | str) -> None:
-    """Write state and masks of ``model`` to a sparse checkpoint (safetensors), atomically."""
-    checkpoint.save(Path(path), _checkpoint(model))
+    """Write state and masks of ``model`` to a sparse checkpoint (safetensors), atomically.
+
+    Raises:
+        UserError: the file cannot be written, the state is not finite, or a mask does not fit.
+    """
+    content = checkpoint_of(model)
+    try:
+        checkpoint.save(Path(path), content)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise UserError(f"{str(path)!r} cannot be written ({error}): name another file.") from error
 
 
 def load(model: nn.Module, path: Path | str) -> None:
@@ -151,32 +168,54 @@ def load(model: nn.Module, path: Path | str) -> None:
     Raises:
         UserError: the file is missing, damaged, or of another network. Nothing is loaded then.
     """
+    check_values(model)
     if not Path(path).is_file():
         raise UserError(f"{path} is missing: pass a file that save wrote.")
     saved = checkpoint.load(Path(path))
     there, here = (
         {name: value.shape for name, value in state.items()}
-        for state in (saved.state, model.state_dict())
+        for state in (saved.state, tensors(model))
     )
     if there != here:
         name = min(name for name, _ in there.items() ^ here.items())
-        raise UserError(f"{path} is of another network, as {name!r} shows: build its network.")
+        raise UserError(
+            f"{path} is of another network, as {name!r} shows: build its network, and pass it "
+            "without a wrapper such as torch.compile."
+        )
+    check_masks(model, saved.masks)
     model.load_state_dict(saved.state)
     set_masks(model, saved.masks)
 
 
-def _checkpoint(model: nn.Module) -> Checkpoint:
-    """Return state and masks of ``model`` on the CPU; refuse pruned weights that are not 0."""
-    state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-    for name, mask in masks(model).items():
-        if state[name][~mask].any():
-            raise UserError(f"pruned weights of {name!r} are not 0: hold the model to train it.")
-    return Checkpoint(state, masks(model), {})
+def _prunable(model: nn.Module) -> list[str]:
+    """Return the names of the prunable weights; refuse one that is computed from parameters."""
+    known = parameters(model)
+    names = prunable(model)
+    computed = [name for name in names if name not in known]
+    if computed:
+        raise UserError(f"{computed[0]!r} has a parametrisation: remove that first.")
+    return names
 
 
-def _candidate(model: nn.Module | Mapping[str, Tensor]) -> Checkpoint:
-    """Return the checkpoint of a model; without masks it is pruned where matrices are 0."""
-    saved = _checkpoint(model) if isinstance(model, nn.Module) else Checkpoint(model, {}, {})
-    kept = {name: value != 0 for name, value in saved.state.items() if value.is_floating_point()}
-    zeros = {name: mask for name, mask in kept.items() if mask.ndim > 1 and not mask.all()}
-    return Checkpoint(saved.state, saved.masks or zeros, {})
+def _rule(folder: str, name: str) -> str:
+    """Return the name of a pruning rule; a path as an absolute one, which may be executed."""
+    if not isinstance(name, str):
+        raise UserError(f"the rule {name!r} is no text: name one, or the path of its file.")
+    if not code_files.is_path(name):
+        return name
+    file, function = registry.split(f"prune/{folder}", name)
+    path = str(Path(file).resolve())
+    code_files.allow([path])
+    return f"{path}:{function}"
+
+
+def _shares(weights: Iterable[float], count: int) -> list[float]:
+    """Return the weights w_i of ``count`` models, whose sum must be 1."""
+    try:
+        shares = list(weights)
+        fits = len(shares) == count and abs(fsum(shares) - 1) <= 1e-6
+    except (OverflowError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise UserError(f"weights is {weights}: it must have one number a model, with a sum of 1.")
+    return shares

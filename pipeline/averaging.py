@@ -33,7 +33,7 @@ def check(candidates: Sequence[Checkpoint], *, masks: bool = True) -> None:
         UserError: no candidate, or a difference; the message names its key.
     """
     if not candidates:
-        raise UserError("an average needs at least one candidate: set m to 1 or more.")
+        raise UserError("there is no model to average: pass at least one candidate.")
     first = candidates[0]
     for number, other in enumerate(candidates[1:], start=1):
         difference = _difference(first, other, masks=masks)

@@ -5,7 +5,8 @@ that folder; a file that the copy lacks is that of the main checkout. Every file
 (`path_of`), whichever way it is written, so that equal work has equal commands.
 
 A process executes such a file only after `allow` (SECURITY.md): stages allow the files on their
-command line, under ``--code``, and no path that an artifact names.
+command line, under ``--code``, and the library those that its caller names; neither executes a path
+that only an artifact names.
 """
 
 import ast

@@ -193,6 +193,37 @@ def test_weights_after_filters_nest_and_filters_after_weights_are_refused():
     assert same_bits(model, before)
 
 
+RULES = """
+def scores(weights):
+    return {name: -w.detach().abs() + w.abs().max().detach() for name, w in weights.items()}
+
+def largest(weights):
+    return scores(weights)
+
+def masks(scores, sparsity, alive):
+    return {name: mask & (mask.new_ones(mask.shape).cumsum(-1) > 1) for name, mask in alive.items()}
+"""
+
+
+def test_rules_of_a_file_are_named_by_its_path(tmp_path, monkeypatch):
+    """A relative path begins at the working directory."""
+    (tmp_path / "mine.py").write_text(RULES)
+    monkeypatch.chdir(tmp_path)
+    results = []
+    for criterion in ("mine.py", "mine.py:largest", str(tmp_path / "mine.py:scores")):
+        model = dense()
+        largest = model[4].weight.detach().abs().argmax()
+        api.prune(model, 0.5, criterion=criterion)
+        assert not api.masks(model)["4.weight"].flatten()[largest]
+        results.append(model)
+    assert same_bits(results[0], results[1])
+    assert same_bits(results[0], results[2])
+    api.prune(model := dense(), 0.5, allocation="mine.py")
+    assert not api.masks(model)["4.weight"][:, 0].any()
+    with pytest.raises(UserError, match=r"mine\.py has no none: name one"):
+        api.prune(dense(), 0.5, criterion="mine.py:none")
+
+
 def test_a_weight_that_two_layers_share_is_pruned_once():
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
     model[2].weight = model[0].weight
@@ -500,7 +531,7 @@ def test_state_dicts_are_averaged_alike():
     models = candidates()
     states = [model.state_dict() for model in models]
     for weights in (None, [0.5, 0.2, 0.3]):
-        soup = api.average(models, weights).state_dict()
+        soup = api.average(iter(models), weights and iter(weights)).state_dict()
         state = api.average(states, weights)
         assert all(torch.equal(state[name], value) for name, value in soup.items())
     weighted = weighted_sum(states, [0.5, 0.2, 0.3])
@@ -565,6 +596,9 @@ def test_a_failed_reestimation_leaves_the_network_as_it_was():
         ([batch()[0], "text"], UserError),
         ([batch()[0], {"x": 3}], UserError),
         ([()], UserError),
+        ([batch(), batch(0)], UserError),
+        ([batch(), batch()[0] * float("inf")], UserError),
+        ([batch(), torch.ones(2, 3, 8, 8)], UserError),
     ]:
         with pytest.raises(error):
             api.reestimate_batchnorm(model, batches)
@@ -678,6 +712,44 @@ def with_weight_norm() -> nn.Module:
     return nn.Sequential(nn.Flatten(), parametrizations.weight_norm(nn.Linear(64, 3)))
 
 
+def with_head(head: nn.Module) -> nn.Module:
+    """Return a pruned network whose head was replaced afterwards."""
+    model = pruned_network()
+    model[4] = head
+    return model
+
+
+def reloaded() -> nn.Module:
+    """Return a held network that has loaded the state of a dense one."""
+    model = api.hold(pruned_network())
+    model.load_state_dict(dense(1).state_dict())
+    return model
+
+
+def lazy() -> nn.Module:
+    return nn.Sequential(nn.LazyConv2d(6, 3), nn.LazyBatchNorm2d(), nn.Flatten())
+
+
+def on_meta() -> nn.Module:
+    with torch.device("meta"):
+        return dense()
+
+
+class Extra(nn.Linear):
+    """A layer whose state dict holds more than tensors."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"version": 1}
+
+
+def prune_by_latency(example: object) -> None:
+    api.prune(dense(), 0.5, allocation="latency", example=example)
+
+
+def reestimate(*batches: object) -> None:
+    api.reestimate_batchnorm(dense(), batches)
+
+
 def state(**changes: Tensor) -> dict[str, Tensor]:
     return {"weight": torch.tensor([[1.0, 0.0], [0.5, 2.0]]), "bias": torch.zeros(2)} | changes
 
@@ -699,25 +771,78 @@ REFUSALS = {
     "no filters": (lambda: api.prune(matrices(), 0.5, structure="filters"), "no convolution bef"),
     "nan": (lambda: api.prune(diverged(), 0.5), r"'4\.weight' holds NaN or infinity"),
     "weight norm": (lambda: api.prune(with_weight_norm(), 0.5), r"'1\.weight' has a parametrisa"),
-    "unheld": (lambda: api.prune(unheld(), 0.8), "pruned weights of .* are not 0: hold"),
+    "unheld": (lambda: api.prune(unheld(), 0.8), "are not 0, as after training without hold"),
+    "loaded": (lambda: api.prune(reloaded(), 0.8), "after load_state_dict of a dense state: hold"),
+    "new head": (
+        lambda: api.prune(with_head(nn.Linear(216, 5)), 0.8),
+        r"mask '4\.weight' of shape \[3, 216\] fits no parameter .* replaced or removed",
+    ),
+    "no head": (lambda: api.average([with_head(nn.Identity())]), r"mask '4\.weight' of .* fits no"),
+    "like head": (lambda: api.average([with_head(nn.Linear(216, 3))]), r"'4\.weight' are not 0"),
+    "lazy": (lambda: api.prune(lazy(), 0.5), r"'0\.weight' of the network has no values yet"),
+    "meta": (lambda: api.prune(on_meta(), 0.5), r"'0\.weight' .* on the meta device: load its"),
+    "lazy BatchNorm": (lambda: api.reestimate_batchnorm(lazy(), [batch()]), "has no values yet"),
+    "meta candidates": (lambda: api.average([on_meta()]), "has no values yet"),
+    "lazy sparsity": (lambda: api.sparsity(lazy()), "has no values yet"),
+    "computed": (lambda: api.sparsity(with_weight_norm()), r"'1\.weight' has a parametrisation"),
+    "extra state": (lambda: api.prune(Extra(4, 4), 0.5), "'_extra_state' of the state dict is a d"),
+    "no network": (lambda: api.prune(dense().state_dict(), 0.5), "the network is a OrderedDict"),
+    "sparsity text": (lambda: api.prune(dense(), "0.5"), "sparsity is '0.5': it must be a number"),
+    "example text": (lambda: prune_by_latency("x"), "the example, .*, is no batch: give a tensor"),
+    "example scalar": (lambda: prune_by_latency(torch.tensor(1.0)), "the example, .*, is no batch"),
+    "no example in it": (lambda: prune_by_latency(torch.ones(0, 1, 8, 8)), "is no batch: give"),
+    "example shape": (lambda: prune_by_latency(torch.ones(1, 5)), r"an example of shape \[1, 5\]"),
+    "filters' criterion": (
+        lambda: api.prune(dense(), 0.5, structure="filters", criterion="own.py"),
+        "^structure is filters, .* but criterion is .*own.py.* and allocation is global: set them",
+    ),
+    "filters' allocation": (
+        lambda: api.prune(dense(), 0.5, structure="filters", allocation="erk"), "allocation is erk"
+    ),
+    "N:M's allocation": (
+        lambda: api.prune(dense(), 0.5, structure="2:4", allocation="erk"),
+        "^structure is 2:4, .* but allocation is erk: set it to global",
+    ),
+    "no such rule": (lambda: api.prune(dense(), 0.5, criterion="x.py"), r"x\.py does not exist"),
+    "function": (lambda: api.prune(dense(), 0.5, criterion=torch.abs), "is no text: name one, or"),
+    "float mask": (
+        lambda: api.hold(dense(), {"4.weight": torch.ones(3, 216)}), "is a torch.float32: make it a"
+    ),
+    "list mask": (lambda: api.hold(dense(), {"4.bias": [True] * 3}), "'4.bias' is a list: make it"),
     "no masks": (lambda: api.hold(dense()), "no masks to hold: prune it first"),
     "shape": (
-        lambda: api.hold(dense(), {"4.weight": torch.ones(3, 2)}), r"of shape \[3, 2\] fits no par"
+        lambda: api.hold(dense(), {"4.weight": torch.ones(3, 2) > 0}), r"shape \[3, 2\] fits no par"
     ),
-    "name": (lambda: api.hold(dense(), {"x": torch.ones(3)}), "'x' of shape"),
-    "no models": (lambda: api.average([]), "at least one candidate"),
+    "name": (lambda: api.hold(dense(), {"x": torch.ones(3) > 0}), "'x' of shape"),
+    "no models": (lambda: api.average([]), "^there is no model to average: pass at least one cand"),
+    "no model left": (lambda: api.average(iter([])), "^there is no model to average"),
+    "paths": (lambda: api.average(["a.pt", "b.pt"]), "candidate 0 is a str: pass a list of netw"),
+    "one state dict": (lambda: api.average(state()), "candidate 0 is a str: pass a list of"),
+    "no tensor": (lambda: api.average([state(), state(epoch=3)]), "'epoch' .* is a int: leave"),
+    "diverged candidate": (
+        lambda: api.average([dense(), diverged()]), r"^candidate 1 holds NaN or infinity in '4\."
+    ),
+    "infinite state": (
+        lambda: api.average([state(bias=torch.tensor([1.0, float("inf")]))]), "infinity in 'bias'"
+    ),
     "other masks": (
         lambda: api.average([pruned_network(), pruned_network(0.6)]), "in the mask '.*weight'"
     ),
-    "unheld candidate": (lambda: api.average([pruned_network(), unheld()]), "are not 0: hold"),
+    "unheld candidate": (lambda: api.average([pruned_network(), unheld()]), "not 0, as .*: hold"),
     "other keys": (lambda: api.average([dense(), matrices()]), "differ in the tensor '.*weight'"),
     "other zeros": (
         lambda: api.average([state(), state(weight=torch.ones(2, 2))]), "in the mask 'weight'"
     ),
     "missing key": (lambda: api.average([state(), {"weight": torch.ones(2, 2)}]), "tensor 'bias'"),
     "mixed": (lambda: api.average([dense(), dense().state_dict()]), "networks and state dicts"),
-    "too few weights": (lambda: api.average([state(), state()], [1.0]), "one a model, with a sum"),
+    "too few weights": (lambda: api.average([state(), state()], [1.0]), "one number a model, with"),
     "weights' sum": (lambda: api.average([state(), state()], [1.0, 1.0]), r"weights is \[1\.0, 1"),
+    "weights NaN": (lambda: api.average([state()], [float("nan")]), "with a sum of 1"),
+    "weights' infinities": (
+        lambda: api.average([state(), state()], [float("inf"), -float("inf")]), "with a sum of 1"
+    ),
+    "a number": (lambda: api.average([state()], 1.0), r"weights is 1\.0: it must have one number"),
+    "words": (lambda: api.average([state()], ["x"]), "weights is .*: it must have one number"),
     "no batch": (lambda: api.reestimate_batchnorm(dense(), []), "without a batch: pass at least 1"),
     "text": (lambda: api.reestimate_batchnorm(dense(), ["x"]), "a batch is a str without a tensor"),
     "one example": (
@@ -726,15 +851,47 @@ REFUSALS = {
         ),
         "one example has no variance",
     ),
+    "empty batch": (lambda: reestimate(batch(0)), "a batch has no example: leave it out"),
+    "later empty batch": (lambda: reestimate(batch(), batch(0)), "a batch has no example"),
+    "NaN batch": (
+        lambda: reestimate(batch(), batch()[0] * float("nan")),
+        "inputs of the BatchNorm '1' hold NaN or infinity",
+    ),
+    "channels": (
+        lambda: reestimate(torch.ones(2, 3, 8, 8)),
+        r"fails on a batch \(\[2, 3, 8, 8\] torch\.float32\) with RuntimeError: .*: pass batches",
+    ),
+    "dtype": (lambda: reestimate(batch()[0].double()), r"torch\.float64\) with RuntimeError: "),
+    "keyword": (lambda: reestimate({"x": batch()[0]}), r"batch \(x \[16, .* TypeError: .*: p"),
     "schedule": (lambda: schedule("x", steps=1, trace=1.0), "schedule is 'x': use one of"),
-    "steps": (lambda: schedule("LLR", steps=0, trace=1.0), "steps is 0, but must be at least 1"),
+    "steps": (lambda: schedule("LLR", steps=0, trace=1.0), "steps is 0, but must be an integer"),
+    "no steps": (lambda: schedule("LLR", steps=None, trace=1.0), "steps is None, but must be an i"),
+    "half a step": (lambda: schedule("LLR", steps=3.5, trace=1.0), "steps is 3.5, but must be an"),
+    "endless": (lambda: schedule("LLR", steps=float("inf"), trace=1.0), "steps is inf, but must"),
     "no trace": (lambda: schedule("LLR", steps=1, trace=[]), "trace is"),
+    "trace None": (lambda: schedule("LLR", steps=1, trace=None), "trace is None, but must be a ra"),
+    "trace text": (lambda: schedule("FT", steps=1, trace="x"), "trace is x, but must be a rate or"),
     "negative": (lambda: schedule("LLR", steps=1, trace=-1.0), "trace is"),
     "a peak for CLR": (lambda: schedule("CLR", steps=1, trace=1.0), "a list of all rates with CLR"),
     "ALLR alone": (lambda: schedule(steps=1, trace=[1.0]), "ALLR needs the metrics of prune"),
     "ALLR's peak": (lambda: schedule(steps=1, trace=1.0, pruning=METRICS), "pretrain_steps"),
-    "LRW": (lambda: schedule("LRW", steps=9, trace=[1.0]), "9 steps, but must be at most"),
+    "no pretraining": (
+        lambda: schedule(steps=1, trace=[1.0], pruning=METRICS, pretrain_steps=0),
+        "pretrain_steps is 0, but must be an integer, at least 1",
+    ),
+    "no metrics": (
+        lambda: schedule(steps=1, trace=[1.0], pruning={}), "pruning lacks .* pass the metrics that"
+    ),
+    "None metrics": (
+        lambda: schedule(steps=1, trace=[1.0], pruning=METRICS | {"norm_drop": None}), "lacks the n"
+    ),
+    "peak 0": (lambda: schedule("LLR", steps=1, trace=[1.0], peak=0), "^peak is 0, but must be a"),
+    "peak text": (lambda: schedule("LLR", steps=1, trace=[1.0], peak="x"), "^peak is x, but must"),
+    "LRW": (
+        lambda: schedule("LRW", steps=9, trace=[1.0]), "^steps is 9, but must be at most .* 1 with"
+    ),
     "no file": (lambda: api.load(dense(), "none.safetensors"), "none.safetensors is missing: pass"),
+    "a folder": (lambda: api.load(dense(), ROOT), "is missing: pass a file that save wrote"),
 }  # fmt: skip
 
 
@@ -747,6 +904,65 @@ def test_wrong_input_is_refused_in_one_sentence(case):
     assert str(error.value).rstrip(".").count(". ") == 0
 
 
+@pytest.mark.parametrize("place", ["folder", "file/below", "x" * 300, "nul\0", ""])
+def test_a_network_is_not_saved_where_no_file_can_be(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot be written \(.*\): name another file"):
+        api.save(pruned_network(), place)
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "file", tmp_path / "folder"]
+
+
+def test_a_damaged_file_changes_nothing(tmp_path):
+    model = dense()
+    before = copy.deepcopy(model)
+    (tmp_path / "file").write_bytes(b"text")
+    with pytest.raises(UserError, match=r"is truncated or not .* if a stage makes it, or save it"):
+        api.load(model, tmp_path / "file")
+    assert same_bits(model, before)
+    api.save(model, tmp_path / "file")
+    with pytest.raises(UserError, match="on the meta device"):
+        api.load(on_meta(), tmp_path / "file")
+
+
+def test_masks_come_back_from_the_zeros_of_a_state_dict():
+    model, other = pruned_network(0.8), dense(1)
+    other.load_state_dict(model.state_dict())
+    assert api.masks(other) == {}
+    named = other.named_parameters()
+    api.hold(other, {name: weight != 0 for name, weight in named if weight.ndim > 1})
+    assert all(torch.equal(api.masks(other)[n], mask) for n, mask in api.masks(model).items())
+    take(other, torch.optim.SGD(other.parameters(), 0.1))
+    assert positive_zeros(pruned_entries(other))
+
+
+def test_a_held_network_that_loaded_a_dense_state_is_held_again(tmp_path):
+    model = api.hold(reloaded())
+    assert positive_zeros(pruned_entries(model))
+    api.save(model, tmp_path / "file")
+
+
+def test_a_file_is_not_loaded_into_a_wrapper(tmp_path):
+    api.save(pruned_network(), tmp_path / "file")
+    with pytest.raises(UserError, match="build its network, and pass it without a wrapper"):
+        api.load(nn.DataParallel(dense()), tmp_path / "file")
+
+
+def test_a_network_with_a_new_head_is_pruned_with_the_masks_that_are_left():
+    model = with_head(nn.Linear(216, 5))
+    before = copy.deepcopy(model)
+    with pytest.raises(UserError, match="without those of layers"):
+        api.prune(model, 0.8)
+    assert same_bits(model, before)
+    left = {name: mask for name, mask in api.masks(model).items() if name != "4.weight"}
+    api.hold(model, left)
+    api.prune(model, 0.8)
+    take(model, torch.optim.SGD(model.parameters(), 0.1, 0.9))
+    assert api.sparsity(model) == pytest.approx(0.8, abs=0.01)
+    assert not (api.masks(model)["0.weight"] & ~left["0.weight"]).any()
+
+
 def test_a_file_of_another_network_changes_nothing(tmp_path):
     api.save(pruned_network(), tmp_path / "file")
     other = small()
@@ -756,7 +972,7 @@ def test_a_file_of_another_network_changes_nothing(tmp_path):
         api.load(other, tmp_path / "file")
     assert same_bits(other, before)
     assert api.masks(other) == {}
-    with pytest.raises(UserError, match="are not 0: hold"):
+    with pytest.raises(UserError, match=r"are not 0, as .*: hold"):
         api.save(unheld(), tmp_path / "file")
 
 

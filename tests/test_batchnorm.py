@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from pipeline.errors import UserError
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.predict import logits
 
@@ -145,6 +146,14 @@ def test_an_odd_number_of_examples_two_by_two_has_no_batch_of_one():
     photographs = torch.arange(3 * 16).view(3, 1, 4, 4).to(torch.uint8)
     reestimate(model, photographs, torch.zeros(1), torch.ones(1), batch_size=2)
     assert float(model[1].running_mean) == pytest.approx(float(photographs.double().mean() / 255))
+
+
+def test_statistics_that_are_not_finite_are_not_stored(model, images):
+    model[4].weight.data[2] = float("nan")
+    before = statistics(model)
+    with pytest.raises(UserError, match=r"BatchNorm '5' hold NaN or infinity"):
+        reestimate(model, images, MEAN, STD)
+    assert all(torch.equal(*pair) for pair in zip(statistics(model), before, strict=True))
 
 
 def test_a_network_without_running_statistics_is_not_even_run(images):

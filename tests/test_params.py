@@ -101,6 +101,15 @@ def test_seeds_take_the_place_of_seed(tmp_path):
         ("prune__criterion", "magnitud", ["prune.criterion", "'magnitud'", "magnitude"]),
         ("prune__allocation", "globl", ["prune.allocation", "'globl'", "global", "uniform"]),
         ("prune__structure", "filter", ["prune.structure", "'filter'", "'weights' or 'filters'"]),
+        (
+            "prune",
+            {"structure": "filters", "allocation": "erk"},
+            [
+                "prune.structure is filters",
+                "prune.criterion is magnitude",
+                "prune.allocation is erk",
+            ],
+        ),
         ("retrain__schedule", "STEP", ["retrain.schedule", "'STEP'", "ALLR"]),
         ("retrain__epochs", 1.5, ["retrain.epochs", "1.5"]),
         ("retrain__values", [1.0], ["retrain.values", "retrain.vary is seed"]),

@@ -44,12 +44,10 @@ from pipeline.config.validation import (
 from pipeline.config.yaml_file import read
 from pipeline.errors import UserError
 from pipeline.export.selection import FORMATS, select
+from pipeline.prune.pattern import check_ranking
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 YAML = (".yaml", ".yml")
-
-# Criterion and allocation with prune.structure = filters: the defaults, or those of filters.
-_FILTERS = [("magnitude", "global"), ("magnitude", "uniform")]
 
 Grid = TypeVar("Grid", bound=Section)
 
@@ -111,14 +109,9 @@ class Experiment(Section):
         for key, named in (("studies", self.studies), ("study", self.study)):
             for study in named:
                 check_choice(key, study, registry.names("plan/studies"))
-        ranking = (self.prune.criterion, self.prune.allocation)
-        if self.prune.structure == "filters" and ranking not in _FILTERS:
-            raise UserError(
-                "prune.structure is filters, which are ranked by L2 norm in each layer, but "
-                f"prune.criterion is {ranking[0]} and prune.allocation {ranking[1]}: set them to "
-                "magnitude and global"
-            )
-        check_pattern(self.prune, self.target_sparsity, self.phases)
+        prune = self.prune
+        check_ranking(prune.structure, prune.criterion, prune.allocation, "prune.")
+        check_pattern(prune, self.target_sparsity, self.phases)
         if not (self.pretrain.epochs or self.network.weights):
             raise UserError(
                 "pretrain.epochs is 0, but network.weights is null: name a file of trained weights"

@@ -12,17 +12,11 @@ def check_pattern(prune: Prune, target_sparsity: float, phases: int) -> None:
     """Refuse settings that do not fit to N:M pruning, if that is ``prune.structure``.
 
     Raises:
-        UserError: the allocation is not the default, the sparsity is not 1 - N/M, or there are more
-            than M - N phases.
+        UserError: the sparsity is not 1 - N/M, or there are more than M - N phases.
     """
     pattern = parse(prune.structure)
     if pattern is None:
         return
-    if prune.allocation != "global":
-        raise UserError(
-            f"prune.structure is {pattern}, which gives every layer the same sparsity, but "
-            f"prune.allocation is {prune.allocation}: set it to global or null"
-        )
     if not isclose(target_sparsity, pattern.sparsity):
         raise UserError(
             f"target_sparsity is {target_sparsity:g}, but prune.structure is {pattern}, which "

@@ -1,6 +1,7 @@
 """Pruning of a network: of single weights, of whole filters, or of N in every M weights."""
 
 from math import isclose
+from numbers import Real
 from typing import Any
 
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 from pipeline.prune.apply import prune
 from pipeline.prune.filters import prune_filters
-from pipeline.prune.pattern import parse, valid_structure
+from pipeline.prune.pattern import check_ranking, parse, valid_structure
 from pipeline.prune.prunable import prunable
 from pipeline.prune.rules import allocation as allocation_of
 from pipeline.prune.semi_structured import prune_semi_structured
@@ -44,12 +45,16 @@ def prune_network(  # noqa: PLR0913
         `pipeline.prune.semi_structured.prune_semi_structured`.
 
     Raises:
-        UserError: an unknown structure, a sparsity that N:M does not have, and the errors of these.
+        UserError: an unknown structure, a sparsity that is no number or that N:M does not have, a
+            ranking that the structure would not use, and the errors of these.
     """
+    if not _is_number(sparsity):
+        raise UserError(f"the sparsity is {sparsity!r}: it must be a number in [0, 1).")
     try:
         valid_structure(structure)
     except ValueError as error:
         raise UserError(f"the structure is {structure!r}: use {error}.") from None
+    check_ranking(structure, criterion, allocation)
     if structure == "filters":
         return prune_filters(parent, model, sparsity)
     if pattern := parse(structure):
@@ -67,3 +72,7 @@ def prune_network(  # noqa: PLR0913
         allocation_of(allocation, seed, model, example),
         parameters=[name for name, _ in model.named_parameters()],
     )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real)

@@ -7,7 +7,12 @@ import re
 from dataclasses import dataclass
 from itertools import count
 
+from pipeline.errors import UserError
+
 STRUCTURES = ("weights", "filters")
+
+# Criterion and allocation of filters: the defaults, or what filters do.
+FILTERS = (("magnitude", "global"), ("magnitude", "uniform"))
 
 
 @dataclass(frozen=True)
@@ -73,3 +78,28 @@ def valid_structure(value: object) -> object:
             "'weights' or 'filters', or N:M in quotes with 1 <= N < M, such as \"2:4\""
         )
     return value
+
+
+def check_ranking(structure: str, criterion: str, allocation: str, keys: str = "") -> None:
+    """Refuse a criterion or an allocation that ``structure`` would not use.
+
+    Args:
+        structure: a valid one.
+        criterion: as in params.yaml.
+        allocation: as in params.yaml.
+        keys: what the names of the three begin with in a message, such as "prune.".
+
+    Raises:
+        UserError: the structure has a ranking of its own.
+    """
+    if structure == "filters" and (criterion, allocation) not in FILTERS:
+        raise UserError(
+            f"{keys}structure is filters, which are ranked by L2 norm in each layer, but "
+            f"{keys}criterion is {criterion} and {keys}allocation is {allocation}: set them to "
+            "magnitude and global"
+        )
+    if parse(structure) and allocation != "global":
+        raise UserError(
+            f"{keys}structure is {structure}, which gives every layer the same sparsity, but "
+            f"{keys}allocation is {allocation}: set it to global"
+        )

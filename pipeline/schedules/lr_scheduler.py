@@ -1,6 +1,8 @@
 """Retraining schedules as a learning-rate scheduler of PyTorch."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
+from numbers import Integral, Real
 from typing import Any
 
 from torch import Tensor
@@ -26,7 +28,7 @@ class RetrainLR(LRScheduler):
         steps: of this retraining, at least 1.
         trace: eta, the pretraining rate of every step; for LLR and ALLR their peak is enough.
         pruning: for ALLR, the metrics of the pruning (norm_drop and pruned_fraction).
-        pretrain_steps: for ALLR, T in T_rt / T; by default the length of the trace.
+        pretrain_steps: for ALLR, T in T_rt / T, at least 1; by default the length of the trace.
         peak: if given, the largest rate, which the schedule is scaled to.
         last_epoch: as of every scheduler of PyTorch.
 
@@ -48,16 +50,18 @@ class RetrainLR(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         check_choice("schedule", schedule, SCHEDULES)
-        check(steps >= 1, "steps", steps, "at least 1")
-        if isinstance(trace, int | float):
+        steps, eta = _count("steps", steps), _rates(trace)
+        if isinstance(trace, Real):
             check(schedule in FROM_PEAK, "trace", trace, f"a list of all rates with {schedule}")
-            trace = [float(trace)]
-        else:
-            pretrain_steps = pretrain_steps or len(trace)
-        check(len(trace) > 0, "trace", list(trace), "a rate or a list of rates")
-        if schedule == "ALLR" and peak is None:
-            peak = _allr_peak(max(trace), pruning, steps, pretrain_steps)
-        self.rates = learning_rates(schedule, steps, trace, peak=peak)
+        elif pretrain_steps is None:
+            pretrain_steps = len(eta)
+        if schedule == "LRW":
+            check(steps <= len(eta), "steps", steps, f"at most the trace's {len(eta)} with LRW")
+        if peak is not None:
+            check(_is_number(peak) and peak > 0, "peak", peak, "a number above 0")
+        elif schedule == "ALLR":
+            peak = _allr_peak(max(eta), pruning, steps, pretrain_steps)
+        self.rates = learning_rates(schedule, steps, eta, peak=peak)
         self.total_steps = steps  # accelerate reads it, as of OneCycleLR
         super().__init__(optimizer, last_epoch)
 
@@ -81,6 +85,33 @@ def _allr_peak(
             "ALLR needs the metrics of prune and the length of pretraining: set pruning and "
             "pretrain_steps, or peak."
         )
-    return allr_peak(
-        eta_max, pruning["norm_drop"], pruning["pruned_fraction"], steps, pretrain_steps
-    )
+    length = _count("pretrain_steps", pretrain_steps)
+    try:
+        lost = {key: float(pruning[key]) for key in ("norm_drop", "pruned_fraction")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            "pruning lacks the numbers norm_drop and pruned_fraction: pass the metrics that prune "
+            "returned."
+        ) from error
+    return allr_peak(eta_max, **lost, retrain_epochs=steps, pretrain_epochs=length)
+
+
+def _count(key: str, value: Any) -> int:
+    """Return a number of steps."""
+    whole = isinstance(value, Integral) and int(value) >= 1
+    check(whole, key, value, "an integer, at least 1")
+    return int(value)
+
+
+def _rates(trace: Any) -> list[float]:
+    """Return the rates of a trace, which may also be one rate."""
+    try:
+        rates = [float(rate) for rate in ([trace] if isinstance(trace, Real) else trace)]
+    except (TypeError, ValueError):
+        rates = []
+    check(len(rates) > 0, "trace", trace, "a rate or a list of rates")
+    return rates
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and isfinite(value)

@@ -19,7 +19,7 @@ import torch
 from pipeline.errors import UserError
 from pipeline.storage.atomic_files import read_json, write_json
 from pipeline.storage.sparse_codec import pack, unpack
-from pipeline.storage.tensors import BROKEN, damaged, load_tensors, read, save_tensors
+from pipeline.storage.tensors import AGAIN, BROKEN, damaged, load_tensors, read, save_tensors
 
 __all__ = [
     "Checkpoint",
@@ -167,8 +167,8 @@ def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """Return the checked metadata of a checkpoint file."""
     if FORMAT not in metadata:
         raise UserError(
-            f"{path} is a safetensors file but no checkpoint of this pipeline: name the "
-            "model.safetensors that one of its stages wrote."
+            f"{path} is a safetensors file but no checkpoint of this pipeline: name one that "
+            "pipeline.api.save wrote, or the model.safetensors of a stage."
         )
     try:
         header: dict[str, Any] = json.loads(metadata[FORMAT])
@@ -178,8 +178,8 @@ def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         raise damaged(path, error) from error
     if version != VERSION:
         raise UserError(
-            f"{path} has checkpoint version {version}, this code reads {VERSION}: "
-            "delete it and run `dvc repro` to make it again."
+            f"{path} has checkpoint version {version}, this code reads {VERSION}: delete it, then "
+            f"{AGAIN}."
         )
     if not fits:
         raise damaged(path)

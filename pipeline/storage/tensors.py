@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from pipeline.errors import UserError
 from pipeline.storage.atomic_files import atomic_file
 
+AGAIN = "run `dvc repro` if a stage makes it, or save it again"
 BROKEN = (  # what reading the header of a damaged or foreign file may raise
     *(ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError),
     *(TypeError, ValueError),
@@ -54,7 +55,7 @@ def read(
             tensors = {name: file.get_tensor(name) for name in wanted}
             return tensors, file.metadata() or {}
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: run `dvc repro` to make it.") from error
+        raise UserError(f"{path} is missing: {AGAIN}.") from error
     except (SafetensorError, OSError, *BROKEN) as error:
         raise damaged(path, error) from error
 
@@ -63,10 +64,7 @@ def damaged(path: Path, cause: BaseException | None = None) -> UserError:
     """Return the error for a damaged file, or one that the ``cause`` says is too large."""
     if isinstance(cause, MemoryError) or "not enough memory" in str(cause):
         return UserError(
-            f"{path} is damaged or does not fit into memory: free memory and run again, or delete "
-            "it and run `dvc repro` to make it again."
+            f"{path} is damaged or does not fit into memory: free memory and read it again, or "
+            f"delete it, then {AGAIN}."
         )
-    return UserError(
-        f"{path} is truncated or not a safetensors file: delete it and run `dvc repro` to make "
-        "it again."
-    )
+    return UserError(f"{path} is truncated or not a safetensors file: delete it, then {AGAIN}.")

@@ -16,7 +16,7 @@ def inputs_on(device: torch.device, batches: Iterable[Any]) -> Iterator[dict[str
     single input has the name "".
 
     Raises:
-        UserError: a batch has no tensor.
+        UserError: a batch has no tensor, or no example.
     """
     for batch in batches:
         first = batch[0] if isinstance(batch, list | tuple) and batch else batch
@@ -26,6 +26,8 @@ def inputs_on(device: torch.device, batches: Iterable[Any]) -> Iterator[dict[str
                 f"a batch is a {type(batch).__name__} without a tensor: it must be an input, a "
                 "tuple or list that begins with one, or a dict of keyword arguments."
             )
+        if not size(named):
+            raise UserError("a batch has no example: leave it out.")
         yield {
             name: value.to(device) if isinstance(value, Tensor) else value
             for name, value in named.items()
@@ -41,14 +43,25 @@ def run(model: nn.Module, inputs: Mapping[str, Any]) -> object:
     """Run ``model`` on a batch of `inputs_on`.
 
     Raises:
-        UserError: the batch is one example, which has no variance.
+        UserError: the network fails, such as on a batch of another shape or dtype, or of one
+            example, which has no variance.
     """
     try:
         return model(inputs[""]) if "" in inputs else model(**inputs)
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
+    except UserError:
+        raise
+    except Exception as error:
+        if "more than 1 value per channel" in str(error):
+            raise UserError(
+                "a batch of one example has no variance: choose another batch size, or drop the "
+                "last batch of the loader."
+            ) from error
+        given = ", ".join(
+            f"{name} {list(value.shape)} {value.dtype}".lstrip()
+            for name, value in inputs.items()
+            if isinstance(value, Tensor)
+        )
         raise UserError(
-            "a batch of one example has no variance: choose another batch size, or drop the last "
-            "batch of the loader."
+            f"the network fails on a batch ({given}) with {type(error).__name__}: "
+            f"{' '.join(str(error).split()).rstrip('.')}: pass batches that it takes."
         ) from error

@@ -1,11 +1,13 @@
 """The masks of a network: an attribute that its copies share, held in training on request."""
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pipeline.errors import UserError
 from pipeline.train.hold import Hold, refuse_sharded
@@ -29,19 +31,37 @@ def hold(model: Network, new: Mapping[str, Tensor] | None = None) -> Network:
     Arguments: new, masks that replace those of the model; by default it has them from `prune`.
     Raises: UserError for masks that do not fit, a model without masks, and FSDP.
     """
-    known, chosen = parameters(model), masks(model) if new is None else new
+    chosen = masks(model) if new is None else new
+    check_masks(model, chosen)
     if not chosen:
         raise UserError("the network has no masks to hold: prune it first, or pass masks.")
-    for name, mask in chosen.items():
-        if name not in known or known[name].shape != mask.shape:
-            raise UserError(
-                f"the mask {name!r} of shape {list(mask.shape)} fits no parameter of the network: "
-                "pass masks of this network."
-            )
     release(model)
     set_masks(model, chosen)
     _held[model] = Hold(model, masks(model))
     return model
+
+
+def check_masks(model: nn.Module, chosen: Mapping[str, Tensor]) -> None:
+    """Check that masks are bool and have names and shapes of parameters of ``model``.
+
+    Raises:
+        UserError: one is not or has not, such as that of a layer which was replaced; or the errors
+            of `parameters`.
+    """
+    known = parameters(model)
+    for name, mask in chosen.items():
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+            raise UserError(
+                f"the mask {name!r} is a {kind}: make it a tensor of torch.bool, True where a "
+                "weight is kept."
+            )
+        if name not in known or known[name].shape != mask.shape:
+            raise UserError(
+                f"the mask {name!r} of shape {list(mask.shape)} fits no parameter of the network: "
+                "pass to hold the masks of its parameters, without those of layers that were "
+                "replaced or removed after prune."
+            )
 
 
 def release(model: nn.Module) -> None:
@@ -65,6 +85,27 @@ def set_masks(model: nn.Module, new: Mapping[str, Tensor]) -> None:
 
 
 def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters by each of their names; refuse a network that FSDP has sharded."""
+    """Return the parameters by each of their names.
+
+    Raises:
+        UserError: FSDP has sharded the network, or the errors of `check_values`.
+    """
+    check_values(model)
     refuse_sharded(model)
     return dict(model.named_parameters(remove_duplicate=False))
+
+
+def check_values(model: nn.Module) -> None:
+    """Check that ``model`` is a network whose parameters and buffers have values.
+
+    Raises:
+        UserError: it is no network; or a tensor is lazy or on the meta device.
+    """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"the network is a {type(model).__name__}: pass a torch.nn.Module.")
+    for name, value in chain(model.named_parameters(), model.named_buffers()):
+        if is_lazy(value) or value.is_meta:
+            raise UserError(
+                f"{name!r} of the network has no values yet, as it is lazy or on the meta device: "
+                "load its weights, or run the network on a batch, before."
+            )

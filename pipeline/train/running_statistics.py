@@ -1,6 +1,6 @@
 """Running statistics of BatchNorm as averages over the examples of any batches, in one pass."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
 import torch
@@ -29,7 +29,7 @@ def average_over(
     Modes and momenta are restored, and on an exception the statistics too; without running
     statistics nothing is done.
     Arguments: size, n_b of a batch; forward, which runs ``model`` on a batch.
-    Raises: UserError without a batch.
+    Raises: UserError without a batch, and for averages that are not finite.
     Source: paper, Section 3 and Appendix A.2; Izmailov et al. 2018 (SWA).
     """
     norms = {
@@ -60,6 +60,7 @@ def average_over(
                 raise UserError(
                     "BatchNorm cannot be re-estimated without a batch: pass at least 1."
                 )
+            _check_finite(model, norms)
         except BaseException:
             for buffer, value in before:
                 buffer.copy_(value)
@@ -70,3 +71,14 @@ def average_over(
             for norm, momentum in norms.items():
                 norm.training = False
                 norm.momentum = momentum
+
+
+def _check_finite(model: nn.Module, norms: Collection[nn.Module]) -> None:
+    """Refuse running statistics of ``norms``, layers of ``model``, that hold NaN or infinity."""
+    for name, module in model.named_modules():
+        if module in norms and not all(buffer.isfinite().all() for buffer in module.buffers()):
+            raise UserError(
+                f"the inputs of the BatchNorm {name!r} hold NaN or infinity, so that its running "
+                "statistics would too: pass finite batches to a network whose training has not "
+                "diverged."
+            )

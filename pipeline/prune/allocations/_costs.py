@@ -29,6 +29,11 @@ def layer_costs(model: nn.Module, example: Tensor) -> dict[str, float]:
     Raises:
         UserError: the network cannot take the example, or a cost in the table is not positive.
     """
+    if not (isinstance(example, Tensor) and example.ndim and len(example)):
+        raise UserError(
+            "the example, by which layers' costs are known, is no batch: give a tensor [1, ...], "
+            "one input of the network."
+        )
     table, names = load(), prunable(model)
     shapes: dict[str, torch.Size] = {}
     products = _products(model, example[:1], shapes)
