@@ -4,9 +4,11 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 from argparse import ArgumentParser
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -27,6 +29,8 @@ from pipeline.plan.build import build
 from pipeline.plan.dependencies import closure
 from pipeline.prune import rules
 from pipeline.prune.apply import prune
+from pipeline.run.ray_files import NodeFolder, unpack
+from pipeline.run.ray_objects import Objects
 from pipeline.seeds import derive
 from pipeline.soup import build as soup_build
 from pipeline.soup.build import INPUTS, required_inputs
@@ -710,6 +714,51 @@ def test_code_that_only_a_checkpoint_names_is_not_executed(mine, tmp_path):
     done = stage("prune", *flags, "--code", "../mine/net.py")
     assert (done.returncode, done.stderr) == (0, "")
     assert (mine / "executed").read_text() == "x"
+
+
+def test_the_plan_says_which_code_lies_outside_the_repository(mine):
+    """Nodes of a cluster that do not see the folder get what is inside."""
+    inside = mine.parent / "project" / "own"
+    inside.mkdir()
+    for name in ("net.py", "blocks.py"):
+        (inside / name).write_text(CONTENT[name])
+    for path in ("own", "../mine"):
+        plan = build(experiment(mine, network__name=f"{path}/net.py"))
+        files = [f"{path}/blocks.py", f"{path}/net.py"]
+        for name, written in yaml.safe_load(dvc_yaml.render(plan))["stages"].items():
+            used = files if name != "data" else []
+            assert [file for file in written["deps"] if file in files] == used
+            assert written.get("meta", {}).get("outside", []) == (used if path != "own" else [])
+
+
+def test_a_node_that_does_not_see_the_folder_runs_code_of_the_repository(tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    (tmp_path / "node").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "node"))
+    files = [f"pipeline/{name}.py" for name in ("__init__", "code_files", "errors", "registry")]
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes((ROOT / file).read_bytes())
+    for name in ("net.py", "blocks.py"):
+        (root / "own").mkdir(exist_ok=True)
+        (root / "own" / name).write_text(CONTENT[name])
+    files += ["own/net.py", "own/blocks.py"]
+    objects = Objects(SimpleNamespace(put=lambda packed: packed), root).of(dict.fromkeys(files, ""))
+    node = NodeFolder()
+    (node.stored("code") / "stages").mkdir(parents=True)
+    (node.stored("code") / "stages" / "run").touch()
+    for key, archive in objects.items():
+        unpack(archive, node.stored(key))
+    folder = node.run("s0-dense", 1, objects)
+    program = """
+from pipeline import code_files, registry
+code_files.allow(["own/net.py"])
+print(registry.load("models", "own/net.py:build", "network.name").build(5, 1))
+"""
+    command = [sys.executable, "-c", program]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    node.close()
+    assert "out_features=5" in run.stdout, run.stderr
 
 
 def test_a_queued_experiment_has_links_to_files_outside_its_copy(tmp_path, monkeypatch):

@@ -11,14 +11,11 @@ pipeline/evaluate, on which training does not depend.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from pipeline import registry
-from pipeline.channels.products import ones_as_input
 from pipeline.errors import UserError
 from pipeline.train.criterion import Criterion
-from pipeline.train.modes import evaluating
 
 if TYPE_CHECKING:
     from pipeline.data.base import Dataset, Split
@@ -74,37 +71,6 @@ def load(name: str) -> Task:
             f"{' and '.join(WRITTEN)}"
         )
     return task  # type: ignore[no-any-return]
-
-
-def check_scores(task: Task, name: str, model: nn.Module, data: "Dataset") -> None:
-    """Refuse a network whose scores of one example are not what the task needs.
-
-    Arguments: name, the task's; model, on the CPU, left unchanged.
-
-    Raises:
-        UserError: the network returns no tensor of floats, or one of another shape.
-    """
-    example, labels = data.train.images[:1].cpu(), data.train.labels[:1]
-    with evaluating(model), torch.no_grad():
-        scores = model(ones_as_input(example))
-    shape = task.scores_shape(labels, len(data.classes))
-    found, needed = type(scores).__name__, "a tensor of floats"
-    if isinstance(scores, Tensor) and scores.is_floating_point():
-        if shape is None or _fits(scores, shape):
-            return
-        found = f"scores of the shape {list(scores.shape)}"
-    if shape is not None:
-        needed += f" of the shape [{', '.join('*' if n is None else str(n) for n in shape)}]"
-    raise UserError(
-        f"network.name: the network returns {found} for one example, but the task {name} needs "
-        f"{needed}: change its last layer, or name another network"
-    )
-
-
-def _fits(scores: Tensor, shape: Sequence[int | None]) -> bool:
-    return scores.ndim == len(shape) and all(
-        size is None or size == there for size, there in zip(shape, scores.shape, strict=True)
-    )
 
 
 def check_measures(task: Task, name: str, measures: Any) -> None:
