@@ -17,9 +17,11 @@ import torch
 import yaml
 from torch import nn
 
+from pipeline import __main__ as command_line
 from pipeline import code_files, registry, repro
 from pipeline.bundle import build as bundle
 from pipeline.config.experiment import Experiment, load
+from pipeline.data import base as data_base
 from pipeline.data import build as data_build
 from pipeline.data.base import Dataset, Split
 from pipeline.errors import UserError
@@ -641,6 +643,27 @@ def test_an_error_in_a_method_of_the_users_ends_a_stage_in_one_sentence(
         assert sentence.count("\n") == 1
         assert status != 2 or "../mine/own.py fails: " in sentence
         assert status != 2 or "(own.py, line 3): correct it" in sentence
+
+
+def test_the_cost_of_a_network_of_a_file_is_measured(mine, monkeypatch, capsys):
+    experiment(mine, network__name="../mine/net.py", recipe="../mine/mine.yaml")
+    data = three_classes()
+    rows = torch.arange(60) % 3
+    data = replace(data, train=data.train.take(rows), val=data.val.take(rows))
+    data_base.save(data, mine / "artifacts" / "data")
+    monkeypatch.chdir(mine)
+    monkeypatch.setattr(sys, "argv", ["pipeline", "cost"])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        command_line.main()
+    assert "images/s" in capsys.readouterr().out
+    code_files._module.cache_clear()
+    text = CONTENT["net.py"].replace("return layer(classes)", "return Bad(1, classes)")
+    bad = "class Bad(nn.Linear):\n    def forward(self, x): raise SystemExit(3)\n"
+    (mine / "net.py").write_text(f"{text}{bad}")
+    with pytest.raises(SystemExit, match=r"^2$"):
+        command_line.main()
+    sentence = "error: ../mine/net.py fails: SystemExit: 3 (net.py, line 7): correct it\n"
+    assert capsys.readouterr().err == sentence
 
 
 def test_an_error_of_ours_keeps_its_traceback(mine, monkeypatch):
