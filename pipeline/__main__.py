@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import code_files
 from pipeline.errors import UserError
 from pipeline.run import interrupts
 from pipeline.storage import disk_space
@@ -36,8 +37,12 @@ def main() -> None:
     except KeyboardInterrupt:  # before or after the stages, whose driver takes it as a request
         sys.stderr.write(interrupts.STOPPED)
         sys.exit(interrupts.INTERRUPTED)
-    except Exception as error:
-        sentence = disk_space.shortage(error)  # while planning, reporting or locking
+    except (Exception, SystemExit) as error:
+        if (own := code_files.failure(error)) is not None:
+            sys.stderr.write(f"error: {own}\n")
+            sys.exit(2)
+        # A disk may be full while planning, reporting or locking.
+        sentence = None if isinstance(error, SystemExit) else disk_space.shortage(error)
         if sentence is None:
             raise
         sys.stderr.write(

@@ -58,6 +58,33 @@ def check_parent(parent: Checkpoint, candidate: Checkpoint) -> None:
         )
 
 
+def check_soup(soup: Checkpoint, candidate: Checkpoint, rule: str) -> None:
+    """Check that the ``soup`` of the merge rule ``rule`` is a network like ``candidate``.
+
+    Raises:
+        UserError: other keys, shapes, dtypes, masks or metadata; a value that is not finite; or a
+            pruned weight that is not 0. The message names the tensor.
+    """
+    difference = _difference(candidate, soup, masks=True)
+    if not difference and soup.meta != candidate.meta:
+        difference = "metadata"
+    if difference:
+        raise UserError(
+            f"merge: the soup of {rule} differs from its candidates in the {difference}: it must "
+            "have the tensors' names, shapes and dtypes, the masks and the metadata of the first."
+        )
+    for name, tensor in soup.state.items():
+        if not tensor.isfinite().all():
+            raise UserError(
+                f"merge: the soup of {rule} has NaN or infinity in {name!r}: correct the rule."
+            )
+        if name in soup.masks and tensor[~soup.masks[name]].any():
+            raise UserError(
+                f"merge: the soup of {rule} has pruned weights of {name!r} that are not 0: it must "
+                "keep the candidates' masks."
+            )
+
+
 def _sum(tensors: Iterable[Tensor], weights: Sequence[float], divisor: int = 1) -> Tensor:
     """Return sum_i w_i t_i / d; tensors are read one after the other, to keep few in memory."""
     rest = iter(tensors)
@@ -84,7 +111,7 @@ def _first_difference(
     other: Mapping[str, Tensor],
     same: Callable[[Tensor, Tensor], bool],
 ) -> str | None:
-    for name in [*first, *other]:
+    for name in dict.fromkeys([*first, *other]):
         if name not in first or name not in other or not same(first[name], other[name]):
             return name
     return None

@@ -16,17 +16,26 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import ParamSpec, TypeVar
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, of_disk, of_memory
 
 PROJECT = Path(__file__).parents[1]
 _allowed: set[Path] = set()
+_OTHERS = (  # code that is no user's, though it may lie in the same folder
+    *(PROJECT / package for package in ("pipeline", "stages")),
+    *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")),
+)
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 def is_path(name: str) -> bool:
@@ -90,26 +99,62 @@ def execute(path: str) -> ModuleType:
         )
     if not file.is_file():
         raise UserError(f"{path} does not exist: put the file there, or correct the path")
-    try:
+    with reporting(f"{path} cannot be imported"):
         return _module(file)
+
+
+@contextmanager
+def reporting(what: str) -> Iterator[None]:
+    """Turn what the user's code raises in the block into "WHAT: TYPE: MESSAGE (FILE, line N)".
+
+    Errors of a full disk or short memory pass, and so does an interruption.
+
+    Raises:
+        UserError: the block raised this one, or another `Exception`, or a `SystemExit`.
+    """
+    try:
+        yield
     except UserError:
         raise
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{path} cannot be imported: {type(error).__name__}: {reason}"
-            f"{_line_of(error, file.parent)}: correct it"
-        ) from error
+    except (Exception, SystemExit) as error:
+        if of_disk(error) or of_memory(error):
+            raise
+        raise UserError(_sentence(what, error)) from error
 
 
-def _line_of(error: Exception, folder: Path) -> str:
-    """Return " (FILE, line N)", the last line in ``folder`` that the error passed, if any."""
-    lines = [
-        f" ({Path(frame.filename).name}, line {frame.lineno})"
-        for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).is_relative_to(folder)
-    ]
-    return lines[-1] if lines else ""
+def reported(function: Callable[Arguments, Result], name: str) -> Callable[Arguments, Result]:
+    """Return the user's ``function``, which ``name`` names, with its errors as `reporting` does."""
+
+    def call(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> Result:
+        with reporting(f"{name} fails"):
+            return function(*arguments, **keywords)
+
+    return call
+
+
+def failure(error: BaseException) -> str | None:
+    """Return the sentence of an error that passed a file of the user's; None for all others."""
+    frame = _last_own_line(error)
+    if frame is None or of_disk(error) or of_memory(error):
+        return None
+    return _sentence(f"{path_of(Path(frame.filename))} fails", error)
+
+
+def _sentence(what: str, error: BaseException) -> str:
+    frame, reason = _last_own_line(error), " ".join(str(error).split())
+    line = f" ({Path(frame.filename).name}, line {frame.lineno})" if frame else ""
+    return f"{what}: {type(error).__name__}{f': {reason}' if reason else ''}{line}: correct it"
+
+
+def _last_own_line(error: BaseException) -> traceback.FrameSummary | None:
+    """Return the last line that the error passed in the folders of the user's files."""
+    folders = [import_name(file)[0] for file in _allowed]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        own = any(file.is_relative_to(folder) for folder in folders)
+        if own and not any(file.is_relative_to(other) for other in _OTHERS):
+            return frame
+    return None
 
 
 def import_name(file: Path) -> tuple[Path, str]:

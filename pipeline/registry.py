@@ -75,6 +75,8 @@ def label(folder: str, name: str) -> str:
 def load(folder: str, name: str, key: str) -> Any:
     """Return the module of ``name``, imported; one in which its function has the usual name.
 
+    What a function of the user's raises becomes a `UserError` (`code_files.reported`).
+
     Raises:
         UserError: there is no such member, or this process may not execute its file.
     """
@@ -84,7 +86,12 @@ def load(folder: str, name: str, key: str) -> Any:
     function, content = split(folder, name)[1], vars(code_files.execute(module))
     if function not in content:
         raise UserError(f"{key} is {name!r}, but {module} has no {function}: name one that it has")
-    return SimpleNamespace(**content | {FUNCTIONS[folder]: content[function]})
+    member = content[function]
+    if folder != "tasks":  # whose member is an object
+        if not callable(member):
+            raise UserError(f"{key} is {name!r}, which is no function: name one")
+        member = code_files.reported(member, name)
+    return SimpleNamespace(**content | {FUNCTIONS[folder]: member})
 
 
 def parsed(folder: str, name: str, key: str) -> ast.Module:

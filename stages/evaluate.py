@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline import registry
 from pipeline.code_files import is_path
 from pipeline.data.base import Dataset, load
+from pipeline.errors import UserError
 from pipeline.evaluate.cost import cost
 from pipeline.stagekit.cli import atomic_folder, run
 from pipeline.stagekit.model_folder import PREDICTIONS, network, read
@@ -36,6 +37,11 @@ def measure_test_split(
         module = import_module(name) if find_spec(name) is not None else None
     if hasattr(module, "summary"):
         summary: dict[str, Any] = module.summary(predictions, data.test, data, groups=groups)
+        if not isinstance(summary, dict) or f"test_{task.metric}" not in summary:
+            raise UserError(
+                f"task is {data.task!r}, whose summary returns {summary!r:.200}: it must return a "
+                f"dict with the key test_{task.metric}"
+            )
         return summary
     measures = task.measure(predictions, data.test, data)
     return {"test_examples": len(data.test)} | {f"test_{k}": v for k, v in measures.items()}

@@ -31,7 +31,7 @@ def main(flags: argparse.Namespace) -> None:
         flags.candidates, data, device, parent=flags.parent, dense=flags.dense, seed=flags.seed
     )
     arguments = {name: getattr(inputs, name) for name in build.required_inputs(flags.rule)}
-    soup = build.load(flags.rule).merge(inputs.candidates, **arguments)
+    soup = build.merge(flags.rule, inputs.candidates, **arguments)
     with atomic_folder(flags.out) as folder:
         write(folder, soup.checkpoint, data, device, included=len(soup.included))
         write_json(

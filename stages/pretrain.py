@@ -13,11 +13,9 @@ import torch
 from pipeline.data.base import load
 from pipeline.errors import UserError
 from pipeline.models._weights import load_weights
-from pipeline.models.build import build
-from pipeline.prune.prunable import check_network
-from pipeline.seeds import derive
 from pipeline.stagekit.cli import atomic_folder, run
 from pipeline.stagekit.model_folder import trained_meta, write
+from pipeline.stagekit.new_network import new_network
 from pipeline.stagekit.training_flags import (
     add_schedule_flags,
     add_training_flags,
@@ -45,12 +43,9 @@ def main(flags: argparse.Namespace) -> None:
     """Run the stage."""
     device = resolve_device(flags.device)
     data = load(flags.data)
-    classes, channels = len(data.classes), data.train.images.shape[1]
-    torch.manual_seed(derive(flags.seed, "weights"))
-    model = build(flags.network, classes, channels)
+    model, meta = new_network(flags.network, data, flags.seed)
     if flags.weights:
         load_weights(model, flags.weights)
-    check_network(model, data.train.images[:1])
     data = resident(data, device)
     epoch = steps_per_epoch(len(data.train), flags.batch_size)
     rates = scheduled_rates(flags, max(flags.epochs, 1) * epoch)
@@ -65,7 +60,6 @@ def main(flags: argparse.Namespace) -> None:
     )
     if not leave_group():
         return
-    meta = {"network": flags.network, "classes": classes, "channels": channels}
     meta |= {"phase": 0, "sparsity": 0.0, "epochs": flags.epochs}
     dense = Checkpoint(model.cpu().state_dict(), {}, trained_meta(meta, flags.precision))
     with atomic_folder(flags.out) as folder:

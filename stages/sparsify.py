@@ -7,7 +7,6 @@ import torch
 
 from pipeline.data.base import Dataset, load
 from pipeline.errors import UserError
-from pipeline.models.build import build as new_network
 from pipeline.seeds import derive
 from pipeline.sparsify._paused import Paused, read_paused, save_paused
 from pipeline.sparsify.base import Sparsifier
@@ -15,6 +14,7 @@ from pipeline.sparsify.build import build
 from pipeline.sparsify.config import SparsifyConfig, options
 from pipeline.stagekit.cli import atomic_folder, run
 from pipeline.stagekit.model_folder import network, read, trained_meta, write
+from pipeline.stagekit.new_network import new_network
 from pipeline.stagekit.training_flags import (
     add_schedule_flags,
     add_training_flags,
@@ -92,10 +92,7 @@ def _start(flags: argparse.Namespace, data: Dataset) -> tuple[Checkpoint, Traini
         paused = read_paused(flags.parent)
         state = paused.training(flags.from_epoch, same_streams=flags.same_streams)
         return paused.resumed(read(flags.parent)), state
-    classes, channels = len(data.classes), data.train.images.shape[1]
-    torch.manual_seed(derive(flags.seed, "weights"))
-    model = new_network(flags.network, classes, channels)
-    meta = {"network": flags.network, "classes": classes, "channels": channels}
+    model, meta = new_network(flags.network, data, flags.seed)
     meta["epochs"] = flags.epochs
     return Checkpoint(model.state_dict(), {}, meta), TrainingState(flags.from_epoch)
 

@@ -302,7 +302,7 @@ def test_names_of_stages_are_those_of_the_global_allocation():
 
 @pytest.mark.parametrize("method", ["gmp", "dpf_sms", "lc"])
 def test_pruning_during_training_is_refused(method):
-    with pytest.raises(UserError, match=f"prune.allocation is latency, but {method} ranks all"):
+    with pytest.raises(UserError, match=f"prune.allocation is latency, but {method} has its own"):
         plan(prune={"allocation": "latency"}, methods=[method])
 
 

@@ -43,13 +43,18 @@ def macs(model: nn.Module, example: Tensor) -> dict[str, int]:
     model.eval()
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-            ones = torch.ones_like(example)  # among token ids, 1 is no padding
-            model(ones.float() if example.dtype == torch.uint8 else ones)
+            model(ones_as_input(example))
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         for module, training in modes.items():
             module.training = training
     return counter.counts
+
+
+def ones_as_input(example: Tensor) -> Tensor:
+    """Return ones as a network takes examples like this stored one: uint8 pixels as floats."""
+    ones = torch.ones_like(example)  # among token ids, 1 is no padding
+    return ones.float() if example.dtype == torch.uint8 else ones
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]

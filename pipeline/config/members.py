@@ -151,6 +151,11 @@ def _problems(folder: str, value: str) -> Iterator[str]:
 
 def _argument_problems(folder: str, function: str, node: ast.stmt) -> Iterator[str]:
     """Yield what is wrong with the arguments of a function that is defined in the file itself."""
+    value = getattr(node, "value", None)
+    if isinstance(value, ast.Constant | ast.Dict | ast.List | ast.Tuple):
+        kind = "a task" if folder == "tasks" else "a function"
+        yield f"{function} must be {kind} and not {ast.unparse(value):.50}: write one"
+        return
     if folder == "tasks":
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield f"{function} must be a task and not its class: write `TASK = {function}()`"

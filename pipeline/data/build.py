@@ -25,10 +25,39 @@ def read(name: str, root: Path | None = None, size: int | None = None) -> RawDat
             None is the data set's default.
 
     Raises:
-        UserError: there is no such data set, or its files are missing or damaged.
+        UserError: there is no such data set, or its files are missing or damaged; or a file of the
+            user's returns no `RawData`, or labels that are none of its classes.
     """
     raw: RawData = registry.load("data", name, "data.name").read(root, size)
+    if not isinstance(raw, RawData):
+        raise UserError(
+            f"data.name is {name!r}, which returns {type(raw).__name__}: it must return a "
+            "pipeline.data.base.RawData"
+        )
+    for part in ("train", "val", "test"):
+        split = getattr(raw, part)
+        if split is not None and (problem := _problem(split, raw)):
+            raise UserError(f"data.name is {name!r}, whose {part} {problem}")
     return raw
+
+
+def _problem(split: Split, raw: RawData) -> str | None:
+    """Return what is wrong with a split of ``raw``, if anything; the text continues "whose"."""
+    shape, there = list(split.images.shape[1:]), list(raw.train.images.shape[1:])
+    if not len(split):
+        return "split has no example: give it some"
+    if shape != there:
+        return f"examples have the shape {shape}, but those of train {there}: make them equal"
+    labels = split.labels
+    if labels.ndim > 1 or labels.is_floating_point():
+        return None
+    low, high = int(labels.min()), int(labels.max())
+    if not 0 <= low <= high < len(raw.classes):
+        return (
+            f"labels are from {low} to {high}, but there are {len(raw.classes)} classes: number "
+            "them from 0"
+        )
+    return None
 
 
 def split_validation(split: Split, fraction: float = 0.1, *, seed: int) -> tuple[Split, Split]:

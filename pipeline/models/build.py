@@ -30,7 +30,8 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
         channels: of the image; torchvision's networks take 3.
 
     Raises:
-        UserError: there is no such network, or it cannot take that many channels.
+        UserError: there is no such network, or it cannot take that many channels; or a file of the
+            user's returns no network.
     """
     if name.startswith("torchvision."):
         return _from_torchvision(name, classes, channels)
@@ -43,6 +44,11 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
         raise UserError(
             f"network.name is {name!r}, which returns {type(model).__name__}: it must return a "
             "torch.nn.Module"
+        )
+    if next(model.parameters(), None) is None:
+        raise UserError(
+            f"network.name is {name!r}, which returns a network without parameters: give it layers "
+            "to train"
         )
     return model
 

@@ -6,8 +6,9 @@ stages whose import closure contains the file, and no others.
 
 import ast
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from pipeline.code_files import import_name, locate, parse, path_of
 from pipeline.errors import UserError
 
 ROOT = Path(__file__).parent.parent.parent
+PACKAGES = ("pipeline", "stages")  # of this project, whose packages are installed with it
 
 
 class Import(NamedTuple):
@@ -41,8 +43,8 @@ def closure(*sources: str, root: Path = ROOT) -> list[str]:
         Paths relative to ``root``; for files elsewhere those of `code_files.path_of`.
 
     Raises:
-        UserError: a file is not valid Python, or the folders of two sources both have a module that
-            one of them imports.
+        UserError: a file is not valid Python, the folders of two sources both have a module that
+            one of them imports, or a file of the user's imports at its top what is not installed.
 
     """
     return list(_closure(sources, root))
@@ -61,6 +63,10 @@ def _closure(sources: tuple[str, ...], root: Path) -> tuple[str, ...]:
         if file not in seen and file.is_file():
             seen.add(file)
             waiting.extend(_imported(file, places))
+    if files:
+        ours = [root / package for package in PACKAGES]
+        own = [file for file in seen if not any(map(file.is_relative_to, ours))]
+        _check_installed(sorted(own), places)
     return tuple(sorted({_path(file, root) for file in seen if file.stat().st_size}))
 
 
@@ -88,6 +94,35 @@ def _imported(file: Path, places: Sequence[Path]) -> Iterator[Path]:
         else:
             for name in (module, *(f"{module}.{name}" for name in names)):
                 yield from _absolute(name, places)
+
+
+def _check_installed(files: Iterable[Path], places: Sequence[Path]) -> None:
+    """Refuse an import at the top of one of the user's ``files`` that nothing can satisfy.
+
+    Imports under `if` and `try` and in functions may fail, and a file that changes `sys.path` may
+    import from anywhere.
+    """
+    trees = {file: parse(file) for file in files}
+    if any(ast.unparse(node) == "sys.path" for tree in trees.values() for node in ast.walk(tree)
+           if isinstance(node, ast.Attribute)):  # fmt: skip
+        return
+    for file, tree in trees.items():
+        for node in tree.body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            for top in (name.partition(".")[0] for name in names):
+                if not _exists(top, places):
+                    raise UserError(
+                        f"{path_of(file)} imports {top} (line {node.lineno}), which is neither "
+                        "installed nor in a file beside it: install it, or correct the name"
+                    )
+
+
+def _exists(top: str, places: Sequence[Path]) -> bool:
+    """Return whether a module or package of this name is installed or in one of ``places``."""
+    local = any((place / f"{top}.py").is_file() or (place / top).is_dir() for place in places)
+    return local or top in sys.modules or find_spec(top) is not None
 
 
 def _absolute(module: str, places: Sequence[Path]) -> list[Path]:

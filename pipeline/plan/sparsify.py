@@ -6,13 +6,13 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.plan.plan import artifact
 from pipeline.plan.planner import Planner
-from pipeline.prune.rules import COSTED
 from pipeline.rounding import exact
 from pipeline.schedules.sparsity import alternation, ramp, whole_epochs
 from pipeline.seeds import derive
 from pipeline.sparsify.config import options
 
 Interval = tuple[int, int, float]  # from an epoch to another, at a sparsity
+ALLOCATION = {"rigl": "erk"}  # of the methods that have one of params.yaml's as their own
 
 
 def budget(work: Planner) -> int:
@@ -93,8 +93,9 @@ def levels(work: Planner, method: str) -> dict[int, float]:
     It is empty for the other methods without a ramp.
 
     Raises:
-        UserError: whole filters or N:M are to be pruned, or layers weighed by their costs, which is
-            after training only; or the method's schedule does not fit the epochs.
+        UserError: whole filters or N:M are to be pruned, or weights by another criterion or
+            allocation than the method's own, which is after training only; or the method's schedule
+            does not fit the epochs.
     """
     settings, epochs = work.settings, budget(work)
     if settings.prune.structure != "weights":
@@ -102,10 +103,16 @@ def levels(work: Planner, method: str) -> dict[int, float]:
             f"prune.structure is {settings.prune.structure}, but {work.method} prunes single "
             "weights while it trains: set it to weights, or leave the method out"
         )
-    if settings.prune.allocation in COSTED:
+    if settings.prune.criterion != "magnitude":
         raise UserError(
-            f"prune.allocation is {settings.prune.allocation}, but {work.method} ranks all weights "
-            "alike while it trains: set it to global, or leave the method out"
+            f"prune.criterion is {settings.prune.criterion}, but {work.method} has its own while "
+            "it trains: set it to magnitude, or leave the method out"
+        )
+    own = ALLOCATION.get(method)
+    if settings.prune.allocation not in {"global", own}:
+        raise UserError(
+            f"prune.allocation is {settings.prune.allocation}, but {work.method} has its own while "
+            f"it trains: set it to global{f' or {own}' if own else ''}, or leave the method out"
         )
     chosen, names = settings.sparsify, {option.name for option in options(method)}
     if "acdc_phase" in names:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline import code_files
 from pipeline.errors import UserError
 from pipeline.plan.dvc_yaml import command
 from pipeline.plan.plan import Plan
@@ -49,6 +50,7 @@ def images_per_second(plan: Plan, root: Path) -> float:
     if not folder.exists():
         raise UserError("artifacts/data does not exist yet: run the pipeline, or give --speed")
     torch.set_num_threads(threads())
+    code_files.allow(plan.params.code)
     flags = _flags(plan)
     device, data, clock = resolve_device(flags.device), load(folder), Clock()
     count = min(len(data.train), STEPS * flags.batch_size)

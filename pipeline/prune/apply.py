@@ -40,8 +40,8 @@ def prune(
 
     Raises:
         UserError: the weights or the rule do not exist, a weight is not finite, the criterion gives
-            no score or a negative one, or the sparsity is out of range, below the parent's, or so
-            high that no weight would be left.
+            no score or a negative one, an allocation of the user's no masks that fit, or the
+            sparsity is out of range, below the parent's, or so high that no weight would be left.
 
     Source: Sparse Model Soups, Algorithm 1, "Prune"; appendix A.2.
     """
@@ -52,7 +52,7 @@ def prune(
         name: checkpoint.masks.get(name, torch.ones_like(weight, dtype=torch.bool))
         for name, weight in weights.items()
     }
-    scores = rules.load("criteria", criterion).scores(weights)
+    scores = rules.criterion(criterion)(weights)
     _check_scores(scores, weights, criterion)
     allocate = rules.allocation(allocation) if isinstance(allocation, str) else allocation
     masks = allocate(scores, sparsity, alive)
@@ -87,16 +87,20 @@ def _weights(checkpoint: Checkpoint, names: Sequence[str]) -> dict[str, Tensor]:
     return weights
 
 
-def _check_scores(
-    scores: Mapping[str, Tensor], weights: Mapping[str, Tensor], criterion: str
-) -> None:
+def _check_scores(scores: Any, weights: Mapping[str, Tensor], criterion: str) -> None:
     """Refuse scores of a criterion, perhaps in a file of the user's, that cannot be ranked."""
+    if not isinstance(scores, Mapping) or scores.keys() - weights.keys():
+        raise UserError(
+            f"the criterion {criterion} returns {rules.described(scores)}: it must return a dict "
+            "of the scores of each weight, by the names that it is given."
+        )
     for name, weight in weights.items():
         score = scores.get(name)
         if (
-            score is None
+            not isinstance(score, Tensor)
             or score.shape != weight.shape
             or score.dtype != torch.float32
+            or score.device != weight.device
             or not (score.isfinite() & (score >= 0)).all()
         ):
             raise UserError(

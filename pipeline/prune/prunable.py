@@ -14,6 +14,10 @@ LAYERS = (
     nn.ConvTranspose3d,
     nn.Linear,
 )
+REFUSALS = (  # what a network may raise for an example that it cannot take
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError),
+    *(TypeError, ValueError),
+)
 PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
@@ -54,7 +58,7 @@ def check_network(model: nn.Module, example: Tensor) -> None:
     """
     try:
         multiplied = macs(model, example)
-    except (AssertionError, IndexError, RuntimeError, ValueError) as error:
+    except REFUSALS as error:
         raise UserError(
             f"the network cannot take examples of shape {list(example.shape[1:])} ({error}): set "
             "data.size to a size that it takes, or network.name to another network."

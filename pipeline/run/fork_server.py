@@ -28,19 +28,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pipeline.errors import of_memory
 from pipeline.process import die_with_parent
 from pipeline.storage import disk_space
 
 MODULE = "pipeline.run.fork_server"
 APART = "--apart"
-NO_MEMORY = (  # in the errors of PyTorch, oneDNN, threads, and the loader of shared libraries
-    "allocate memory",
-    "out of memory",
-    "bad_alloc",
-    "could not create a primitive",
-    "can't start new thread",
-    "failed to map segment from shared object",
-)
 MEMORY_HINT = "run fewer stages at once (SMS_JOBS or SMS_GPU_JOBS), then run again"
 PROJECT = ("pipeline", "stages")  # packages that a worker must import anew: they may be edited
 
@@ -198,7 +191,7 @@ def run(module: str) -> int:
         sys.stderr.write("error: interrupted by SIGINT\n")
         return 128 + signal.SIGINT
     except BaseException as error:
-        if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+        if of_memory(error):
             reason = (str(error) or type(error).__name__).splitlines()[0]
             sys.stderr.write(f"error: not enough memory for this stage ({reason}): {MEMORY_HINT}\n")
         else:

@@ -9,10 +9,16 @@ that exist; an input is read or computed only if the rule names it.
 """
 
 import ast
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import registry
 from pipeline.errors import UserError
+
+if TYPE_CHECKING:  # the planner reads this file too, and has no other use for torch
+    from collections.abc import Sequence
+
+    from pipeline.soup.base import Soup
+    from pipeline.storage.checkpoint import Checkpoint
 
 # The further inputs that a rule may name: attributes of `MergeInputs`.
 INPUTS = ("activations", "distillation", "loss", "parameters", "parent", "score", "scores")
@@ -57,3 +63,14 @@ def label(name: str) -> str:
 def load(name: str) -> Any:
     """Return the module of the rule ``name``, imported."""
     return registry.load("soup", name, "merge")
+
+
+def merge(name: str, candidates: "Sequence[Checkpoint]", **inputs: Any) -> "Soup":
+    """Return the soup of ``candidates`` by the rule ``name``, with the further ``inputs`` it names.
+
+    Raises:
+        UserError: the rule fails, or does not return a soup of these candidates (`base.checked`).
+    """
+    from pipeline.soup.base import checked  # noqa: PLC0415 - imports torch
+
+    return checked(load(name).merge(candidates, **inputs), candidates, name)

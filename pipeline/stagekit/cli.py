@@ -22,9 +22,10 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     """Parse the command line and call ``main``, with threads and kernels set for equal bits.
 
     The number of threads (``SMS_THREADS``, or 1) changes the order of sums and so their last bits.
-    A `UserError` ends the process with one sentence on standard error and exit status 2, a full
-    disk with the status of `pipeline.storage.disk_space`. Of code outside this package the process
-    executes only the files under ``--code``.
+    A `UserError` ends the process with one sentence on standard error and exit status 2, as any
+    error in a file of the user's does, and a full disk with the status of
+    `pipeline.storage.disk_space`. Of code outside this package the process executes only the files
+    under ``--code``.
     """
     parser.add_argument("--code", nargs="+", default=[], help="files that it may execute")
     arguments = parser.parse_args()
@@ -42,11 +43,13 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
         main(arguments)
     except UserError as error:
         _end(str(error), 2)
-    except Exception as error:
-        sentence = disk_space.shortage(error)
-        if sentence is None:
+    except (Exception, SystemExit) as error:
+        if (own := code_files.failure(error)) is not None:
+            _end(own, 2)
+        full = None if isinstance(error, SystemExit) else disk_space.shortage(error)
+        if full is None:
             raise
-        _end(sentence, disk_space.STATUS)
+        _end(full, disk_space.STATUS)
 
 
 def _device(arguments: argparse.Namespace) -> str:

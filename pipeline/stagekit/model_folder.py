@@ -11,6 +11,7 @@ from pipeline.errors import UserError
 from pipeline.models.build import build
 from pipeline.storage.checkpoint import Checkpoint, load, save, save_tensors, write_json
 from pipeline.storage.tensors import BROKEN
+from pipeline.tasks.base import check_measures
 from pipeline.tasks.base import load as load_task
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.device import set_precision
@@ -80,13 +81,24 @@ def write(
     model, val = with_batchnorm_statistics(checkpoint, data, device)
     task = load_task(data.task)
     predictions = {"val": val, "test": task.predict(model, data, data.test)}
+    for kept in predictions.values():
+        if not isinstance(kept, Tensor):
+            raise UserError(
+                f"task is {data.task!r}, whose predict returns {type(kept).__name__}: it must "
+                "return a tensor"
+            )
+    measures = {
+        part: task.measure(kept, getattr(data, part), data) for part, kept in predictions.items()
+    }
+    for measured in measures.values():
+        check_measures(task, data.task, measured)
     state = {name: value.cpu() for name, value in model.state_dict().items()}
     save(folder / MODEL, Checkpoint(state, checkpoint.masks, checkpoint.meta))
     save_tensors(folder / PREDICTIONS, predictions)
     metrics = {
         f"{part}_{name}": value
-        for part, kept in predictions.items()
-        for name, value in task.measure(kept, getattr(data, part), data).items()
+        for part, measured in measures.items()
+        for name, value in measured.items()
     }
     metrics |= {"sparsity": checkpoint.meta["sparsity"], **numbers}
     write_json(folder / "metrics.json", metrics)

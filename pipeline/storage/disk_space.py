@@ -5,9 +5,9 @@ import os
 import shutil
 from pathlib import Path
 
+from pipeline.errors import of_disk
+
 STATUS = errno.ENOSPC  # the exit status of a stage that ran out of disk space
-CODES = {errno.ENOSPC, errno.EDQUOT}
-WORDS = ("No space left on device", "Disk quota exceeded", "disk is full")  # Rust's, SQLite's too
 WRITTEN = (".", "artifacts", ".dvc", "/tmp")  # noqa: S108 - where stages and the driver write
 
 
@@ -15,7 +15,7 @@ def shortage(error: BaseException) -> str | None:
     """Return the sentence about the full disk that caused ``error``; None for other errors."""
     cause: BaseException | None = error
     while cause is not None:
-        if getattr(cause, "errno", None) in CODES or any(word in str(cause) for word in WORDS):
+        if of_disk(cause):
             name = getattr(cause, "filename", None)
             return full(name) if isinstance(name, str | os.PathLike) else full()
         cause = cause.__cause__ or cause.__context__

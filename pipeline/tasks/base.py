@@ -9,11 +9,12 @@ pipeline/evaluate, on which training does not depend.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
 from pipeline import registry
+from pipeline.errors import UserError
 from pipeline.train.criterion import Criterion
 
 if TYPE_CHECKING:
@@ -40,11 +41,52 @@ class Task(Criterion, Protocol):
         """Return the outputs of the registered model: the probabilities of the classes."""
         return scores.softmax(1)
 
+    def scores_shape(self, labels: Tensor, classes: int) -> tuple[int | None, ...] | None:  # noqa: ARG002
+        """Return the shape that a network's scores of examples with ``labels`` must have.
+
+        None stands for any size; without a shape, the default, the task takes any scores.
+        """
+        return None
+
+
+WRITTEN = ("predict", "measure")  # functions that every task has of its own
+ATTRIBUTES = tuple(name for name in (*dir(Task), "metric") if not name.startswith("_"))
+
 
 def load(name: str) -> Task:
-    """Return the task ``name``, a file of this folder."""
-    task: Task = registry.load("tasks", name, "task").TASK
-    return task
+    """Return the task ``name``, a file of this folder or one of the user's.
+
+    Raises:
+        UserError: there is none, or it lacks a part of `Task`.
+    """
+    task: Any = registry.load("tasks", name, "task").TASK
+    lacking = [each for each in ATTRIBUTES if not hasattr(task, each)]
+    lacking += [each for each in WRITTEN if getattr(type(task), each, None) is getattr(Task, each)]
+    if not lacking and not (isinstance(task.metric, str) and task.metric.isidentifier()):
+        lacking = ["metric"]
+    if lacking:
+        raise UserError(
+            f"task is {name!r}, which has no {', '.join(lacking)}: make it an object of a class "
+            "that is derived from pipeline.tasks.base.Task and has metric, a name, and "
+            f"{' and '.join(WRITTEN)}"
+        )
+    return task  # type: ignore[no-any-return]
+
+
+def check_measures(task: Task, name: str, measures: Any) -> None:
+    """Refuse what ``measure`` of the task, perhaps in a file of the user's, should not return.
+
+    Raises:
+        UserError: it is no dict with the score, under its name, and the loss as numbers.
+    """
+    wrong = not isinstance(measures, dict) or [
+        key for key in (task.metric, "loss") if not isinstance(measures.get(key), int | float)
+    ]
+    if wrong:
+        raise UserError(
+            f"task is {name!r}, whose measure returns {measures!r:.200}: it must return a dict of "
+            f"numbers with the keys {task.metric} and loss"
+        )
 
 
 def score(task: Task, predictions: Tensor, split: "Split", data: "Dataset") -> float:

@@ -30,5 +30,9 @@ class Classification(Task):
         """Return the logits whose softmax is the mean of all softmax outputs."""
         return metrics.ensemble(predictions)
 
+    def scores_shape(self, labels: Tensor, classes: int) -> tuple[int | None, ...]:
+        """Return [N, K]."""
+        return (len(labels), classes)
+
 
 TASK = Classification()

@@ -59,5 +59,9 @@ class Segmentation(Task):
         """Return None: the probabilities, which an ensemble would average, are not kept."""
         return
 
+    def scores_shape(self, labels: Tensor, classes: int) -> tuple[int | None, ...]:
+        """Return [N, K, H, W], with the sides of the labels."""
+        return (len(labels), classes, *labels.shape[1:])
+
 
 TASK = Segmentation()

@@ -87,5 +87,9 @@ class Translation(Task):
         """Return None: sentences cannot be averaged."""
         return
 
+    def scores_shape(self, labels: Tensor, classes: int) -> tuple[int | None, ...]:
+        """Return [N, K, l]; a network may leave out columns of padding."""
+        return (len(labels), classes, None)
+
 
 TASK = Translation()

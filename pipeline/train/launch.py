@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
-from pipeline.errors import UserError
+from pipeline.errors import NO_SPACE, UserError
 from pipeline.events import note
 from pipeline.process import GPUS_PER_STAGE, die_with_parent, gpus_per_stage
-from pipeline.storage.disk_space import WORDS
 from pipeline.train.device import resolve_device
 from pipeline.train.distributed import rank
 
@@ -83,7 +82,7 @@ def _launch(count: int) -> None:
             return
     if reason.startswith("UserError: "):
         raise UserError(reason.removeprefix("UserError: "))
-    if any(word in reason for word in WORDS):
+    if any(word in reason for word in NO_SPACE):
         raise OSError(errno.ENOSPC, reason)
     sys.exit(f"error: process {number} of {count} failed, which ended the others: {reason}")
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pipeline.channels.products import macs
 from pipeline.errors import UserError
 from pipeline.inference.costs import CSV, Layer, Table, load
-from pipeline.prune.prunable import prunable
+from pipeline.prune.prunable import REFUSALS, prunable
 
 
 def layer_costs(model: nn.Module, example: Tensor) -> dict[str, float]:
@@ -63,7 +63,7 @@ def _products(model: nn.Module, example: Tensor, shapes: dict[str, torch.Size]) 
     ]
     try:
         return macs(model, example.to(next(model.parameters()).device))
-    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+    except REFUSALS as error:
         raise UserError(
             f"the network cannot take an example of shape {list(example.shape)} ({error}), by "
             "which its layers' costs are known: give one that it takes."
