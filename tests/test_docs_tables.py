@@ -53,6 +53,13 @@ def test_a_changed_number_reaches_every_page_that_has_it(copy):
     assert update(copy) == []
 
 
+def test_a_study_without_stored_rows_is_not_measured_yet(copy):
+    (copy / "docs/data/study_latency.csv").unlink(missing_ok=True)
+    update(copy)
+    region = (copy / "docs/inference.md").read_text().split("<!-- table: latency -->")[1]
+    assert region.startswith("\n\nNot measured yet.\n")
+
+
 def test_a_region_that_nobody_writes_or_ends_is_refused(copy):
     page = copy / "docs/paper.md"
     page.write_text("<!-- table: nonsense -->\n<!-- end -->\n")

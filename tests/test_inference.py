@@ -4,6 +4,8 @@ import json
 import shutil
 import threading
 import warnings
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +18,15 @@ from torch.nn import functional
 
 from pipeline import inference
 from pipeline.errors import UserError
+from pipeline.inference import costs
 from pipeline.inference import library as kernels
-from pipeline.inference.compiled import FORMAT
+from pipeline.inference.compiled import DIGEST, FORMAT
 from pipeline.inference.geometry import Reading
 from pipeline.inference.network import split
 from pipeline.inference.rows import dense_rows, sparse_rows
 from pipeline.models.build import build
 from pipeline.storage.tensors import read, save_tensors
+from tests.test_inference_costs import rows_of
 
 ISAS = ["avx512", "avx2", "scalar"]
 TOLERANCE = 1e-4
@@ -288,6 +292,46 @@ def test_network_with_pytorch_operations_is_not_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_paths_may_be_text(tmp_path):
+    compiled, path = inference.compile(EYE, SMALL), str(tmp_path / "network.safetensors")
+    inference.save(compiled, path)
+    images = torch.randn(2, *SMALL)
+    assert torch.equal(inference.load(path)(images), compiled(images))
+
+
+def test_open_bounds_are_saved(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Hardtanh(0.1, float("inf")))
+    inference.save(inference.compile(model, SMALL), tmp_path / "network")
+    loaded = inference.load(tmp_path / "network")
+    assert difference(model, torch.randn(2, *SMALL), loaded) < TOLERANCE
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, value):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    with torch.no_grad():
+        model[0].weight[1, 2, 0, 0] = value
+    compiled = inference.compile(model, SMALL)
+    with pytest.raises(UserError, match="not written because the weight of '_1' holds NaN or inf"):
+        inference.save(compiled, tmp_path / "network")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_changed_bit_is_noticed(tmp_path):
+    """In any tensor or in the header, where no other check would notice it."""
+    path = tmp_path / "network"
+    inference.save(inference.compile(nn.Sequential(nn.Conv2d(3, 4, 3)), SMALL), path)
+    whole = path.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    shape = whole.index(b'\\"low\\": null')  # becomes another key
+    for place in (start, (start + len(whole)) // 2, len(whole) - 1, shape + 3):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(UserError, match="is truncated or not"):
+            inference.load(path)
+    path.write_bytes(whole)
+    inference.load(path)
+
+
 def edit(header, path):
     """Change a saved network's header at one place."""
     *keys, (last, value) = path
@@ -321,6 +365,9 @@ def test_file_whose_shapes_do_not_fit_is_refused(tmp_path, path):
     tensors, metadata = read(tmp_path / "good.safetensors")
     ((key, text),) = metadata.items()
     header = json.loads(text)
+    del header[DIGEST]  # as in older files, which are read too
+    save_tensors(tmp_path / "old.safetensors", tensors, {key: json.dumps(header)})
+    inference.load(tmp_path / "old.safetensors")
     edit(header, path)
     save_tensors(tmp_path / "bad.safetensors", tensors, {key: json.dumps(header)})
     with pytest.raises(UserError, match=r"bad\.safetensors is truncated or not"):
@@ -355,9 +402,139 @@ def test_layer_that_int32_cannot_address_is_refused():
 def test_images_of_another_size_are_refused():
     compiled = inference.compile(build("resnet8", 10), (3, 16, 16))
     for images in (torch.zeros(1, 3, 15, 16), torch.zeros(1, 3, 16, 16).double(),
-                   torch.zeros(1, 3, 16, 16, device="meta")):  # fmt: skip
+                   torch.zeros(1, 3, 16, 16, device="meta"), torch.zeros(3, 16, 16), None,
+                   np.zeros((1, 3, 16, 16), np.float32)):  # fmt: skip
         with pytest.raises(UserError, match=r"must be float32 \[B, 3, 16, 16\]"):
             compiled(images)
+
+
+class Model(nn.Module):
+    """A network of any forward pass, which counts its calls in a buffer."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.conv, self.own = nn.Conv2d(3, 4, 3), forward
+        self.norm = nn.BatchNorm2d(4, track_running_stats=False)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, images):
+        self.calls += 1
+        self.calls = self.calls + 1
+        return self.own(self, self.conv(images))
+
+
+class TwoInputs(nn.Module):
+    def forward(self, images, mask=None):
+        return images.mean((2, 3)) if mask is None else mask
+
+
+SMALL = (3, 8, 8)
+EYE = Model(lambda _, x: x.mean((2, 3)))
+
+
+@pytest.mark.parametrize(("model", "shape", "sentence"), [
+    *((EYE, shape, r"the shape of an image is .* but must be \[C, H, W\], three whole numbers >= 1")
+      for shape in ((16, 16), (1, 3, 8, 8), (3, 0, 8), (3, -1, 8), (3, 8.0, 8), "abc", 8, None)),
+    (EYE, (4, 8, 8), r"Model cannot take images of shape \[4, 8, 8\] \(.*to have 3 channels, but"),
+    (EYE, (3, 2, 2), "Kernel size can't be greater than actual input size.*pass the shape of its"),
+    (EYE, (3, 10**6, 10**6), r"cannot take images of shape \[3, 1000000, 1000000\] "),
+    (nn.Sequential(nn.Conv1d(3, 4, 3)), SMALL, r"cannot take images of shape \[3, 8, 8\] \(Expect"),
+    *((build("resnet8", 10).to(kind), SMALL, rf"'conv1.weight' of the network is torch.{name}, but")
+      for kind, name in ((torch.float16, "float16 on cpu"), (torch.float64, "float64 on cpu"),
+                         ("meta", "float32 on meta"))),
+    (nn.Sequential(nn.LazyConv2d(4, 3)), SMALL, "'0.weight' has no shape yet: call the network"),
+    (None, SMALL, "the network is a NoneType: pass an nn.Module"),
+    (TwoInputs(), SMALL, r"forward takes 2 inputs \(images, mask\), but must take images alone"),
+    (Model(lambda _, x: (x, x)), SMALL, "returns a tuple, but must return one float32 tensor with"),
+    (Model(lambda _, x: {"logits": x}), SMALL, "returns a dict, but must return one float32 ten"),
+    (Model(lambda _, x: x.mean((2, 3)).argmax(1)), SMALL, r"returns torch.int64 \[2\] for 2 im"),
+    (Model(lambda _, x: x.reshape(-1, 4)), SMALL, r"returns torch.float32 \[72, 4\] for 2 images"),
+    (Model(lambda self, x: self.norm(x)), SMALL, "the layer 'norm' normalises with the statistics"),
+    (Model(lambda _, x: functional.batch_norm(x, None, None, training=True)), SMALL,
+     "the layer 'batch_norm' normalises with the statistics of the batch in evaluation mode too"),
+    (Model(lambda _, x: functional.batch_norm(x, None, None, None, None, True)), SMALL, "'batch_"),
+])  # fmt: skip
+def test_network_that_cannot_be_compiled_is_refused(model, shape, sentence, capfd):
+    """In a sentence, with nothing else on standard error."""
+    with pytest.raises(UserError, match=sentence):
+        inference.compile(model, shape)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_fixed_statistics_are_compiled():
+    mean, var = torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([1.0, 2.0, 3.0, 4.0])
+    model = Model(lambda _, x: functional.batch_norm(x, mean, var)).eval()
+    compiled = inference.compile(model, SMALL)
+    assert difference(model, torch.randn(3, *SMALL), compiled) < TOLERANCE
+
+
+def test_statistics_that_inference_mode_made_are_compiled():
+    """They cannot be written to."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    with torch.inference_mode():
+        model[1].running_mean = model[1].running_mean + 1
+    assert difference(model, torch.randn(3, *SMALL)) < TOLERANCE
+
+
+def test_compilation_leaves_the_network_as_it_was():
+    for model in (Model(lambda _, x: x), Model(lambda self, x: self.norm(x))):
+        model.norm.eval()
+        calls = model.calls
+        with suppress(UserError):
+            inference.compile(model, SMALL)
+        assert (model.training, model.conv.training, model.norm.training) == (True, True, False)
+        assert model.calls is calls
+        assert calls == 0
+        assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", None])
+def test_wrong_threads_are_refused(tmp_path, threads):
+    inference.save(inference.compile(EYE, SMALL), tmp_path / "network")
+    for make in (lambda: inference.compile(EYE, SMALL, threads),
+                 lambda: inference.load(tmp_path / "network", threads)):  # fmt: skip
+        with pytest.raises(
+            UserError, match=f"threads is {threads!r}, but must be a whole number >"
+        ):
+            make()
+
+
+def kinds(compiled):
+    return Counter(operation.kind for operation in compiled.network.operations)
+
+
+@pytest.mark.parametrize(("name", "expected", "bounded", "sums"), [
+    ("resnet18", {"conv": 21, "pool": 1}, 17, 8),  # the classifier is a convolution
+    ("wrn20", {"conv": 23, "affine": 10, "pool": 1}, 19, 9),  # BatchNorm before convolutions
+])  # fmt: skip
+def test_batchnorm_relu_and_additions_are_fused(name, expected, bounded, sums):
+    """Nothing is left of them but BatchNorm of values that are used elsewhere too."""
+    compiled = inference.compile(build(name, 10), (3, 16, 16))
+    operations = compiled.network.operations
+    assert kinds(compiled) == expected
+    assert sum(operation.settings.get("low") == 0 for operation in operations) == bounded
+    assert sum(len(operation.inputs) == 2 for operation in operations) == sums
+
+
+def test_each_layer_is_computed_as_the_table_says(monkeypatch):
+    """By its own shape and density, and this CPU's instruction set; grouped layers sparsely."""
+    layers = [costs.Layer(3, 1, 4, 4, 6, 6), costs.Layer(1, 1, 4, 4, 6, 6)]
+    rows = [row for layer, dense in zip(layers, (30, 60), strict=True)
+            for isa, factor in (("scalar", 1), ("avx512", 1000))
+            for row in rows_of(layer, lambda kept: 100 * kept, dense * factor, isa)]  # fmt: skip
+    monkeypatch.setattr(costs, "load", lambda: costs.table(rows))
+    monkeypatch.setenv(kernels.VARIABLE, "scalar")
+    cases = [(3, 10, 1, False), (3, 50, 1, True), (1, 50, 1, False), (1, 75, 1, True),
+             (3, 100, 2, False)]  # kernel, kept weights of 100, groups; dense  # fmt: skip
+    convolutions = []
+    for kernel, kept, groups, _ in cases:
+        layer = nn.Conv2d(4, 4, kernel, padding=kernel // 2, groups=groups)
+        with torch.no_grad():
+            layer.weight.view(-1)[round(kept / 100 * layer.weight.numel()) :] = 0
+        convolutions.append(layer)
+    compiled = inference.compile(nn.Sequential(*convolutions), (4, 6, 6))
+    chosen = [operation.settings["dense"] for operation in compiled.network.operations]
+    assert chosen == [dense for *_, dense in cases]
 
 
 def test_without_a_compiler_one_warning_and_equal_outputs(tmp_path, monkeypatch):

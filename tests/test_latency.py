@@ -31,6 +31,7 @@ from pipeline.prune.prunable import prunable
 from pipeline.storage.checkpoint import Checkpoint
 from tests.command_line import stage
 from tests.test_allocations import PERCENT, layers
+from tests.test_inference_costs import rows_of
 from tests.test_stages import TRAINING, refused
 
 ROOT = Path(__file__).parent.parent
@@ -197,15 +198,7 @@ def test_costs_are_the_tables_rates_times_the_products_a_weight():
 
 
 def test_a_table_in_which_weights_cost_nothing_is_refused(monkeypatch):
-    rows = [
-        {
-            "isa": "avx512",
-            **dict.fromkeys(cost_table.NUMBERS, "1"),
-            "sparsity": s,
-            "microseconds": t,
-        }
-        for s, t in (("0.5", "1"), ("0.9", "2"), ("dense", "3"))
-    ]
+    rows = rows_of(Layer(1, 1, 1, 1, 1, 1), lambda kept: 2 - kept)
     monkeypatch.setattr(_costs, "load", lambda: cost_table.table(rows))
     with pytest.raises(UserError, match=r"costs\.csv has a cost that does not grow .*'0\.weight'"):
         _costs.layer_costs(nn.Sequential(nn.Linear(2, 2)), torch.zeros(1, 2))
@@ -244,15 +237,7 @@ def test_another_table_gives_other_masks(monkeypatch):
         return prune_network(parent, resnet(), 0.9, allocation="latency", example=EXAMPLE)[0].masks
 
     before = masks()
-    flat = cost_table.table(
-        {
-            "isa": "avx512",
-            **dict.fromkeys(cost_table.NUMBERS, "1"),
-            "sparsity": s,
-            "microseconds": t,
-        }
-        for s, t in (("0.5", "2"), ("0.9", "1"), ("dense", "3"))
-    )
+    flat = cost_table.table(rows_of(Layer(1, 1, 1, 1, 1, 1), lambda kept: 1 + kept))
     monkeypatch.setattr(_costs, "load", lambda: flat)
     after = masks()
     assert sum(kept(before).values()) == sum(kept(after).values())

@@ -1,5 +1,6 @@
 """Compilation of a network, and the file of a compiled network."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ __all__ = ["SparseNetwork", "compile", "load", "save"]
 
 FORMAT = "sparse-model-soups-inference"
 VERSION = 1
+DIGEST = "sha256"
 
 
 def compile(model: nn.Module, shape: Sequence[int], threads: int = 1) -> SparseNetwork:  # noqa: A001
@@ -35,10 +37,11 @@ def compile(model: nn.Module, shape: Sequence[int], threads: int = 1) -> SparseN
     Args:
         model: an image classifier with zeros where its weights are pruned; left unchanged.
         shape: [C, H, W] of an image.
-        threads: that compute at once, each a block of images.
+        threads: that compute at once, each a block of images; at least 1.
 
     Raises:
-        UserError: torch.fx cannot trace the network, or SMS_INFERENCE_ISA is wrong.
+        UserError: the network, the shape or the number of threads is not as above (`traced`), or
+            SMS_INFERENCE_ISA or the table of costs is wrong.
     """
     network = lower(model, shape)
     fuse(network)
@@ -67,20 +70,18 @@ def _dense(table: costs.Table, isa: str, network: Network, operation: Operation)
     return table.microseconds(layer, kept, isa) >= table.dense_microseconds(layer, isa)
 
 
-def save(network: SparseNetwork, path: Path) -> None:
+def save(network: SparseNetwork, path: Path | str) -> None:
     """Write a compiled network as one safetensors file; kept weights are stored bit for bit.
 
     Raises:
-        UserError: the network has operations without a kernel, which only PyTorch can run.
+        UserError: the network has operations without a kernel, which only PyTorch can run, or
+            numbers that are not finite.
     """
+    path = Path(path)
     tensors: dict[str, torch.Tensor] = {}
     operations = []
     for i, operation in enumerate(network.network.operations):
-        if operation.kind == "torch":
-            raise UserError(
-                f"{path} is not written because the compiled network calls PyTorch for "
-                f"{operation.settings['node']!r}: save the model's state dict instead."
-            )
+        _check_writable(path, operation)
         arrays = {}
         for name, array in operation.arrays.items():
             tensor = torch.from_numpy(array)
@@ -92,19 +93,36 @@ def save(network: SparseNetwork, path: Path) -> None:
     shapes = {name: list(shape) for name, shape in network.network.shapes.items()}
     header = {"version": VERSION, "operations": operations, "shapes": shapes}
     header["output"] = network.network.output
+    header[DIGEST] = _digest(header, tensors)
     save_tensors(path, tensors, {FORMAT: json.dumps(header, sort_keys=True, allow_nan=False)})
 
 
-def load(path: Path, threads: int = 1) -> SparseNetwork:
+def _check_writable(path: Path, operation: Operation) -> None:
+    if operation.kind == "torch":
+        raise UserError(
+            f"{path} is not written because the compiled network calls PyTorch for "
+            f"{operation.settings['node']!r}: save the model's state dict instead."
+        )
+    for name, array in operation.arrays.items():
+        if not np.isfinite(array).all():
+            raise UserError(
+                f"{path} is not written because the {name} of {operation.output!r} holds NaN or "
+                "infinity, so training diverged: lower the learning rate."
+            )
+
+
+def load(path: Path | str, threads: int = 1) -> SparseNetwork:
     """Return the network that `save` wrote.
 
     Args:
         path: the file.
-        threads: that compute at once, each a block of images.
+        threads: that compute at once, each a block of images; at least 1.
 
     Raises:
-        UserError: the file is missing, damaged, foreign, or of a newer version.
+        UserError: the file is missing, damaged, foreign, or of a newer version, or ``threads`` is
+            wrong.
     """
+    path = Path(path)
     tensors, metadata = read(path)
     if FORMAT not in metadata:
         raise UserError(
@@ -123,8 +141,19 @@ def load(path: Path, threads: int = 1) -> SparseNetwork:
     return SparseNetwork(network, threads)
 
 
+def _digest(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of the header without its digest, and of the tensors by name."""
+    rest = {key: value for key, value in header.items() if key != DIGEST}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _network(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Network:
     """Return the checked network of a file; errors of many types are those of `load`."""
+    if header.get(DIGEST, digest := _digest(header, tensors)) != digest:  # older files have none
+        raise ValueError("the file has other bytes than were written")
     operations = []
     for i, fields in enumerate(header["operations"]):
         arrays = {

@@ -13,16 +13,24 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
+from pipeline.errors import UserError
+
 CSV = Path(__file__).with_name("costs.csv")
+SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)  # of every layer, beside "dense"
 SPARSE = 0.5  # sparsities from here on determine the cost of one kept weight
+MEND = "restore the file, or measure a new one (python -m pipeline.inference.measure --out)"
 ISAS = ("avx512", "avx2", "scalar")  # a missing one is replaced by the first that was measured
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Shape of a convolution: kernel side, stride, channels, and size of the input."""
+    """Shape of a convolution: kernel side, stride, channels, and size of the input.
+
+    As text the numbers are separated by commas.
+    """
 
     kernel: int
     stride: int
@@ -30,6 +38,9 @@ class Layer:
     out_channels: int
     height: int
     width: int
+
+    def __str__(self) -> str:
+        return ",".join(map(str, _numbers(self)))
 
     @property
     def weights(self) -> int:
@@ -43,6 +54,7 @@ class Layer:
 
 
 NUMBERS = tuple(field.name for field in fields(Layer))
+COLUMNS = ("isa", *NUMBERS, "sparsity", "microseconds")
 
 
 @dataclass(frozen=True)
@@ -107,17 +119,62 @@ def _distance(one: Layer, other: Layer) -> float:
 
 
 def load(path: Path = CSV) -> Table:
-    """Read a table of costs, with the columns of `Layer`, isa, sparsity and microseconds."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return table(csv.DictReader(file))
+    """Read a table of costs, with the columns of `Layer`, isa, sparsity and microseconds.
+
+    Raises:
+        UserError: the file cannot be read, or is no whole table (`table`).
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return table(csv.DictReader(file), str(path))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read ({error}): {MEND}.") from error
 
 
-def table(rows: Iterable[dict[str, str]]) -> Table:
-    """Return the table of ``rows``, dictionaries by column; sparsity "dense": the dense kernel."""
+def table(rows: Iterable[dict[str, str]], source: str = CSV.name) -> Table:
+    """Return the table of ``rows``, dictionaries by column; sparsity "dense": the dense kernel.
+
+    Args:
+        rows: of every layer one for "dense" and for each of SPARSITIES, and maybe for others.
+        source: the file, for messages.
+
+    Raises:
+        UserError: a column is missing, a number is not allowed, there is no row, or a layer has not
+            all sparsities under every instruction set.
+    """
     costs: dict[str, dict[Layer, dict[float | None, float]]] = {}
-    for row in rows:
-        layer = Layer(*(int(row[name]) for name in NUMBERS))
-        kept = None if row["sparsity"] == "dense" else round(1 - float(row["sparsity"]), 6)
-        points = costs.setdefault(row["isa"], {}).setdefault(layer, {})
-        points[kept] = float(row["microseconds"])
+    for number, row in enumerate(rows, 1):
+        try:
+            isa, layer, kept, cost = _point(row)
+        except ValueError as error:
+            raise UserError(
+                f"{source}: row {number} is no measurement of a layer ({error}): {MEND}."
+            ) from error
+        costs.setdefault(isa, {}).setdefault(layer, {})[kept] = cost
+    needed = {None, *map(_kept, SPARSITIES)}
+    layers = {layer for by_layer in costs.values() for layer in by_layer}
+    for isa, layer in product(costs, sorted(layers, key=_numbers)):
+        if not needed <= set(costs[isa].get(layer, {})):
+            raise UserError(f"{source} has not all sparsities of {layer} for {isa}: {MEND}.")
+    if not costs:
+        raise UserError(f"{source} has no costs: {MEND}.")
     return Table(costs)
+
+
+def _point(row: dict[str, str]) -> tuple[str, Layer, float | None, float]:
+    """Return instruction set, layer, fraction kept and cost of a row."""
+    missing = [name for name in COLUMNS if row.get(name) is None]
+    if missing:
+        raise ValueError(f"without {', '.join(missing)}")
+    layer = Layer(*(int(row[name]) for name in NUMBERS))
+    kept = None if row["sparsity"] == "dense" else _kept(float(row["sparsity"]))
+    cost = float(row["microseconds"])
+    if min(_numbers(layer)) < 1 or not 0 < cost < math.inf:
+        raise ValueError("its numbers must be above 0 and finite")
+    if row["isa"] not in ISAS or (kept is not None and not 0 < kept <= 1):
+        raise ValueError(f"isa must be one of {', '.join(ISAS)}, sparsity dense or in [0, 1)")
+    return row["isa"], layer, kept, cost
+
+
+def _kept(sparsity: float) -> float:
+    return round(1 - sparsity, 6)

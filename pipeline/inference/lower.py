@@ -2,21 +2,21 @@
 
 import operator
 from collections.abc import Callable, Sequence
+from math import isinf
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 from torch.nn.modules import activation, dropout
 
-from pipeline.channels.operations import layer_of, mean_axes, trace
+from pipeline.channels.operations import layer_of, mean_axes
 from pipeline.inference.in_place import changed_by
 from pipeline.inference.operations import Floats, Network, Operation, Shape
+from pipeline.inference.traced import IMAGES, traced
 from pipeline.inference.windows import adaptive, pooled
 
-REMEDY = "compile a network whose forward pass torch.fx can trace"
 SAME = (nn.Identity, dropout._DropoutNd)
 SAME_FUNCTIONS = (functional.dropout, functional.dropout2d, "contiguous")
 ADD = (operator.add, operator.iadd, torch.add, "add", "add_")
@@ -28,23 +28,9 @@ CONCAT = (torch.cat, torch.concat)
 def lower(model: nn.Module, shape: Sequence[int]) -> Network:
     """Return the operations of ``model`` in evaluation mode, unfused.
 
-    Args:
-        model: maps float32 [B, C, H, W] to a tensor of B rows; left unchanged.
-        shape: [C, H, W] of an image.
-
-    Raises:
-        UserError: the network cannot be traced.
+    Arguments and errors are those of `traced`.
     """
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        traced = trace(model, REMEDY)
-        with torch.no_grad():
-            ShapeProp(traced).propagate(torch.zeros(2, *shape))
-    finally:
-        for module, training in modes.items():
-            module.training = training
-    return _Lowering(traced).network
+    return _Lowering(traced(model, shape)).network
 
 
 class _Lowering:
@@ -222,7 +208,7 @@ def _shape(node: fx.Node) -> Shape | None:
     if node.op == "get_attr" or not hasattr(meta, "shape") or meta.dtype != torch.float32:
         return None
     sizes = tuple(meta.shape)
-    if len(sizes) not in (2, 4) or sizes[0] != 2:
+    if len(sizes) not in (2, 4) or sizes[0] != IMAGES:
         return None
     return Shape(*sizes[1:]) if len(sizes) == 4 else Shape(sizes[1], 1, 1, rank=2)
 
@@ -282,10 +268,11 @@ def _weighted(weight: Tensor, bias: Tensor | None, settings: dict[str, Any]) -> 
     return Operation("conv", [], "", settings | {"low": None, "high": None}, arrays)
 
 
-def _bounds(node: fx.Node, layer: nn.Module | None) -> tuple[float, float | None] | None:
-    """Return low and high if ``node`` is max(min(x, high), low), else None."""
+def _bounds(node: fx.Node, layer: nn.Module | None) -> tuple[float | None, float | None] | None:
+    """Return low and high if ``node`` is max(min(x, high), low), else None; None bounds nothing."""
     if isinstance(layer, activation.Hardtanh):  # ReLU6 too
-        return layer.min_val, layer.max_val
+        low, high = (None if isinf(b) else b for b in (layer.min_val, layer.max_val))
+        return low, high
     if isinstance(layer, nn.ReLU) or node.target in RELU:
         return 0.0, None
     return (0.0, 6.0) if node.target is functional.relu6 else None

@@ -11,6 +11,7 @@ mask, in blocks of 16 images: the fastest of many runs, which other processes ch
 import argparse
 import csv
 import ctypes
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,8 +23,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from pipeline.errors import UserError
 from pipeline.inference import steps
-from pipeline.inference.costs import CSV, NUMBERS, Layer, load
+from pipeline.inference.check import MOST
+from pipeline.inference.costs import COLUMNS, CSV, NUMBERS, SPARSITIES, Layer, load
 from pipeline.inference.layout import LINE
 from pipeline.inference.library import FLAGS, VARIABLE, Step, required_library
 from pipeline.inference.lower import lower
@@ -32,7 +35,6 @@ from pipeline.inference.operations import Floats, Network, Operation, Shape
 from pipeline.inference.plan import Plan
 from pipeline.storage.atomic_files import atomic_file
 
-SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 KERNELS = (steps.CONV, steps.DENSE, steps.GATHER)
 
 
@@ -59,16 +61,23 @@ def measure(layer: Layer, sparsity: float | None, seconds: float) -> float:
     Args:
         layer: its shape.
         sparsity: of a random mask; None for the dense kernel.
-        seconds: to repeat it for.
+        seconds: to repeat it for, at least once.
+
+    Raises:
+        UserError: there is no C compiler, or the layer is too large for the kernels or the memory.
     """
     kernels = required_library()
-    network = _single(layer, sparsity)
-    plan = Plan(network, LINE, kernels.vector)
-    workspace = aligned(plan.floats)
+    try:
+        plan = Plan(_single(layer, sparsity), LINE, kernels.vector)
+        workspace = aligned(plan.floats)
+    except (MemoryError, ValueError) as error:  # NumPy's for more bytes than addresses
+        raise UserError(
+            f"the layer {layer} does not fit into memory ({error}): leave it out."
+        ) from error
     chosen = [step for step in plan.parts[0].steps if step.kind in KERNELS]
     program = (Step * len(chosen))(*chosen)
     best, begin = float("inf"), perf_counter()
-    while perf_counter() - begin < seconds:
+    while best == float("inf") or perf_counter() - begin < seconds:
         start = perf_counter()
         kernels.run(program, len(chosen), workspace.ctypes.data, ctypes_none(), LINE)
         best = min(best, perf_counter() - start)
@@ -112,30 +121,54 @@ def rows(known: Sequence[Layer], isas: Sequence[str], seconds: float) -> Iterato
 
 def _parsed(text: str) -> Layer:
     numbers = text.split(",")
-    if len(numbers) != len(NUMBERS) or not all(n.isdigit() and int(n) > 0 for n in numbers):
+    if len(numbers) != len(NUMBERS) or not all(
+        n.isdecimal() and 0 < int(n) < MOST for n in numbers
+    ):
         raise argparse.ArgumentTypeError(
-            f"{text!r} must be {','.join(NUMBERS).upper()}, as in 3,1,64,64,32,32"
+            f"{text!r} must be {','.join(NUMBERS).upper()}, each from 1 to {MOST - 1}, as in "
+            "3,1,64,64,32,32"
         )
     return Layer(*map(int, numbers))
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of seconds >= 0, as in 0.1")
+    return seconds
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the table."""
+    """Write the table; an error of the user ends the process with one sentence and status 2."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--layers", nargs="*", type=_parsed, default=[])
     parser.add_argument("--isa", nargs="+", default=["avx512", "avx2"], choices=list(FLAGS))
-    parser.add_argument("--seconds", type=float, default=0.1, help="per layer and sparsity")
+    parser.add_argument("--seconds", type=_seconds, default=0.1, help="per layer and sparsity")
     parser.add_argument("--out", type=Path, default=CSV, help="the table, read and written")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
+    try:
+        _write(options)
+    except (UserError, OSError) as error:
+        cause = f"{options.out} cannot be written ({error}): name another file as --out"
+        sys.stderr.write(f"error: {error if isinstance(error, UserError) else cause}\n")
+        sys.exit(2)
+    sys.stdout.write(f"costs in {options.out}\n")
+
+
+def _write(options: argparse.Namespace) -> None:
+    """Measure the layers of the existing table and of the command, and write the table."""
     table = load(options.out).costs if options.out.exists() else {}
     known = dict.fromkeys([*(layer for isa in table.values() for layer in isa), *options.layers])
+    if not known:
+        raise UserError(f"{options.out} does not exist: name its layers by --layers.")
     with atomic_file(options.out) as temporary, temporary.open("w", encoding="utf-8") as file:
-        fields = ["isa", *NUMBERS, "sparsity", "microseconds"]
-        writer = csv.DictWriter(file, fields, lineterminator="\n")
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows(list(known), options.isa, options.seconds))
-    sys.stdout.write(f"costs in {options.out}\n")
 
 
 if __name__ == "__main__":

@@ -25,10 +25,18 @@ class SparseNetwork(nn.Module):
     Args:
         network: the operations.
         threads: that compute at once.
+
+    Raises:
+        UserError: ``threads`` is not a whole number of at least 1.
     """
 
     def __init__(self, network: Network, threads: int) -> None:
         super().__init__()
+        if not isinstance(threads, int) or threads < 1:
+            raise UserError(
+                f"threads is {threads!r}, but must be a whole number >= 1: pass the number of "
+                "blocks to compute at once."
+            )
         self.network, self.threads = network, threads
         self.library: Library | None = library()
         self.plans: dict[int, Plan] = {}
@@ -44,12 +52,12 @@ class SparseNetwork(nn.Module):
                 a layer is too large for the kernels.
         """
         expected = self.network.shapes["input"][:3]
-        kind = (images.dtype, images.device.type)
-        if images.shape[1:] != expected or kind != (torch.float32, "cpu"):
+        fits = isinstance(images, Tensor) and images.shape[1:] == expected
+        if not fits or (images.dtype, images.device.type) != (torch.float32, "cpu"):
             raise UserError(
-                f"images are {images.dtype} {list(images.shape)} on {images.device} but must be "
-                f"float32 [B, {', '.join(map(str, expected))}] on the CPU: move them there, and "
-                "compile the network for their size."
+                f"images are {_kind(images)} but must be float32 "
+                f"[B, {', '.join(map(str, expected))}] on the CPU: convert them to such a tensor, "
+                "and compile the network for their size."
             )
         if self.library is None or len(images) == 0:
             return dense_path.run(self.network, images)
@@ -103,6 +111,12 @@ class SparseNetwork(nn.Module):
         tensors = {i: tensor.contiguous() for i, tensor in tensors.items()}
         pointers = pointer_array([tensors[i].data_ptr() for i in range(len(tensors))])
         self.library.run(part.program, len(part.program), workspace.ctypes.data, pointers, images)
+
+
+def _kind(images: object) -> str:
+    if not isinstance(images, Tensor):
+        return f"of type {type(images).__name__}"
+    return f"{images.dtype} {list(images.shape)} on {images.device}"
 
 
 def aligned(floats: int) -> Floats:

@@ -15,30 +15,42 @@ RIVALS = ("torch", "torch, channels_last", "torch.compile", "ONNX Runtime", "Ope
 LOW = "OpenVINO, bfloat16"  # another precision: shown, but no rival
 GOALS_AT = ("64", "1")  # batch and threads
 GOALS = {"90 % uniform": 2.0, "95 % uniform": 4.0, "98 % uniform": 8.0, "98 % global": 2.5}
+ORDER = (*GOALS, "dense")  # of the networks
 
 
 def latency(batch: str, threads: str, root: Path) -> str:
-    """Return milliseconds an image of all contenders, and ours compared with the fastest one."""
+    """Return milliseconds an image of all contenders, and ours compared with the fastest ones."""
     rows = _rows(root, batch, threads)
     if not rows:
         return NOTHING
     lines, with_goals = [], (batch, threads) == GOALS_AT
     for network in dict.fromkeys(row["network"] for row in rows):
         times = {row["contender"]: row["ms"] for row in rows if row["network"] == network}
-        known = [float(times[name]) for name in RIVALS if name in times]
-        ratio = f"**{min(known) / float(times[OURS]):.1f}x**"
+        ratios = [f"**{_ratio(times, RIVALS)}**", _ratio(times, (LOW,))]
         cells = [times.get(name, NONE) for name in (*RIVALS, LOW, OURS)]
         goal = f"{GOALS[network]:g}x" if network in GOALS else NONE
-        lines.append([network, *cells, ratio, *([goal] if with_goals else [])])
+        lines.append([network, *cells, *ratios, *([goal] if with_goals else [])])
     headers = ["ResNet-18, ms an image", *RIVALS, LOW, OURS, "to the fastest float32"]
+    headers.append("to bfloat16")
     return table([*headers, *(["goal"] if with_goals else [])], lines)
 
 
+def _ratio(times: dict[str, str], rivals: tuple[str, ...]) -> str:
+    """Return the time of the fastest of ``rivals`` over ours."""
+    known = [float(times[name]) for name in rivals if name in times]
+    return f"{min(known) / float(times[OURS]):.1f}x" if known else NONE
+
+
 def _rows(root: Path, batch: str, threads: str) -> list[Row]:
-    """Return the stored rows of one setting; none before a measurement."""
+    """Return the stored rows of one setting, by network; none before a measurement."""
     path = root / DATA
     stored = rows_of(path) if path.exists() else []
-    return [row for row in stored if (row["batch"], row["threads"]) == (batch, threads)]
+    rows = [row for row in stored if (row["batch"], row["threads"]) == (batch, threads)]
+    return sorted(rows, key=lambda row: _place(row["network"]))
+
+
+def _place(network: str) -> int:
+    return ORDER.index(network) if network in ORDER else len(ORDER)
 
 
 def limits(root: Path) -> str:

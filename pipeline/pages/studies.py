@@ -1,4 +1,4 @@
-"""Tables of studies, from their rows by seed in docs/data/: docs/why.md and docs/results.md."""
+"""Tables of studies, from their rows by seed in docs/data/: why.md, results.md, inference.md."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.report.studies import landscape, quantise
+from pipeline.pages.seeds import NOTHING
+from pipeline.report.studies import landscape, latency, quantise
 
 DATA = Path("docs/data")
 
 
 def of_rows(file: str, write: Callable[[pd.DataFrame, int], str], root: Path) -> str:
     """Return the table that ``write`` makes of the rows of ``file`` and their number of seeds."""
+    if not (root / DATA / file).exists():
+        return NOTHING
     rows = pd.read_csv(root / DATA / file)
     return write(rows, rows["seed"].nunique())
 
@@ -25,6 +28,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
         of_rows, LANDSCAPE, lambda rows, _: landscape.correlation_table(rows)
     ),
     "landscape_barriers": partial(of_rows, LANDSCAPE, landscape.barriers),
+    "latency": partial(of_rows, "study_latency.csv", latency.networks),
     "quantise_scores": partial(of_rows, QUANTISE, quantise.scores),
     "quantise_differences": partial(of_rows, QUANTISE, lambda rows, _: quantise.differences(rows)),
 }

@@ -35,6 +35,7 @@ from pipeline.evaluate.corruptions.manifest import list_files
 from pipeline.evaluate.corruptions.open_set import open_set
 from pipeline.evaluate.corruptions.write_npy_set import save_set
 from pipeline.evaluate.partial_results import PartialResults
+from pipeline.inference.compiled import DIGEST, FORMAT
 from pipeline.models._weights import load_weights
 from pipeline.models.build import build as build_network
 from pipeline.report import fingerprint
@@ -42,6 +43,7 @@ from pipeline.run import provenance, ray_files
 from pipeline.stagekit.model_folder import network
 from pipeline.storage import checkpoint
 from pipeline.storage.atomic_files import write_json
+from pipeline.storage.tensors import read
 from tests.fuzz.mutations import picture
 from tests.fuzz.raw_data import (
     WNIDS,
@@ -132,7 +134,12 @@ def read_weights(folder: Path) -> None:
 
 def write_compiled(folder: Path) -> None:
     model = network(pruned_checkpoint()).eval()
-    inference.save(inference.compile(model, (3, 16, 16)), folder / "network.safetensors")
+    file = folder / "network.safetensors"
+    inference.save(inference.compile(model, (3, 16, 16)), file)
+    tensors, metadata = read(file)
+    header = json.loads(metadata[FORMAT])
+    del header[DIGEST]  # so that a mutated file reaches the checks behind it
+    checkpoint.save_tensors(file, tensors, {FORMAT: json.dumps(header)})
 
 
 def read_compiled(folder: Path) -> None:

@@ -9,6 +9,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from pipeline.report.figures import style
 from pipeline.report.labels import SERIES, Look, short, sparsity
+from pipeline.report.metric import Metric
 from pipeline.report.statistics import Spread
 from pipeline.report.studies.base import Study, groups, over_seeds, points_table
 from pipeline.report.tables.markdown import NONE, number, table
@@ -100,18 +101,23 @@ def _bars(spreads: list[Spread], scale: float) -> list[float] | None:
 
 def text(study: Study, rows: pd.DataFrame) -> str:
     """Return scores, times and speed-ups of all networks."""
-    headers = [
-        *("allocation", "sparsity", f"test {study.metric.label} (%)", "best candidate (%)"),
-        *("ms an image, 64 at once", "speed-up (x)", "ms, 1 image", "speed-up (x)"),
-    ]
     return (
         "Every soup was made in one shot. Networks were compiled for inference "
         "(pipeline/inference) and measured on one thread: the median time of a pass, in "
         "milliseconds an image, which alternates with a pass of the same network in PyTorch, "
         "zeros included. The speed-up is the ratio of the two. Times differ from run to run, and "
         f"with the machine's load; the speed-up depends less on it.{_machine(rows)}\n\n"
-        + table(headers, _lines(study, rows), 2)
+        + networks(rows, study.seeds, study.metric.label)
     )
+
+
+def networks(rows: pd.DataFrame, seeds: int, label: str = Metric().label) -> str:
+    """Return the table of scores, times and speed-ups; ``label`` names the score."""
+    headers = [
+        *("allocation", "sparsity", f"test {label} (%)", "best candidate (%)"),
+        *("ms an image, 64 at once", "speed-up (x)", "ms, 1 image", "speed-up (x)"),
+    ]
+    return table(headers, _lines(rows, seeds), 2)
 
 
 def _machine(rows: pd.DataFrame) -> str:
@@ -124,28 +130,28 @@ def _machine(rows: pd.DataFrame) -> str:
     return f" Processor: {cpus}. Instruction set: {isas}."
 
 
-def _lines(study: Study, rows: pd.DataFrame) -> Iterator[list[str]]:
+def _lines(rows: pd.DataFrame, seeds: int) -> Iterator[list[str]]:
     dense = rows[rows["phase"] == 0]
-    yield ["dense, PyTorch", NONE, *_scores(study, dense), *_times(study, dense, "dense_ms")]
-    yield ["dense, compiled", NONE, *_scores(study, dense), *_times(study, dense)]
+    yield ["dense, PyTorch", NONE, *_scores(seeds, dense), *_times(seeds, dense, "dense_ms")]
+    yield ["dense, compiled", NONE, *_scores(seeds, dense), *_times(seeds, dense)]
     for values, part in groups(rows[rows["phase"] > 0], "allocation", "sparsity"):
         yield [
             values["allocation"],
             sparsity(values["sparsity"]),
-            *_scores(study, part),
-            *_times(study, part),
+            *_scores(seeds, part),
+            *_times(seeds, part),
         ]
 
 
-def _scores(study: Study, rows: pd.DataFrame) -> list[str]:
-    return [number(over_seeds(rows, key), study.seeds) for key in ("test_score", "best_candidate")]
+def _scores(seeds: int, rows: pd.DataFrame) -> list[str]:
+    return [number(over_seeds(rows, key), seeds) for key in ("test_score", "best_candidate")]
 
 
-def _times(study: Study, rows: pd.DataFrame, key: str = "compiled_ms") -> list[str]:
+def _times(seeds: int, rows: pd.DataFrame, key: str = "compiled_ms") -> list[str]:
     cells = []
     for size in reversed(BATCHES):
-        cells.append(number(over_seeds(rows, f"{key}_{size}"), study.seeds, scale=1, digits=3))
+        cells.append(number(over_seeds(rows, f"{key}_{size}"), seeds, scale=1, digits=3))
         compiled = key == "compiled_ms"
         speedup = over_seeds(rows, f"speedup_{size}") if compiled else None
-        cells.append(number(speedup, study.seeds, scale=1))
+        cells.append(number(speedup, seeds, scale=1))
     return cells
