@@ -54,6 +54,7 @@ class Layer:
 
 
 NUMBERS = tuple(field.name for field in fields(Layer))
+Costs = dict[str, dict[Layer, dict[float | None, float]]]
 COLUMNS = ("isa", *NUMBERS, "sparsity", "microseconds")
 
 
@@ -65,7 +66,7 @@ class Table:
         costs: {isa: {layer: {fraction of weights kept by the sparse kernel, or None: dense}}}.
     """
 
-    costs: dict[str, dict[Layer, dict[float | None, float]]]
+    costs: Costs
 
     def microseconds(self, layer: Layer, kept: float, isa: str = ISAS[0]) -> float:
         """Return the sparse kernel's time for a fraction ``kept`` in [0, 1] of the weights.
@@ -142,7 +143,7 @@ def table(rows: Iterable[dict[str, str]], source: str = CSV.name) -> Table:
         UserError: a column is missing, a number is not allowed, there is no row, or a layer has not
             all sparsities under every instruction set.
     """
-    costs: dict[str, dict[Layer, dict[float | None, float]]] = {}
+    costs: Costs = {}
     for number, row in enumerate(rows, 1):
         try:
             isa, layer, kept, cost = _point(row)
@@ -151,6 +152,11 @@ def table(rows: Iterable[dict[str, str]], source: str = CSV.name) -> Table:
                 f"{source}: row {number} is no measurement of a layer ({error}): {MEND}."
             ) from error
         costs.setdefault(isa, {}).setdefault(layer, {})[kept] = cost
+    _check_whole(costs, source)
+    return Table(costs)
+
+
+def _check_whole(costs: Costs, source: str) -> None:
     needed = {None, *map(_kept, SPARSITIES)}
     layers = {layer for by_layer in costs.values() for layer in by_layer}
     for isa, layer in product(costs, sorted(layers, key=_numbers)):
@@ -158,7 +164,6 @@ def table(rows: Iterable[dict[str, str]], source: str = CSV.name) -> Table:
             raise UserError(f"{source} has not all sparsities of {layer} for {isa}: {MEND}.")
     if not costs:
         raise UserError(f"{source} has no costs: {MEND}.")
-    return Table(costs)
 
 
 def _point(row: dict[str, str]) -> tuple[str, Layer, float | None, float]:
