@@ -23,6 +23,7 @@ from PIL import Image
 from pipeline.bundle import origin
 from pipeline.bundle.intake import append_rows, as_text, experiment_id
 from pipeline.config import experiment
+from pipeline.errors import UserError
 from pipeline.pages.converged import ROWS
 
 ROOT = Path(__file__).parent.parent
@@ -86,8 +87,11 @@ def main() -> None:
     flags = parser.parse_args()
     if flags.command == "images":
         images(flags.source, flags.folder)
-    else:
+        return
+    try:
         sys.stdout.write(rows(flags.name, flags.results, flags.settings))
+    except (OSError, UserError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
