@@ -135,7 +135,7 @@ def export(root: Path, name: str | None, formats: Sequence[str], out: Path) -> N
     inputs = inputs_of(plan, root, up_to_date(root), name)
     settings = plan.params
     named = formats or settings.export
-    formats = named or all_formats(settings.task, settings.prune.structure)
+    formats = named or all_formats(settings.task)
     try:
         written = write(inputs, formats, out, optional=() if named else ("sparse",))
     except OSError as error:

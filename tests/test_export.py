@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pipeline import inference
 from pipeline.channels import shrunk_checkpoint
 from pipeline.data.base import Dataset, Split
 from pipeline.data.base import save as save_data
@@ -172,8 +173,8 @@ def test_without_its_filters_the_network_is_the_small_one(exported):
     assert "without the pruned filters" in (out / "README.md").read_text()
 
 
-def test_the_compiled_network_maps_stored_images_to_probabilities(compiled):
-    kind = "classifier"
+@pytest.mark.parametrize("kind", ["classifier", "filters"])
+def test_the_compiled_network_maps_stored_images_to_probabilities(compiled, kind):
     inputs, out = compiled(kind)
     images = images_of(kind, 21)  # a block of 16 and a part of one
     expected = outputs(kind, images, load(inputs.model / "model.safetensors"))
@@ -216,13 +217,13 @@ def test_only_an_optional_format_is_left_out_if_it_cannot_be_written(
     assert "pipeline.inference" not in (out / "README.md").read_text()
 
 
-def test_without_its_filters_a_network_is_dense_and_not_compiled(tmp_path):
-    data = dataset(*KINDS["filters"][1:])
-    with pytest.raises(UserError, match="the network without them is dense: leave sparse out"):
-        load_format("sparse").write(source_of(checkpoints("filters")[1], data), tmp_path)
-    with pytest.raises(UserError, match=r"prune\.structure is filters: leave sparse out"):
-        plan(export=["sparse"], prune={"structure": "filters"})
-    assert "sparse" not in selection.all_formats("classification", "filters")
+def test_without_its_filters_the_compiled_network_is_the_small_one(compiled):
+    _, out = compiled("filters")
+    operations = inference.load(out / "model_inference.safetensors").network.operations
+    first = next(operation for operation in operations if operation.kind == "conv")
+    assert first.arrays["weight"].shape[0] == 8  # half of 16
+    node = plan(export=["sparse"], prune={"structure": "filters"}).nodes["s0-sms_uniform-p3-export"]
+    assert node.arguments["formats"] == ["sparse"]
 
 
 @pytest.mark.slow
