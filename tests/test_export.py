@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline import inference
+from pipeline import api, inference
 from pipeline.channels import shrunk_checkpoint
 from pipeline.data.base import Dataset, Split
 from pipeline.data.base import save as save_data
@@ -26,6 +26,7 @@ from pipeline.evaluate.speedup import interleaved_medians
 from pipeline.export import selection
 from pipeline.export.card import body, description
 from pipeline.export.facts import Facts, read_facts
+from pipeline.export.folder import replacing, write_config
 from pipeline.export.formats.base import CALIBRATION, load_format, source_of
 from pipeline.export.measure import check_equal, score_on_test
 from pipeline.export.served import traced
@@ -227,25 +228,100 @@ def test_without_its_filters_the_compiled_network_is_the_small_one(compiled):
 
 
 @pytest.mark.slow
-def test_a_second_export_replaces_the_first_and_nothing_else(exported, tmp_path):
+@pytest.mark.parametrize("kept", [(), (".git/HEAD", ".gitattributes")])
+def test_a_second_export_replaces_the_first_and_nothing_else(exported, tmp_path, kept):
     inputs, first = exported("classifier")
     out = tmp_path / "deep" / "out"
     shutil.copytree(first, out)
-    (out / "old.txt").write_text("of an earlier version")
-    export(inputs, ["torch"], out, seconds=0)
-    assert not (out / "old.txt").exists()
+    write(out, *kept)
+    export(inputs, ["sparse"], out, seconds=0)
+    written = {"README.md", "config.json", "model_inference.safetensors"}
+    assert contents(out).keys() == written | set(kept)
+    assert set(json.loads((out / "config.json").read_text())["files"]) == written
     assert [file.name for file in out.parent.iterdir()] == ["out"]
 
 
-@pytest.mark.parametrize("content", ["notes.txt", "config.json"])
-def test_a_folder_that_is_no_export_is_kept(tmp_path, content):
-    inputs = artifacts(tmp_path, "classifier")
-    out = tmp_path / "out"
+def write(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return the texts of the files in ``folder`` and its folders."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_text("latin-1") for path in files}
+
+
+def earlier(out: Path, *kept: str) -> dict[str, str]:
+    """Write an earlier export of a, b and README.md to ``out``; return its contents."""
     out.mkdir()
-    (out / content).write_text('{"architectures": ["Other"]}')
-    with pytest.raises(UserError, match="no export, so it is not replaced"):
-        export(inputs, ["torch"], out)
-    assert [file.name for file in out.iterdir()] == [content]
+    write(out, "a", "b", *kept)
+    write_config(out, {})
+    write(out, "README.md")
+    return contents(out)
+
+
+@pytest.mark.parametrize("kept", [(), (".git/HEAD",), (".gitattributes",)])
+@pytest.mark.parametrize("foreign", ["notes.txt", "weights/a"])
+def test_files_that_the_export_did_not_write_are_never_replaced(tmp_path, kept, foreign):
+    out, name = tmp_path / "out", foreign.partition("/")[0]
+    earlier(out, *kept)
+    with pytest.raises(UserError, match=f"{name}, which is no file of the export"), replacing(out):
+        write(out, foreign)  # while the export is at work
+    assert contents(out).keys() == {"a", "b", "README.md", "config.json", foreign, *kept}
+    before = contents(out)
+    with pytest.raises(UserError, match=f"{name}, which is no file of the export"):
+        export(artifacts(tmp_path, "classifier"), ["torch"], out)
+    assert contents(out) == before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("call", range(6))
+def test_an_interrupted_replacement_in_a_clone_can_be_repeated(tmp_path, monkeypatch, call):
+    """A move does not happen; the next export ends as if it had."""
+    out, kept = tmp_path / "out", (".git/HEAD", ".gitattributes")
+    before = earlier(out, *kept)
+
+    def new(folder: Path) -> None:
+        write(folder, "b", "c")
+        write_config(folder, {"sparsity": 0.5})
+        write(folder, "README.md")
+
+    calls = count()
+
+    def moved(source: Path, target: Path) -> None:
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        Path(source).rename(target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.export.folder.os.replace", moved)
+        with pytest.raises(KeyboardInterrupt), replacing(out) as folder:
+            new(folder)
+    with replacing(out) as folder:
+        new(folder)
+    after = contents(out)
+    assert after.keys() == {"b", "c", "README.md", "config.json", *kept}
+    assert json.loads(after["config.json"])["sparsity"] == 0.5
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+
+
+@pytest.mark.parametrize("config", [
+    None, "{", "[]", '{"architectures": ["Other"]}', '{"writer": "sparse-model-soups"}',
+    '{"writer": "sparse-model-soups", "files": 3}',
+])  # fmt: skip
+def test_a_folder_that_is_no_export_is_kept(tmp_path, config):
+    out = tmp_path / "out"
+    write(out, "notes.txt")
+    if config is not None:
+        (out / "config.json").write_text(config)
+    before = contents(out)
+    ours = config is not None and "writer" in config
+    sentence = "out has notes.txt, which" if ours else "no export, so it is not replaced"
+    with pytest.raises(UserError, match=sentence):
+        export(artifacts(tmp_path, "classifier"), ["torch"], out)
+    assert contents(out) == before
 
 
 def test_nothing_is_written_if_a_format_fails(tmp_path, monkeypatch):
@@ -376,6 +452,12 @@ def test_missing_artifacts_and_other_networks_are_refused(tmp_path):
     save(tmp_path / "three" / "model.safetensors", Checkpoint(other.state, {}, meta))
     with pytest.raises(UserError, match=r"has the classes 3, but .* have 10"):
         export(replace(inputs, model=tmp_path / "three"), ["torch"], tmp_path / "out")
+    api.save(nn.Linear(2, 3), tmp_path / "own" / "model.safetensors")
+    with pytest.raises(
+        UserError,
+        match=r"own.model\.safetensors does not say its network and classes and channels and spars",
+    ):
+        export(replace(inputs, model=tmp_path / "own"), ["torch"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -635,6 +717,7 @@ def test_a_whole_run_exports_its_soup_and_the_command_any_network(tmp_path):
     shown = (project.root / "candidate" / "README.md").read_text()
     assert "# digits-s0-p1-c1" in shown
     refusals = {
+        ("--out", "no", "--formats", "onxx"): "export is 'onxx': use one of int8, onnx",
         ("nothing", "--out", "no"): "nothing is neither a stage",
         ("data", "--out", "no"): "data is a stage without a network",
         ("--out", "pipeline"): "pipeline exists and is no export",
@@ -646,7 +729,11 @@ def test_a_whole_run_exports_its_soup_and_the_command_any_network(tmp_path):
         assert text.startswith("error: ")
         assert sentence in text
         assert text.count("\n") == 1
+    graph = (project.root / "stages/dvc.yaml").read_bytes()
+    project.edit("params.yaml", "m: 2", "m: 3")  # another graph, which has these candidates too
+    project.run(*command, "s0-p1-c1", "--out", "candidate")
     project.edit("params.yaml", "target_sparsity: null", "target_sparsity: 0.7")
     text = project.run(*command, "--out", "best", ok=False)
+    assert (project.root / "stages/dvc.yaml").read_bytes() == graph, "it is only read"
     assert "no soup of the last phase is up to date: run `dvc repro`" in text
     assert (project.root / "best" / "model.safetensors").read_bytes() == state
