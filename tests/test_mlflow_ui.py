@@ -256,10 +256,38 @@ def test_it_serves_the_views_until_ctrl_c_and_leaves_no_process(logged, ctrl_c):
 
 
 @slow
-def test_a_server_that_does_not_start_is_one_sentence(logged):
-    with server_of(logged, "--no-such-flag") as server:
+@pytest.mark.parametrize(
+    ("store", "arguments", "reason"),
+    [
+        ("sqlite:///mlflow.db", ["--no-such-flag"], "No such option '--no-such-flag'"),
+        ("file:", [], "The filesystem tracking backend .* not receive further updates"),
+        ("sqlite:///params.yaml", [], r"\(sqlite3.DatabaseError\) file is not a database"),
+    ],
+)
+def test_a_server_that_does_not_start_is_one_sentence(
+    logged, tmp_path, monkeypatch, store, arguments, reason
+):
+    root = shutil.copytree(logged, tmp_path / "project")
+    (root / "params.yaml").write_text("no database")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    with server_of(root, *arguments) as server:
         output = server.stdout.read()
     assert server.returncode == 2
     assert re.fullmatch(
-        r"error: MLflow does not start: .*--no-such-flag.*mlflow-server.log.*\n", output
+        rf"error: MLflow does not start on {store} \({reason}\): correct MLFLOW_TRACKING_URI, the "
+        r"store or the arguments; \S*mlflow-server\.log has its output\n",
+        output,
     )
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("", "no output"),
+        ("INFO: starts\nKilled\n", "Killed"),
+        ("a.b.XError: one. Two\n  at x\nsee (Error at: y)", "one"),
+        ("OSError: [Errno 98] in use\nRuntimeError: no server.\n", "no server"),
+    ],
+)
+def test_the_reason_is_the_last_error_of_the_output(output, reason):
+    assert mlflow_ui._reason(output) == reason
