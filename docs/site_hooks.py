@@ -19,7 +19,10 @@ ROOT = Path(__file__).parent.parent
 FRONT = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE"]
 REPORT = "reports/results.md"
 # The order of the pages of docs/; others follow by their names.
-FIRST = ["usage", "methods", "tasks", "paper", "imagenet", "results", "benchmarks", "gpu"]
+FIRST = [
+    *("usage", "methods", "tasks", "api", "extend", "inference"),
+    *("paper", "imagenet", "results", "benchmarks", "gpu"),
+]
 # The API: its public functions, from the docstrings. A missing module has no page.
 API = [
     "pipeline.api",
@@ -30,6 +33,8 @@ API = [
     "pipeline.train.loop",
     "pipeline.channels",
     "pipeline.evaluate",
+    "pipeline.inference",
+    "pipeline.export",
     "pipeline.storage.checkpoint",
 ]
 LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")

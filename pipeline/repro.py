@@ -10,7 +10,7 @@ from pipeline.code_files import main_checkout
 from pipeline.config import experiment
 from pipeline.errors import UserError
 from pipeline.evaluate.corruptions.constants import OFFICIAL
-from pipeline.export.selection import all_formats
+from pipeline.export.selection import all_formats, check_installed, select
 from pipeline.plan import build, dvc_yaml
 from pipeline.plan.dependencies import closure
 from pipeline.plan.plan import Plan
@@ -126,25 +126,35 @@ def export(root: Path, name: str | None, formats: Sequence[str], out: Path) -> N
     Raises:
         UserError: there is no such network, or it cannot be exported (pipeline/export/write.py).
     """
-    from pipeline.export.write import export as write  # noqa: PLC0415
-    from pipeline.report.export_inputs import inputs_of  # noqa: PLC0415
-    from pipeline.run.dvc_graph import up_to_date  # noqa: PLC0415
-
-    plan = write_plan(root)
-    code_files.allow(plan.params.code)
-    inputs = inputs_of(plan, root, up_to_date(root), name)
-    settings = plan.params
-    named = formats or settings.export
-    formats = named or all_formats(settings.task, settings.prune.structure)
     try:
-        written = write(inputs, formats, out, optional=() if named else ("sparse",))
+        done = _export(root, name, formats, out)
     except OSError as error:
         # ``out``, a folder above it or one beside it could not be made; other files are artifacts'
         cannot_make_out = error.filename and out.is_relative_to(Path(error.filename).parent)
         if not cannot_make_out or disk_space.shortage(error):
             raise
         raise UserError(f"--out {out} cannot be written ({error.strerror}): name another") from None
-    sys.stdout.write(f"{inputs.model.name} as {', '.join(written)} in {out}\n")
+    sys.stdout.write(done)
+
+
+def _export(root: Path, name: str | None, formats: Sequence[str], out: Path) -> str:
+    """Export a network; return the last line. The graph of params.yaml is not written."""
+    plan = _plan(root)
+    settings = plan.params
+    named = formats or settings.export
+    formats = select(named or all_formats(settings.task), settings.task)
+    check_installed(formats)
+    # DVC and PyTorch take seconds to load.
+    from pipeline.export.folder import check_replaceable  # noqa: PLC0415
+    from pipeline.export.write import export as write  # noqa: PLC0415
+    from pipeline.report.export_inputs import inputs_of  # noqa: PLC0415
+    from pipeline.run.dvc_graph import up_to_date  # noqa: PLC0415
+
+    check_replaceable(out)
+    code_files.allow(settings.code)
+    inputs = inputs_of(plan, root, up_to_date(root, dvc_yaml.render(plan)), name)
+    written = write(inputs, formats, out, optional=() if named else ("sparse",))
+    return f"{inputs.model.name} as {', '.join(written)} in {out}\n"
 
 
 def _publish(

@@ -117,6 +117,7 @@ def test_python_is_python(page):
 def test_readme_is_short_and_shows_the_code_of_sms():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 120
+    assert "\n\n\n" not in text
     sms = (ROOT / "pipeline/plan/methods/sms.py").read_text()
     shown = re.search(r"```python\n(for phase.*?)```", text, re.DOTALL).group(1)
     assert "".join(f"        {line}\n" for line in shown.splitlines()) in sms

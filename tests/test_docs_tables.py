@@ -65,7 +65,7 @@ def test_a_region_that_nobody_writes_or_ends_is_refused(copy):
     page.write_text("<!-- table: nonsense -->\n<!-- end -->\n")
     with pytest.raises(UserError, match="there is no table nonsense"):
         update(copy)
-    page.write_text("<!-- table: digits -->\n")
+    page.write_text("<!-- table: readme -->\n")
     with pytest.raises(UserError, match="needs its `<!-- end -->`"):
         update(copy)
 
@@ -100,6 +100,14 @@ def test_commits_are_pooled_while_the_golden_numbers_are_the_same(copy):
     # 1.0, 0.9 and 0.9 points: 0.93 ± 4.303 · 0.0577 / √3
     assert "**+0.93 (+0.79 to +1.08)**" in (copy / "docs/gpu.md").read_text()
     assert "commit c0, c1, c2;" in (copy / "docs/gpu.md").read_text()
+    readme = (copy / "README.md").read_text()
+    assert (
+        "| CIFAR-10, ResNet-18, 98.00 % sparse | SMS uniform | IMP |\n| :-- | --: | --: |\n"
+        f"| test accuracy (%) | {mean:.2f} ± {std:.2f} | 94.17 ± 0.12 |\n"
+        "| [the paper's](docs/gpu.md#table-5-of-the-paper) | 94.91 ± 0.16 | "
+    ) in readme
+    assert len(readme.splitlines()) <= 120
+    assert "\n\n\n" not in readme
 
 
 def test_a_speed_stands_beside_the_obvious_one_and_the_peak(copy):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,14 +18,17 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pipeline import api, inference
 from pipeline.channels import shrunk_checkpoint
 from pipeline.data.base import Dataset, Split
+from pipeline.data.base import load as load_data
 from pipeline.data.base import save as save_data
 from pipeline.errors import UserError
 from pipeline.evaluate.speedup import interleaved_medians
 from pipeline.export import selection
 from pipeline.export.card import body, description
 from pipeline.export.facts import Facts, read_facts
+from pipeline.export.folder import replacing, write_config
 from pipeline.export.formats.base import CALIBRATION, load_format, source_of
 from pipeline.export.measure import check_equal, score_on_test
 from pipeline.export.served import traced
@@ -33,6 +37,7 @@ from pipeline.models.build import build
 from pipeline.plan import dvc_yaml
 from pipeline.prune.filters import prune_filters
 from pipeline.registry import names
+from pipeline.stagekit.model_folder import network, read
 from pipeline.storage.checkpoint import Checkpoint, load, save, write_json
 from tests.command_line import stage
 from tests.project import Project
@@ -112,13 +117,19 @@ def images_of(kind: str, number: int) -> Tensor:
 
 
 def exports(tmp_path_factory, formats: list[str], seconds: float):
-    """Return a function that exports a kind, each once."""
+    """Return a function that exports a kind, each once, without a network."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("an export opens a connection")
 
     @cache
     def make(kind: str) -> tuple[Inputs, Path]:
         root = tmp_path_factory.mktemp(kind)
         inputs = artifacts(root, kind)
-        export(inputs, formats, root / "out", seconds=seconds)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HF_HUB_OFFLINE", "1")
+            patch.setattr(socket.socket, "connect", refuse)
+            export(inputs, formats, root / "out", seconds=seconds)
         return inputs, root / "out"
 
     return make
@@ -172,8 +183,8 @@ def test_without_its_filters_the_network_is_the_small_one(exported):
     assert "without the pruned filters" in (out / "README.md").read_text()
 
 
-def test_the_compiled_network_maps_stored_images_to_probabilities(compiled):
-    kind = "classifier"
+@pytest.mark.parametrize("kind", ["classifier", "filters"])
+def test_the_compiled_network_maps_stored_images_to_probabilities(compiled, kind):
     inputs, out = compiled(kind)
     images = images_of(kind, 21)  # a block of 16 and a part of one
     expected = outputs(kind, images, load(inputs.model / "model.safetensors"))
@@ -216,35 +227,110 @@ def test_only_an_optional_format_is_left_out_if_it_cannot_be_written(
     assert "pipeline.inference" not in (out / "README.md").read_text()
 
 
-def test_without_its_filters_a_network_is_dense_and_not_compiled(tmp_path):
-    data = dataset(*KINDS["filters"][1:])
-    with pytest.raises(UserError, match="the network without them is dense: leave sparse out"):
-        load_format("sparse").write(source_of(checkpoints("filters")[1], data), tmp_path)
-    with pytest.raises(UserError, match=r"prune\.structure is filters: leave sparse out"):
-        plan(export=["sparse"], prune={"structure": "filters"})
-    assert "sparse" not in selection.all_formats("classification", "filters")
+def test_without_its_filters_the_compiled_network_is_the_small_one(compiled):
+    _, out = compiled("filters")
+    operations = inference.load(out / "model_inference.safetensors").network.operations
+    first = next(operation for operation in operations if operation.kind == "conv")
+    assert first.arrays["weight"].shape[0] == 8  # half of 16
+    node = plan(export=["sparse"], prune={"structure": "filters"}).nodes["s0-sms_uniform-p3-export"]
+    assert node.arguments["formats"] == ["sparse"]
 
 
 @pytest.mark.slow
-def test_a_second_export_replaces_the_first_and_nothing_else(exported, tmp_path):
+@pytest.mark.parametrize("kept", [(), (".git/HEAD", ".gitattributes")])
+def test_a_second_export_replaces_the_first_and_nothing_else(exported, tmp_path, kept):
     inputs, first = exported("classifier")
     out = tmp_path / "deep" / "out"
     shutil.copytree(first, out)
-    (out / "old.txt").write_text("of an earlier version")
-    export(inputs, ["torch"], out, seconds=0)
-    assert not (out / "old.txt").exists()
+    write(out, *kept)
+    export(inputs, ["sparse"], out, seconds=0)
+    written = {"README.md", "config.json", "model_inference.safetensors"}
+    assert contents(out).keys() == written | set(kept)
+    assert set(json.loads((out / "config.json").read_text())["files"]) == written
     assert [file.name for file in out.parent.iterdir()] == ["out"]
 
 
-@pytest.mark.parametrize("content", ["notes.txt", "config.json"])
-def test_a_folder_that_is_no_export_is_kept(tmp_path, content):
-    inputs = artifacts(tmp_path, "classifier")
-    out = tmp_path / "out"
+def write(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return the texts of the files in ``folder`` and its folders."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_text("latin-1") for path in files}
+
+
+def earlier(out: Path, *kept: str) -> dict[str, str]:
+    """Write an earlier export of a, b and README.md to ``out``; return its contents."""
     out.mkdir()
-    (out / content).write_text('{"architectures": ["Other"]}')
-    with pytest.raises(UserError, match="no export, so it is not replaced"):
-        export(inputs, ["torch"], out)
-    assert [file.name for file in out.iterdir()] == [content]
+    write(out, "a", "b", *kept)
+    write_config(out, {})
+    write(out, "README.md")
+    return contents(out)
+
+
+@pytest.mark.parametrize("kept", [(), (".git/HEAD",), (".gitattributes",)])
+@pytest.mark.parametrize("foreign", ["notes.txt", "weights/a"])
+def test_files_that_the_export_did_not_write_are_never_replaced(tmp_path, kept, foreign):
+    out, name = tmp_path / "out", foreign.partition("/")[0]
+    earlier(out, *kept)
+    with pytest.raises(UserError, match=f"{name}, which is no file of the export"), replacing(out):
+        write(out, foreign)  # while the export is at work
+    assert contents(out).keys() == {"a", "b", "README.md", "config.json", foreign, *kept}
+    before = contents(out)
+    with pytest.raises(UserError, match=f"{name}, which is no file of the export"):
+        export(artifacts(tmp_path, "classifier"), ["torch"], out)
+    assert contents(out) == before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("call", range(6))
+def test_an_interrupted_replacement_in_a_clone_can_be_repeated(tmp_path, monkeypatch, call):
+    """A move does not happen; the next export ends as if it had."""
+    out, kept = tmp_path / "out", (".git/HEAD", ".gitattributes")
+    before = earlier(out, *kept)
+
+    def new(folder: Path) -> None:
+        write(folder, "b", "c")
+        write_config(folder, {"sparsity": 0.5})
+        write(folder, "README.md")
+
+    calls = count()
+
+    def moved(source: Path, target: Path) -> None:
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        Path(source).rename(target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.export.folder.os.replace", moved)
+        with pytest.raises(KeyboardInterrupt), replacing(out) as folder:
+            new(folder)
+    with replacing(out) as folder:
+        new(folder)
+    after = contents(out)
+    assert after.keys() == {"b", "c", "README.md", "config.json", *kept}
+    assert json.loads(after["config.json"])["sparsity"] == 0.5
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+
+
+@pytest.mark.parametrize("config", [
+    None, "{", "[]", '{"architectures": ["Other"]}', '{"writer": "sparse-model-soups"}',
+    '{"writer": "sparse-model-soups", "files": 3}',
+])  # fmt: skip
+def test_a_folder_that_is_no_export_is_kept(tmp_path, config):
+    out = tmp_path / "out"
+    write(out, "notes.txt")
+    if config is not None:
+        (out / "config.json").write_text(config)
+    before = contents(out)
+    ours = config is not None and "writer" in config
+    sentence = "out has notes.txt, which" if ours else "no export, so it is not replaced"
+    with pytest.raises(UserError, match=sentence):
+        export(artifacts(tmp_path, "classifier"), ["torch"], out)
+    assert contents(out) == before
 
 
 def test_nothing_is_written_if_a_format_fails(tmp_path, monkeypatch):
@@ -375,22 +461,27 @@ def test_missing_artifacts_and_other_networks_are_refused(tmp_path):
     save(tmp_path / "three" / "model.safetensors", Checkpoint(other.state, {}, meta))
     with pytest.raises(UserError, match=r"has the classes 3, but .* have 10"):
         export(replace(inputs, model=tmp_path / "three"), ["torch"], tmp_path / "out")
+    api.save(nn.Linear(2, 3), tmp_path / "own" / "model.safetensors")
+    with pytest.raises(
+        UserError,
+        match=r"own.model\.safetensors does not say its network and classes and channels and spars",
+    ):
+        export(replace(inputs, model=tmp_path / "own"), ["torch"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_the_final_soups_of_the_first_seed_are_exported(monkeypatch):
-    monkeypatch.setattr(selection, "find_spec", lambda name: name)
+def test_the_final_soups_of_the_first_seed_are_exported():
     without = plan(seeds=[3, 4])
-    wanted = plan(seeds=[3, 4], export=["torch", "onnx"])
+    wanted = plan(seeds=[3, 4], export=["torch"])
     added = {name: node for name, node in wanted.nodes.items() if name not in without.nodes}
     assert set(added) == {f"s3-sms_{rule}-p3-export" for rule in ("uniform", "greedy")}
     node = added["s3-sms_uniform-p3-export"]
-    assert node.arguments["formats"] == ["torch", "onnx", "int8"]
-    assert {module.rpartition(".")[2] for module in node.modules} >= {"torch", "onnx", "int8"}
-    assert "pipeline.export.formats.openvino" not in node.modules
-    networks = ("s3-dense", "s3-sms_uniform-p3")
-    measured = {f"{network}-{kind}" for network in networks for kind in ("eval", "ood")}
-    assert set(node.inputs) == {"data", *networks, *measured}
+    assert node.arguments["formats"] == ["torch"]
+    formats = [name for name in node.modules if name.startswith("pipeline.export.formats.")]
+    assert formats == ["pipeline.export.formats.torch"]
+    models = ("s3-dense", "s3-sms_uniform-p3")
+    measured = {f"{model}-{kind}" for model in models for kind in ("eval", "ood")}
+    assert set(node.inputs) == {"data", *models, *measured}
 
 
 def test_the_kernels_and_their_costs_are_dependencies_of_sparse_alone():
@@ -522,15 +613,14 @@ def test_every_format_computes_the_network(everywhere, kind):
 
 @pytest.mark.slow
 @pytest.mark.extras
-def test_onnx_takes_stored_images_in_batches_of_any_size(everywhere):
+@pytest.mark.parametrize("file", ["model.onnx", "model_int8.onnx"])
+def test_onnx_takes_stored_images_in_batches_of_any_size(everywhere, file):
     import onnx
-    from torch.onnx._constants import ONNX_DEFAULT_OPSET
 
     _, out = everywhere("classifier")
-    graph = onnx.load(out / "model.onnx")
+    graph = onnx.load(out / file)
     onnx.checker.check_model(graph)
-    versions = [(each.domain, each.version) for each in graph.opset_import]
-    assert versions == [("", ONNX_DEFAULT_OPSET)]
+    assert {each.domain: each.version for each in graph.opset_import}[""] == 23
     (images,) = graph.graph.input
     tensor = images.type.tensor_type
     assert (images.name, tensor.elem_type) == ("images", onnx.TensorProto.UINT8)
@@ -617,13 +707,40 @@ def test_without_a_compiler_the_sparse_format_is_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
-def test_a_whole_run_exports_its_soup_and_the_command_any_network(tmp_path):
-    project = Project.create(tmp_path / "project")
-    edits = {"m: 3": "m: 2\nexport: [torch]", "phases: null": "phases: 1", "[sms, imp]": "[sms]"}
+def run_with_exports(root: Path, formats: str) -> Project:
+    """Run a graph with one phase of two candidates and the export of their soup."""
+    project = Project.create(root)
+    edits = {"m: 3": f"m: 2\nexport: {formats}", "phases: null": "phases: 1", "[sms, imp]": "[sms]"}
     for old, new in edits.items():
         project.edit("params.yaml", old, new)
     project.run("dvc", "repro")
+    return project
+
+
+@pytest.mark.slow
+@pytest.mark.extras
+def test_a_whole_run_exports_its_soup_to_the_runtimes(tmp_path):
+    project = run_with_exports(tmp_path / "project", "[torch, onnx, openvino]")
+    artifacts = project.root / "artifacts"
+    data, soup = load_data(artifacts / "data"), read(artifacts / "s0-sms_uniform-p1")
+    images = data.test.images
+    with torch.no_grad():
+        inputs = (images / 255 - data.mean.view(-1, 1, 1)) / data.std.view(-1, 1, 1)
+        expected = torch.softmax(network(soup).eval()(inputs), 1).numpy()
+    out = artifacts / "s0-sms_uniform-p1-export"
+    for name in ("torch", "onnx", "openvino"):
+        found = load_format(name).load(out, 1)(images).numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    rounded = load_format("int8").load(out, 1)(images).numpy()
+    assert (rounded.argmax(1) == expected.argmax(1)).mean() > 0.95
+    stage = YAML(typ="safe").load(project.root / "stages/dvc.yaml")["stages"][out.name]
+    code = {path for path in map(Path, stage["deps"]) if path.parent.match("export/formats")}
+    assert {path.stem for path in code} == {"base", "torch", "onnx", "int8", "openvino"}
+
+
+@pytest.mark.slow
+def test_a_whole_run_exports_its_soup_and_the_command_any_network(tmp_path):
+    project = run_with_exports(tmp_path / "project", "[torch]")
     out = project.root / "artifacts" / "s0-sms_uniform-p1-export"
     assert (out / "README.md").exists()
     command = (sys.executable, "-m", "pipeline", "export")
@@ -635,6 +752,7 @@ def test_a_whole_run_exports_its_soup_and_the_command_any_network(tmp_path):
     shown = (project.root / "candidate" / "README.md").read_text()
     assert "# digits-s0-p1-c1" in shown
     refusals = {
+        ("--out", "no", "--formats", "onxx"): "export is 'onxx': use one of int8, onnx",
         ("nothing", "--out", "no"): "nothing is neither a stage",
         ("data", "--out", "no"): "data is a stage without a network",
         ("--out", "pipeline"): "pipeline exists and is no export",
@@ -646,7 +764,11 @@ def test_a_whole_run_exports_its_soup_and_the_command_any_network(tmp_path):
         assert text.startswith("error: ")
         assert sentence in text
         assert text.count("\n") == 1
+    (project.root / "stages/dvc.yaml").unlink()
+    project.edit("params.yaml", "m: 2", "m: 3")  # another graph, which has these candidates too
+    project.run(*command, "s0-p1-c1", "--out", "candidate")
     project.edit("params.yaml", "target_sparsity: null", "target_sparsity: 0.7")
     text = project.run(*command, "--out", "best", ok=False)
+    assert not (project.root / "stages/dvc.yaml").exists(), "the graph is not written"
     assert "no soup of the last phase is up to date: run `dvc repro`" in text
     assert (project.root / "best" / "model.safetensors").read_bytes() == state

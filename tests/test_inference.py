@@ -17,15 +17,19 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline import inference
+from pipeline.channels.shrink import kept_filters, shrink
 from pipeline.errors import UserError
 from pipeline.inference import costs
 from pipeline.inference import library as kernels
 from pipeline.inference.compiled import DIGEST, FORMAT
 from pipeline.inference.geometry import Reading
+from pipeline.inference.lower import BY_INDEX
 from pipeline.inference.network import split
 from pipeline.inference.rows import dense_rows, sparse_rows
 from pipeline.models.build import build
+from pipeline.prune.filters import prune_filters
 from pipeline.storage.tensors import read, save_tensors
+from tests.test_filters import checkpoint_of, loaded, randomised
 from tests.test_inference_costs import rows_of
 
 ISAS = ["avx512", "avx2", "scalar"]
@@ -243,6 +247,27 @@ def test_filters_without_weights(isa):
         layer.weight[1:6] = 0
     for batch in (1, 16):
         assert difference(nn.Sequential(layer), torch.randn(batch, 4, 6, 6)) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("resnet8", 12),
+        ("wrn20", 12),
+        pytest.param("torchvision.mobilenet_v2", 32, marks=pytest.mark.slow),  # channels selected
+        pytest.param("torchvision.resnext50_32x4d", 32, marks=pytest.mark.slow),
+    ],
+)
+def test_a_network_without_its_pruned_filters_is_saved_and_equals_pytorch(name, size, tmp_path):
+    model = randomised(build(name, 10))
+    pruned, _ = prune_filters(checkpoint_of(model), model, 0.7)
+    small = shrink(loaded(model, pruned).eval(), kept_filters(model, pruned.masks))
+    assert any(node.target in BY_INDEX for node in small.graph.nodes)
+    whole = nn.Sequential(nn.Identity(), small)  # as part of another network
+    inference.save(inference.compile(whole, (3, size, size)), tmp_path / "net")
+    compiled = inference.load(tmp_path / "net")
+    for batch in (1, 18):
+        assert difference(small, torch.randn(batch, 3, size, size), compiled) < TOLERANCE
 
 
 def test_an_output_depends_on_its_image_only(isa):

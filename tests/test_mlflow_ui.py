@@ -1,5 +1,6 @@
 """The command that serves the MLflow UI and opens its saved views."""
 
+import importlib.util
 import itertools
 import json
 import os
@@ -26,6 +27,7 @@ from tests.project import ROOT
 # MLflow and the libraries that it loads warn of their own future.
 pytestmark = pytest.mark.filterwarnings("default")
 slow = pytest.mark.slow
+CLOCK = itertools.count(1)  # the start of each run, in milliseconds
 VIEW = "http://127.0.0.1:{port}/#/experiments/{experiment}/runs?viewStateShareKey={view}"
 
 
@@ -170,17 +172,17 @@ def logging(root):
     """Yield a function that logs a run of an experiment as the tracker's process does."""
     from pipeline.track.log import Log
 
-    def log(baseline, outcomes):
+    def log(baseline, outcomes, rows=()):
         patch.setenv("DVC_EXP_BASELINE_REV", baseline)
         run = Log(f"{root}/mlartifacts")
-        run.clock = next(clock)
+        run.clock = next(CLOCK)
         run.open(str(root), {"recipe": "toy", "m": 2})
         for number, outcome in enumerate(outcomes):
             node = {"name": f"n{number}", "labels": {"kind": "pretrain"}, "arguments": {}}
             run.finished(node, outcome, 0.0)
+        run.report("reports", rows, "note")
         run.close("FINISHED")
 
-    clock = itertools.count(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
@@ -256,10 +258,69 @@ def test_it_serves_the_views_until_ctrl_c_and_leaves_no_process(logged, ctrl_c):
 
 
 @slow
-def test_a_server_that_does_not_start_is_one_sentence(logged):
-    with server_of(logged, "--no-such-flag") as server:
+def test_chromium_shows_the_views_and_the_registered_model(logged, tmp_path):
+    """docs/screenshots.py: the pages show the names and numbers of the store."""
+    from mlflow import MlflowClient
+
+    spec = importlib.util.spec_from_file_location("screenshots", ROOT / "docs/screenshots.py")
+    screenshots = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(screenshots)
+    chromium = screenshots.browser()
+    if chromium is None:
+        pytest.skip(f"none of {', '.join(screenshots.NAMES)} is installed")
+    root = shutil.copytree(logged, tmp_path / "project")
+    rows = [
+        {"method": method, "phase": phase, "seed": 5, "test_score": score}
+        for method, phase, score in (("dense", 0, 0.8125), ("imp", 2, 0.9375))
+    ]
+    with logging(root) as log:
+        log("c", ["ran"], rows)
+    client = MlflowClient(f"sqlite:///{root}/mlflow.db")
+    client.create_registered_model("sms-toy")
+    client.create_model_version("sms-toy", "nowhere", description="`net` for tests. More.")
+    out = tmp_path / "out"
+    with screenshots.served(root) as links:
+        assert screenshots.check(chromium, links, out) == []
+        asked = {name: texts for name, (_, texts) in screenshots.pages(links).items()}
+    assert asked["experiments"][1:] == ["test_score/dense", "pithy-wren toy m=2", "0.8125"]
+    assert asked["results"][1:] == ["test_score", "imp p2 s5", "0.9375"]
+    assert asked["sms-toy"] == ["sms-toy", "net for tests"]
+    assert all((out / f"{name}.png").stat().st_size > 10_000 for name in asked)
+
+
+@slow
+@pytest.mark.parametrize(
+    ("store", "arguments", "reason"),
+    [
+        ("sqlite:///mlflow.db", ["--no-such-flag"], "No such option '--no-such-flag'"),
+        ("file:", [], "The filesystem tracking backend .* not receive further updates"),
+        ("sqlite:///params.yaml", [], r"\(sqlite3.DatabaseError\) file is not a database"),
+    ],
+)
+def test_a_server_that_does_not_start_is_one_sentence(
+    logged, tmp_path, monkeypatch, store, arguments, reason
+):
+    root = shutil.copytree(logged, tmp_path / "project")
+    (root / "params.yaml").write_text("no database")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    with server_of(root, *arguments) as server:
         output = server.stdout.read()
     assert server.returncode == 2
     assert re.fullmatch(
-        r"error: MLflow does not start: .*--no-such-flag.*mlflow-server.log.*\n", output
+        rf"error: MLflow does not start on {store} \({reason}\): correct MLFLOW_TRACKING_URI, the "
+        r"store or the arguments; \S*mlflow-server\.log has its output\n",
+        output,
     )
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("", "no output"),
+        ("INFO: starts\nKilled\n", "Killed"),
+        ("a.b.XError: one. Two\n  at x\nsee (Error at: y)", "one"),
+        ("OSError: [Errno 98] in use\nRuntimeError: no server.\n", "no server"),
+    ],
+)
+def test_the_reason_is_the_last_error_of_the_output(output, reason):
+    assert mlflow_ui._reason(output) == reason

@@ -324,6 +324,8 @@ def assert_the_small_soup_is_served(root: Path) -> None:
     with torch.no_grad():
         expected = masked(images).numpy()
     np.testing.assert_allclose(served.predict(images.numpy()), expected, atol=1e-5)
+    compiled = mlflow.pyfunc.load_model(version.source, model_config={"runtime": "sparse"})
+    np.testing.assert_allclose(compiled.predict(images.numpy()), expected, atol=1e-5)
     graph = served.unwrap_python_model().module
     file = root / "artifacts" / f"{soup.name}-shrink" / shrunk_checkpoint.SMALL
     small_soup = shrunk_checkpoint.load(file, build)

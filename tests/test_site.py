@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -54,6 +55,14 @@ def test_links_lead_to_the_pages_of_the_site(page, link, expected):
 def test_links_in_code_stay():
     code = "```python\nx = '[a](../README.md)'\n```"
     assert hooks.rewrite(code, "usage.md") == code
+
+
+def test_the_guide_has_every_page_and_begins_with_what_most_readers_need():
+    config = SimpleNamespace()
+    hooks.on_config(config)
+    guide = next(section["Guide"] for section in config.nav if "Guide" in section)
+    assert sorted(guide) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+    assert {f"{name}.md" for name in ("usage", "api", "extend", "inference")} <= set(guide[:6])
 
 
 def test_every_page_has_its_place_and_back():
@@ -113,6 +122,7 @@ def test_the_site_has_every_page_and_loads_nothing_from_elsewhere(site):
 def test_the_api_lists_every_public_function_with_its_docstring(site):
     names = hooks.modules()
     assert {"pipeline.prune", "pipeline.soup", "pipeline.train.loop"} <= set(names)
+    assert {"pipeline.inference", "pipeline.export"} <= set(names)
     for name in names:
         page = (site / "reference" / f"{name}.html").read_text()
         path = ROOT / name.replace(".", "/")

@@ -1,6 +1,7 @@
 """Graph edits for values without their pruned channels."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -31,9 +32,9 @@ def add_by_index(small: fx.GraphModule, node: fx.Node, known: dict[fx.Node, Chan
     with small.graph.inserting_before(node):
         if not torch.equal(known[wide].active, union):
             index = _constant(small, _positions(known[wide].active, union))
-            wide = small.graph.call_function(scatter_channels, (wide, index, int(union.sum())))
+            wide = _call(small, scatter_channels, wide, index, int(union.sum()))
         index = _constant(small, _positions(known[narrow].active, union))
-        total = small.graph.call_function(add_channels, (wide, narrow, index))
+        total = _call(small, add_channels, wide, narrow, index)
     node.replace_all_uses_with(total)
     small.graph.erase_node(node)
     known[total] = known.pop(node)
@@ -46,7 +47,7 @@ def restore_channels(
     if source in known and not (active := known[source].active).all():
         with small.graph.inserting_before(node):
             index = _constant(small, active.nonzero().view(-1))
-            whole = small.graph.call_function(scatter_channels, (source, index, len(active)))
+            whole = _call(small, scatter_channels, source, index, len(active))
         node.replace_input_with(source, whole)
 
 
@@ -60,6 +61,13 @@ def select_active(small: fx.GraphModule, node: fx.Node, known: dict[fx.Node, Cha
             selected = small.graph.call_function(torch.index_select, (node, 1, index))
         node.replace_all_uses_with(selected, delete_user_cb=lambda user: user is not selected)
         known[selected] = known.pop(node)
+
+
+def _call(small: fx.GraphModule, function: Callable[..., Tensor], *args: Any) -> fx.Node:
+    """Insert a call of ``function`` that stays one node where the network is traced again."""
+    node = small.graph.call_function(function, args)
+    node.meta["is_wrapped"] = True  # torch.fx's own mark, which the generated code keeps
+    return node
 
 
 def _constant(small: fx.GraphModule, index: Tensor) -> fx.Node:

@@ -101,11 +101,6 @@ class Experiment(Section):
         for name in self.export:
             check_choice("export", name, registry.names(FORMATS))
         select(self.export, self.task)
-        if "sparse" in self.export and self.prune.structure == "filters":
-            raise UserError(
-                "export has sparse, which skips single weights, but prune.structure is filters: "
-                "leave sparse out"
-            )
         for key, named in (("studies", self.studies), ("study", self.study)):
             for study in named:
                 check_choice(key, study, registry.names("plan/studies"))

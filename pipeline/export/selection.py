@@ -47,13 +47,9 @@ def select(names: Sequence[str], task: str) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def all_formats(task: str, structure: str = "weights") -> list[str]:
-    """Return all formats for networks of ``task`` that were pruned with ``structure``.
-
-    Without its pruned filters a network is dense, and nothing is left to skip.
-    """
-    without = (*NOT_FOR.get(task, ()), *(["sparse"] if structure == "filters" else []))
-    return [name for name in registry.names(FORMATS) if name not in without]
+def all_formats(task: str) -> list[str]:
+    """Return all formats for networks of ``task``."""
+    return [name for name in registry.names(FORMATS) if name not in NOT_FOR.get(task, ())]
 
 
 def check_installed(formats: Sequence[str]) -> None:

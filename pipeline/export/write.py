@@ -1,6 +1,5 @@
 """Writes an export: a folder with a network in several formats, its settings and its card."""
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,17 +12,17 @@ from pipeline.data.base import load as load_data
 from pipeline.errors import UserError
 from pipeline.evaluate.cost import cost
 from pipeline.export.facts import Facts, read_facts
+from pipeline.export.folder import CARD, check_replaceable, replacing, write_config
 from pipeline.export.formats.base import Format, Source, load_format, source_of
 from pipeline.export.measure import check_equal, latencies, score_on_test
 from pipeline.export.metadata import write_card
 from pipeline.export.selection import check_installed, select
 from pipeline.process import cpu_name, threads
-from pipeline.stagekit.cli import atomic_folder
-from pipeline.stagekit.model_folder import network, read
-from pipeline.storage.atomic_files import read_json, write_json
+from pipeline.stagekit.model_folder import MODEL, network, read
+from pipeline.storage.atomic_files import read_json
+from pipeline.storage.checkpoint import Checkpoint
 
-CONFIG, CARD = "config.json", "README.md"
-WRITER = "sparse-model-soups"
+NEEDED = ("network", "classes", "channels", "sparsity")  # in the metadata of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -57,25 +56,25 @@ def export(
     Args:
         inputs: the artifacts.
         formats: files of pipeline/export/formats.
-        out: the folder; an earlier export there is replaced.
+        out: the folder; the files of an earlier export there are replaced (`replacing`).
         seconds: of each measurement of latency.
         optional: those of ``formats`` that are left out if they cannot hold the network.
 
     Raises:
         UserError: a format does not exist, is not for this task, needs a package that is not
             installed or differs from PyTorch; the network cannot be exported; an artifact is
-            missing; or ``out`` is something else.
+            missing; or ``out`` has other files.
     """
-    _check_replaceable(out)
+    check_replaceable(out)
     formats = select(formats, str(read_json(inputs.data / "meta.json")["task"]))
     check_installed(formats)
     data = load_data(inputs.data)
     source, dense = _sources(inputs, data)
-    with atomic_folder(out) as folder, tempfile.TemporaryDirectory() as other:
+    with replacing(out) as folder, tempfile.TemporaryDirectory() as other:
         folders = folder, Path(other)
         written = dict(_written(formats, optional, (source, dense), folders))
         members = list(written.values())
-        write_json(folder / CONFIG, _config(source, data, list(written)))
+        write_config(folder, _config(source, data, list(written)))
         facts = replace(
             _facts(inputs, source, data),
             files=_sizes(folder),
@@ -110,30 +109,13 @@ def _written(
         yield name, member
 
 
-def _check_replaceable(out: Path) -> None:
-    """Refuse an ``out`` that holds anything but an export."""
-    empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
-    if not empty and not _is_export(out):
-        raise UserError(
-            f"{out} exists and is no export, so it is not replaced: name another folder as --out."
-        )
-
-
-def _is_export(folder: Path) -> bool:
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and config.get("writer") == WRITER
-
-
 def _sources(inputs: Inputs, data: Dataset) -> tuple[Source, Source]:
     """Return the network and the dense one, if both are for ``data``.
 
     Raises:
-        UserError: they are not.
+        UserError: they are not, or a checkpoint is not of a stage.
     """
-    model, dense = read(inputs.model), read(inputs.dense)
+    model, dense = _read(inputs.model), _read(inputs.dense)
     needs = {"classes": len(data.classes), "channels": data.train.images.shape[1]}
     needs["network"] = dense.meta["network"]
     for key, value in needs.items():
@@ -145,11 +127,21 @@ def _sources(inputs: Inputs, data: Dataset) -> tuple[Source, Source]:
     return source_of(model, data), source_of(dense, data)
 
 
+def _read(folder: Path) -> Checkpoint:
+    checkpoint = read(folder)
+    missing = [key for key in NEEDED if key not in checkpoint.meta]
+    if missing:
+        raise UserError(
+            f"{folder / MODEL} does not say its {' and '.join(missing)}, as the checkpoint of a "
+            "stage does: name the folder of a stage's network."
+        )
+    return checkpoint
+
+
 def _config(source: Source, data: Dataset, formats: list[str]) -> dict[str, Any]:
     """Return the settings with which the network is built and its inputs are made."""
     meta = source.checkpoint.meta
     return {
-        "writer": WRITER,
         "formats": formats,
         "task": data.task,
         "data": data.name,

@@ -64,7 +64,8 @@ class Reading:
         start: place, in floats, that weight (0, 0, 0) reads for output (0, 0).
         taps: [kh, kw], places of the weights of one channel from there, in floats.
         plane: floats from one input channel to the next.
-        row, column: floats from one output row or column to the next, in the input.
+        row: floats from one output row to the next, in the input.
+        column: floats from one output column to the next, in the input.
         step: stride within a tile.
         flat: whether tiles pass over the ends of rows.
     """

@@ -1,4 +1,4 @@
-"""Layout of activations: [channel][position][image], positions in rows with shared padding.
+"""Layout of activations: `[channel][position][image]`, positions in rows with shared padding.
 
 With a padding of p pixels a row has W + p positions: the p zeros at its end are those before the
 next row too. Pixel (y, x) has position p + (y + p) * (W + p) + x, for y and x from -p.
@@ -11,7 +11,7 @@ LINE = 16  # floats of a cache line, and images of a full block
 
 @dataclass(frozen=True)
 class Layout:
-    """Memory of one value: float32 [channels][plane], a plane being [position][block] and slack.
+    """Memory of one value: float32 `[channels][plane]`, a plane: `[position][block]` and slack.
 
     A plane has an odd number of cache lines, so that the same pixel of many channels does not fall
     into the same few places of the cache. In a block of fewer than 16 images vectors reach up to 15

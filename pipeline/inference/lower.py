@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.nn.modules import activation, dropout
 
 from pipeline.channels.operations import layer_of, mean_axes
+from pipeline.channels.rewrite import add_channels, scatter_channels
 from pipeline.inference.in_place import changed_by
 from pipeline.inference.operations import Floats, Network, Operation, Shape
 from pipeline.inference.traced import IMAGES, traced
@@ -23,6 +24,8 @@ ADD = (operator.add, operator.iadd, torch.add, "add", "add_")
 RELU = (functional.relu, torch.relu, "relu", "relu_")
 FLATTEN = (torch.flatten, "flatten")
 CONCAT = (torch.cat, torch.concat)
+BY_INDEX = (add_channels, scatter_channels, torch.index_select)
+WHOLE = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1}
 
 
 def lower(model: nn.Module, shape: Sequence[int]) -> Network:
@@ -51,7 +54,7 @@ class _Lowering:
                 self.network.shapes["input"] = _shape(node) or Shape(0, 0, 0)
             elif node.op == "output":
                 self.network.output = self.value(node.args[0])
-            else:
+            elif node.op != "get_attr":  # made where a PyTorch operation reads it
                 if not self.native(node):
                     self.fall_back(node)
                 self.replace(changed_by(node, layer_of(traced, node)), node)
@@ -64,9 +67,9 @@ class _Lowering:
                 names |= {each: new for each, name in names.items() if name == old}
 
     def value(self, node: fx.Node) -> str:
-        """Return the value of ``node``; a flattened one is made, because it is needed."""
+        """Return the value of ``node``; a flattened one or a constant is made, as it is needed."""
         if node not in self.names:
-            del self.flattened[node]
+            self.flattened.pop(node, None)
             self.fall_back(node)
         return self.names[node]
 
@@ -99,12 +102,32 @@ class _Lowering:
             return True
         if isinstance(layer, nn.Flatten) or node.target in FLATTEN:
             return self.flatten(node, layer, source)
-        operation = self.by_kind(node, layer)
+        moved = self.by_index(node)
+        operation, sources = moved or (self.by_kind(node, layer), _tensors(node))
         if operation is not None:
-            operation.inputs = [self.names[n] for n in _tensors(node)]
+            operation.inputs = [self.names[n] for n in sources]
             operation.output = node.name
             self.add(node, operation)
         return operation is not None
+
+    def by_index(self, node: fx.Node) -> tuple[Operation, list[fx.Node]] | None:
+        """Return the operation that moves channels by an index of `shrink`, and its inputs.
+
+        It is a 1x1 convolution with the weight 1 from each channel to its place, and 0 elsewhere.
+        None for other nodes.
+        """
+        *sources, index = node.all_input_nodes
+        if node.target not in BY_INDEX or index.op != "get_attr":
+            return None
+        before, after = _shape(sources[-1]), _shape(node)
+        if before is None or after is None or any(n not in self.names for n in sources):
+            return None
+        where = self.traced.get_buffer(str(index.target)), torch.arange(before.channels)
+        if node.target is torch.index_select:
+            where = torch.arange(after.channels), where[0]
+        weight = torch.zeros(after.channels, before.channels, 1, 1)
+        weight[where] = 1
+        return _weighted(weight, None, WHOLE), sources[::-1]
 
     def flatten(self, node: fx.Node, layer: nn.Module | None, source: fx.Node) -> bool:
         """Note that ``node`` is a flattened value."""
@@ -258,8 +281,7 @@ def _convolution(layer: nn.Conv2d) -> Operation | None:
 
 
 def _linear(layer: nn.Linear, shape: tuple[int, int, int]) -> Operation:
-    settings = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1}
-    return _weighted(layer.weight.view(-1, *shape), layer.bias, settings)
+    return _weighted(layer.weight.view(-1, *shape), layer.bias, WHOLE)
 
 
 def _weighted(weight: Tensor, bias: Tensor | None, settings: dict[str, Any]) -> Operation:

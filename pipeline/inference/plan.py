@@ -25,7 +25,8 @@ class Part:
     Args:
         steps: of the C program.
         program: the same as an array.
-        reads, writes: tensors that the steps read and write, by their number.
+        reads: tensors that the steps read, by their number.
+        writes: tensors that the steps write, by their number.
         operation: the PyTorch operation.
     """
 

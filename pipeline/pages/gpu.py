@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from pipeline.pages.seeds import BEST_CANDIDATE, NOTHING, SOUP, newest, points, soup_minus
+from pipeline.pages.seeds import BEST_CANDIDATE, NOTHING, SOUP, Scores, newest, points, soup_minus
 from pipeline.pages.seeds import name as method_name
 from pipeline.pages.seeds import scores as scores_of
 from pipeline.plan.declared import declared
@@ -63,17 +63,17 @@ def results(name: str, root: Path) -> str:
 def _results(rows: pd.DataFrame, paper: PaperRows | None) -> str:
     scores, seeds = scores_of(rows), rows["seed"].nunique()
     lines = []
-    for method, phase in sorted(scores, key=lambda key: (key[1], key[0] != SOUP, key[0])):
+    for method, phase in _order(scores):
         ours = spread(list(scores[method, phase].values()))
         theirs = _paper_number(method, phase, rows, paper)
         compared = [NONE, NONE]
         if theirs is not None and ours is not None:
             mean, std = theirs
-            compared = [f"{mean:.2f} ± {std:.2f}", signed(100 * ours.mean - mean)]
+            compared = [_cell(mean, std), signed(100 * ours.mean - mean)]
         baseline = method in declared(SOUP).baselines
         gain = soup_minus(scores, method, phase) if baseline else None
-        sparsity = f"{100 * rows[rows['phase'] == phase]['sparsity'].median():.2f} %"
-        lines.append([sparsity, method_name(method), number(ours, seeds), *compared, points(gain)])
+        names = [_sparsity(rows, phase), method_name(method)]
+        lines.append([*names, number(ours, seeds), *compared, points(gain)])
     headers = ["sparsity", "", "test accuracy (%)", "paper", "difference", "soup minus this"]
     machine = "; ".join(
         ", ".join(dict.fromkeys(rows[key].astype(str))) for key in ("card", "torch", "date")
@@ -81,6 +81,19 @@ def _results(rows: pd.DataFrame, paper: PaperRows | None) -> str:
     commits = ", ".join(dict.fromkeys(rows["commit"]))
     settings = rows["settings"].iloc[-1]
     return f"{table(headers, lines, 2)}\n{seeds} seeds; {machine}; commit {commits}; `{settings}`\n"
+
+
+def _order(scores: Scores) -> list[tuple[str, int]]:
+    """Return methods and phases by phase, the soup first."""
+    return sorted(scores, key=lambda key: (key[1], key[0] != SOUP, key[0]))
+
+
+def _cell(mean: float, std: float) -> str:
+    return f"{mean:.2f} ± {std:.2f}"
+
+
+def _sparsity(rows: pd.DataFrame, phase: int) -> str:
+    return f"{100 * rows[rows['phase'] == phase]['sparsity'].median():.2f} %"
 
 
 def _paper_number(
@@ -222,10 +235,22 @@ def draw_phases(root: Path) -> None:
         style.save(figure, root / FIGURE)
 
 
-def cifar10(root: Path) -> str:
-    """Return README's table of CIFAR-10 and the paper's numbers; "" until it is measured."""
-    text = results("table5", root)
-    return "" if text == NOTHING else text
+def table5_final(root: Path) -> str:
+    """Return Table 5's last phase, ours and the paper's, a column a method; "" until measured."""
+    experiments = list(runs(root, "table5"))
+    if not experiments:
+        return ""
+    rows, paper = experiments[-1], NAMES["table5"][1]
+    scores, seeds, final = scores_of(rows), rows["seed"].nunique(), int(rows["phase"].max())
+    title = f"CIFAR-10, ResNet-18, {_sparsity(rows, final)} sparse"
+    columns = [[title, "test accuracy (%)", "[the paper's](docs/gpu.md#table-5-of-the-paper)"]]
+    for method, phase in _order(scores):
+        if phase == final:
+            ours = number(spread(list(scores[method, phase].values())), seeds)
+            theirs = _paper_number(method, phase, rows, paper)
+            columns.append([method_name(method), ours, NONE if theirs is None else _cell(*theirs)])
+    headers, *lines = zip(*columns, strict=True)
+    return table(headers, lines)
 
 
 TABLES: dict[str, Callable[[Path], str]] = {
@@ -233,6 +258,5 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "gpu_loop": loop,
     "gpu_step": step,
     "gpu_phase": phases,
-    "cifar10_paper": cifar10,
     **{f"gpu_{name}": partial(results, name) for name in NAMES},
 }

@@ -1,4 +1,4 @@
-"""Tables of the results in docs/data/, and README's first table, from reports/results.csv."""
+"""Tables of the results in docs/data/, and README's tables."""
 
 import csv
 import math
@@ -43,7 +43,7 @@ def rows(path: Path) -> list[Row]:
 
 
 def digits(root: Path) -> str:
-    """Return README's first table, from the default run's reports/results.csv."""
+    """Return the table of the default run, from reports/results.csv."""
     results = {
         (row["method"], int(row["phase"])): row for row in rows(root / "reports/results.csv")
     }
@@ -61,6 +61,11 @@ def digits(root: Path) -> str:
     title = f"test accuracy (%), dense {_percent(results['dense', 0]['test_score'])}"
     more = [f"corrupted images, {headers[-1]}", "theoretical speed-up"]
     return table([title, f"{headers[0]} sparse", *headers[1:], *more], lines)
+
+
+def readme(root: Path) -> str:
+    """Return README's tables: the default run's, and Table 5's last phase once it is measured."""
+    return "\n".join(text for text in (digits(root), gpu.table5_final(root)) if text)
 
 
 def _percent(fraction: str) -> str:
@@ -179,7 +184,7 @@ def digits_seeds(root: Path) -> str:
 
 
 TABLES: dict[str, Callable[[Path], str]] = {
-    "digits": digits,
+    "readme": readme,
     "digits_seeds": digits_seeds,
     "short": short,
     "celeba_groups": celeba,

@@ -55,8 +55,10 @@ def no_collection() -> Iterator[None]:
         gc.enable()
 
 
-def load_stages(repo: Any, path: Path) -> list[Any]:
+def load_stages(repo: Any, path: Path, text: str | None = None) -> list[Any]:
     """Return the stages of the dvc.yaml at ``path``, with their entries of its lock file.
+
+    Where ``text`` is given, it is read instead of what is in the file, which may be missing.
 
     Raises:
         DvcException: the file at ``path`` is damaged.
@@ -66,8 +68,9 @@ def load_stages(repo: Any, path: Path) -> list[Any]:
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]  # noqa: PLC0415
 
     file = load_file(repo, str(path))
-    for name, part in (("contents", file), ("lockfile_contents", file._lockfile)):
-        content = _parse(part)
+    parts = (("contents", file, text), ("lockfile_contents", file._lockfile, None))
+    for name, part, given in parts:
+        content = _parse(part, given)
         if content is not None:
             file.__dict__[name] = content  # where its cached property keeps it
     stages = []
@@ -88,12 +91,13 @@ def load_stages(repo: Any, path: Path) -> list[Any]:
     return stages
 
 
-def _parse(file: Any) -> dict[str, Any] | None:
-    """Return the content of a file, or None where it is absent, damaged or empty."""
+def _parse(file: Any, text: str | None) -> dict[str, Any] | None:
+    """Return the content of a file, or of ``text``; None where it is absent, damaged or empty."""
     from dvc.exceptions import DvcException  # noqa: PLC0415 - slow
 
     try:
-        content = yaml.load(Path(file.path).read_bytes(), Loader=Loader)  # noqa: S506 - a safe one
+        source = text or Path(file.path).read_bytes()
+        content = yaml.load(source, Loader=Loader)  # noqa: S506 - a safe one
         file.validate(content)
     except (OSError, ValueError, yaml.YAMLError, DvcException):
         return None

@@ -46,9 +46,16 @@ from pipeline.storage.durable_files import durable_file
 
 
 class DvcGraph:
-    """The stages of one dvc.yaml, as a `pipeline.run.interfaces.Graph`."""
+    """The stages of one dvc.yaml, or of its ``text``, as a `pipeline.run.interfaces.Graph`."""
 
-    def __init__(self, root: Path, file: str = "stages/dvc.yaml", *, gpu_jobs: int = 1) -> None:
+    def __init__(
+        self,
+        root: Path,
+        file: str = "stages/dvc.yaml",
+        *,
+        gpu_jobs: int = 1,
+        text: str | None = None,
+    ) -> None:
         write_whole_lists()
         self.gpu_jobs = gpu_jobs  # stages that share a GPU, where SMS_GPU_JOBS is not set
         for name in ("dvc", "dvc_data", "dvc_objects"):  # from this level on: no progress bars
@@ -56,7 +63,7 @@ class DvcGraph:
         try:
             with no_collection():
                 self.repo = Repo(str(root))
-                stages = load_stages(self.repo, root / file)
+                stages = load_stages(self.repo, root / file, text)
                 graph = build_graph(stages)
         except DvcException as error:
             raise UserError(f"{file}: {sentence(error)}") from error
@@ -267,8 +274,10 @@ class DvcGraph:
         return self._hashed[path][1]
 
 
-def up_to_date(root: Path) -> dict[str, str]:
+def up_to_date(root: Path, text: str | None = None) -> dict[str, str]:
     """Return the DVC hash of every artifact of ``root``/stages/dvc.yaml that is up to date.
+
+    Where ``text`` is given, the stages are those of this text, and the file is not read.
 
     A stage is up to date where ``dvc status`` finds nothing changed (its command, inputs and
     output are those of the lock file), and where all stages that it reads are up to date. Files
@@ -278,7 +287,7 @@ def up_to_date(root: Path) -> dict[str, str]:
         UserError: a file cannot be read, or the graph is unsound.
     """
     root = root.resolve()
-    with chdir(root), closing(DvcGraph(root)) as graph:
+    with chdir(root), closing(DvcGraph(root, text=text)) as graph:
         return graph.up_to_date()
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ REFUSED = {5060, 5061}  # by browsers: the ports of SIP
 PATIENCE = 120.0  # seconds until MLflow must answer
 GRACE = 10.0  # seconds that MLflow has to end
 LOG = ".dvc/tmp/sms/mlflow-server.log"
+ERROR = re.compile(r"^(?:[\w.]*\.)?\w*(?:Error|Exception): +(.+)", re.MULTILINE)
 
 
 def ui(root: Path, arguments: Sequence[str]) -> int:
@@ -102,7 +104,7 @@ def _serving(
             preexec_fn=_end_with_parent,  # noqa: PLW1509 - there is no thread yet
         )
     try:
-        _wait(server, address, log)
+        _wait(server, store, address, log)
         yield server
     except KeyboardInterrupt:
         sys.stdout.write("\n")
@@ -116,8 +118,8 @@ def _end_with_parent() -> None:
     die_with_parent(signal.SIGTERM)
 
 
-def _wait(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    """Wait until ``server`` answers.
+def _wait(server: subprocess.Popen[bytes], store: str, address: str, log: Path) -> None:
+    """Wait until ``server`` of ``store`` answers.
 
     Raises:
         UserError: it has ended, or does not answer in time.
@@ -125,10 +127,18 @@ def _wait(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
     deadline = time.monotonic() + PATIENCE
     while not _answers(address):
         if server.poll() is not None or time.monotonic() > deadline:
-            lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-            reason = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
-            raise UserError(f"MLflow does not start: {reason} ({log} has its output)")
+            raise UserError(
+                f"MLflow does not start on {store} "
+                f"({_reason(log.read_text(encoding='utf-8', errors='replace'))}): correct "
+                f"MLFLOW_TRACKING_URI, the store or the arguments; {log} has its output"
+            )
         time.sleep(0.1)
+
+
+def _reason(output: str) -> str:
+    """Return the first sentence of the last error in ``output``, or else its last line."""
+    lines = ERROR.findall(output) or output.strip().splitlines() or ["no output"]
+    return str(lines[-1]).partition(". ")[0].strip(" .")[:200]
 
 
 def _answers(address: str) -> bool:

@@ -17,6 +17,7 @@ LABEL = "ONNX Runtime"
 FILE = "model.onnx"
 EXACT = True
 INPUT, OUTPUT = "images", "probabilities"
+OPSET = 23  # the version of the operators: the newest that torch.onnx writes
 ONE_FILE = 1_500_000_000  # bytes of weights; larger ones have a file of their own (protobuf: 2 GB)
 USAGE = """\
 import onnxruntime
@@ -25,7 +26,7 @@ probabilities = session.run(None, {"images": images})[0]"""
 
 
 def write(source: Source, folder: Path) -> None:
-    """Write the graph in the operators of torch.onnx's current version (opset).
+    """Write the graph in the operators of version `OPSET`.
 
     Raises:
         UserError: PyTorch cannot export the network.
@@ -38,6 +39,7 @@ def write(source: Source, folder: Path) -> None:
             (source.examples,),
             folder / FILE,
             dynamo=True,
+            opset_version=OPSET,
             input_names=[INPUT],
             output_names=[OUTPUT],
             dynamic_shapes=any_batch(),

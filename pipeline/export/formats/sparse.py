@@ -26,14 +26,9 @@ def write(source: Source, folder: Path) -> None:
     """Compile the network with its normalisation, and write the kept weights and operations.
 
     Raises:
-        UserError: whole filters are pruned, torch.fx cannot trace the network, it has operations
-            without a kernel, or this machine has no C compiler for the measurement of its latency.
+        UserError: torch.fx cannot trace the network, it has operations without a kernel, or this
+            machine has no C compiler for the measurement of its latency.
     """
-    if source.kept:
-        raise UserError(
-            "export has sparse, but whole filters are pruned, and the network without them is "
-            "dense: leave sparse out, as the other formats hold the smaller network."
-        )
     required_library()
     try:
         save(source.served, source.examples, folder / FILE)
