@@ -404,6 +404,16 @@ AS_DRIVER = (
             f"pipeline.repro.repro = lambda root: {SIGTERM}"
         ),
         AS_DRIVER.format(
+            "import time\n"
+            "class Store:\n"
+            "    def __del__(self):\n"
+            f"        {SIGTERM}\n"
+            "def repro(root):\n"
+            "    Store()\n"
+            "    time.sleep(60)\n"
+            "pipeline.repro.repro = repro"
+        ),
+        AS_DRIVER.format(
             f"import atexit; atexit.register(lambda: {SIGTERM})\n"
             "def repro(root): raise KeyboardInterrupt\n"
             "pipeline.repro.repro = repro"
@@ -417,6 +427,7 @@ AS_DRIVER = (
         "SIGTERM while planning",
         "SIGTERM twice",
         "a generator that is interrupted",
+        "SIGTERM while an object is deleted",
         "SIGTERM at the end",
     ],
 )

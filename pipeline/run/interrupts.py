@@ -3,15 +3,17 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pipeline.process import die_with_parent
 
 INTERRUPTED = 130  # the exit status of a command that ^C ended, in shells
 STOPPED = "stopped: finished stages are kept, and the next run continues\n"
+LATER = 0.01  # seconds until an interruption that Python dropped is raised once more
 
 
 def stop_by_signals() -> None:
@@ -39,7 +41,9 @@ def stoppable() -> Iterator[None]:
     An interrupted process ends without Python's own end, which would close generators that were
     interrupted; one of DVC starts a thread then, and waits for it for ever.
     """
+    hook = sys.unraisablehook
     try:
+        sys.unraisablehook = partial(_raise_later, hook)
         stop_by_signals()
         yield
     except KeyboardInterrupt:
@@ -50,8 +54,18 @@ def stoppable() -> Iterator[None]:
             _end()
         raise
     finally:  # a signal while Python ends would show a traceback
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGALRM, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
+        sys.unraisablehook = hook
+
+
+def _raise_later(hook: Callable[[Any], object], dropped: Any) -> None:
+    """Raise an interruption once more that hit a ``__del__``, where Python shows and drops it."""
+    if issubclass(dropped.exc_type, KeyboardInterrupt):
+        signal.signal(signal.SIGALRM, _raise_once)
+        signal.setitimer(signal.ITIMER_REAL, LATER)
+    else:
+        hook(dropped)
 
 
 def _end() -> NoReturn:
