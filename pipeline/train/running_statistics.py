@@ -74,11 +74,17 @@ def average_over(
 
 
 def _check_finite(model: nn.Module, norms: Collection[nn.Module]) -> None:
-    """Refuse running statistics of ``norms``, layers of ``model``, that hold NaN or infinity."""
-    for name, module in model.named_modules():
-        if module in norms and not all(buffer.isfinite().all() for buffer in module.buffers()):
-            raise UserError(
-                f"the inputs of the BatchNorm {name!r} hold NaN or infinity, so that its running "
-                "statistics would too: pass finite batches to a network whose training has not "
-                "diverged."
-            )
+    """Refuse running statistics of ``norms``, layers of ``model``, that hold NaN or infinity.
+
+    The host waits for a device once.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    finite = [(names[norm], buffer.isfinite().all()) for norm in norms for buffer in norm.buffers()]
+    device = finite[0][1].device
+    if torch.stack([each.to(device) for _, each in finite]).all():
+        return
+    layer = next(name for name, each in finite if not each)
+    raise UserError(
+        f"the inputs of the BatchNorm {layer!r} hold NaN or infinity, so that its running "
+        "statistics would too: pass finite batches to a network whose training has not diverged."
+    )
