@@ -404,6 +404,14 @@ AS_DRIVER = (
             f"pipeline.repro.repro = lambda root: {SIGTERM}"
         ),
         AS_DRIVER.format(
+            "def repro(root):\n"
+            "    try:\n"
+            "        os.kill(os.getpid(), signal.SIGINT)\n"
+            "    except KeyboardInterrupt as error:\n"
+            "        raise ValueError('the schema is wrong') from error\n"
+            "pipeline.repro.repro = repro"
+        ),
+        AS_DRIVER.format(
             "import time\n"
             "class Store:\n"
             "    def __del__(self):\n"
@@ -427,6 +435,7 @@ AS_DRIVER = (
         "SIGTERM while planning",
         "SIGTERM twice",
         "a generator that is interrupted",
+        "SIGINT that a library turns into its own error",
         "SIGTERM while an object is deleted",
         "SIGTERM at the end",
     ],

@@ -14,10 +14,11 @@ from pipeline.process import die_with_parent
 INTERRUPTED = 130  # the exit status of a command that ^C ended, in shells
 STOPPED = "stopped: finished stages are kept, and the next run continues\n"
 LATER = 0.01  # seconds until an interruption that Python dropped is raised once more
+_interruptions: list[int] = []  # the signals that raised KeyboardInterrupt
 
 
 def stop_by_signals() -> None:
-    """Let the first SIGTERM and SIGHUP raise KeyboardInterrupt, unless they are ignored.
+    """Let SIGINT and the first SIGTERM and SIGHUP raise KeyboardInterrupt, unless ignored.
 
     Under ``dvc repro`` the kernel sends SIGTERM when the process dvc ends: once for each of its
     threads. While stages run, the driver takes these signals as a request to stop.
@@ -25,12 +26,19 @@ def stop_by_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _raise_once)
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, _raise)
     if "DVC_STAGE" in os.environ:
         die_with_parent(signal.SIGTERM)
 
 
-def _raise_once(number: int, _: FrameType | None) -> None:
+def _raise_once(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)
+    _raise(number, frame)
+
+
+def _raise(number: int, _: FrameType | None) -> None:
+    _interruptions.append(number)
     raise KeyboardInterrupt
 
 
@@ -42,13 +50,17 @@ def stoppable() -> Iterator[None]:
     interrupted; one of DVC starts a thread then, and waits for it for ever.
     """
     hook = sys.unraisablehook
+    _interruptions.clear()
     try:
         sys.unraisablehook = partial(_raise_later, hook)
         stop_by_signals()
         yield
     except KeyboardInterrupt:
-        sys.stderr.write(STOPPED)
-        _end()
+        _end(STOPPED)
+    except Exception:
+        if _interruptions:  # pydantic, for one, raises its own error from KeyboardInterrupt
+            _end(STOPPED)
+        raise
     except SystemExit as end:
         if end.code == INTERRUPTED:
             _end()
@@ -68,7 +80,8 @@ def _raise_later(hook: Callable[[Any], object], dropped: Any) -> None:
         hook(dropped)
 
 
-def _end() -> NoReturn:
+def _end(sentence: str = "") -> NoReturn:
+    sys.stderr.write(sentence)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(INTERRUPTED)
