@@ -59,6 +59,12 @@ def locks(toy: Toy) -> dict[str, str]:
     }
 
 
+def log(toy: Toy, value: str) -> str:
+    """Return what an experiment printed, if it did."""
+    logs = ["dvc", "queue", "logs", f"of-{value}"]
+    return subprocess.run(logs, cwd=toy.root, capture_output=True, text=True, check=False).stdout
+
+
 @pytest.mark.extras
 def test_queued_experiments_share_one_cluster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -105,7 +111,9 @@ def test_queued_experiments_share_one_cluster(
         subprocess.run(start, cwd=ours.root, stdout=subprocess.DEVNULL, check=True)
         deadline = time.monotonic() + 240
         while len(locks(ours)) < len(VALUES):
-            assert time.monotonic() < deadline, run(ours.root, "dvc", "queue", "status")
+            status = run(ours.root, "dvc", "queue", "status")
+            if "Failed" in status or time.monotonic() > deadline:
+                pytest.fail("\n".join([status, *(log(ours, value) for value in VALUES)]))
             clusters |= {pid for pid, words in processes(folder).items() if "gcs_server" in words}
             time.sleep(0.5)
     assert locks(ours) == serial
