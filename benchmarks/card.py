@@ -1,6 +1,7 @@
 """Measurements on a GPU, a command each; they print as they go, and leave files if interrupted.
 
     python3 -m benchmarks.card first       4 minutes: the tests on the card, its peak, the loop
+    python3 -m benchmarks.card loop        the peak and the loop alone, until the time is over
     python3 -m benchmarks.card table5      the paper's CIFAR-10 table, one seed
     python3 -m benchmarks.card resnet20    80, 90 and 95 %, as many seeds as fit
     python3 -m benchmarks.card phase       seconds of one phase for m = 1, 3, 5, 10
@@ -34,7 +35,7 @@ MEASURES = ROOT / "docs" / "data" / "card.csv"
 # telling ones first. By MPS, a daemon of NVIDIA's driver, the processes on a GPU run at the same
 # time instead of in turn.
 LOOPS = (
-    (70, False, "resnet18", "--ways graph graph+compile --batches 120"),
+    (90, True, "resnet18", "--ways graph+compile --batches 240 --rounds 2 --jobs 1 2 3"),
     (60, True, "resnet18", "--ways graph --batches 120 --jobs 1 2 3"),
     (60, False, "resnet20", "--ways obvious graph graph+compile --batches 120"),
     (60, True, "resnet20", "--ways graph --batches 200 --jobs 1 2 4 8"),
@@ -46,6 +47,7 @@ SPEED = re.compile(r"^  (?:\S+ )?(\S+?)(?:, (\d+) at once:)? +([\d.]+) images/s"
 BASE = ("recipe=cifar10_resnet18", "+data.name=image_folder", "evaluate.corruptions=none",
         "methods=[sms,imp,imp_mx]", "merge=[uniform]", "pretrain.precision=bf16")  # fmt: skip
 RESERVE = 35  # seconds that stopping, the report and packing may take
+FAST = 50_000  # images/s: a slower card halves the pretraining of Table 5
 
 
 def main() -> None:
@@ -53,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["first", "table5", "resnet20", "phase"])
+    parser.add_argument("what", choices=["first", "loop", "table5", "resnet20", "phase"])
     parser.add_argument("--minutes", type=float, help="in all; default: 4 for first, 9.5")
     parser.add_argument("--bundle", type=Path, default=Path("dist/bundle"))
     parser.add_argument("--data", default="data/cifar10", help="the image folder, in the bundle")
@@ -68,7 +70,9 @@ def main() -> None:
     )
     options.out, options.bundle = options.out.resolve(), options.bundle.resolve()
     options.out.mkdir(parents=True, exist_ok=True)
-    {"first": first, "table5": table5, "resnet20": resnet20, "phase": phase}[options.what](options)
+    {"first": first, "loop": loop, "table5": table5, "resnet20": resnet20, "phase": phase}[
+        options.what
+    ](options)
 
 
 def left(options: argparse.Namespace) -> float:
@@ -77,31 +81,37 @@ def left(options: argparse.Namespace) -> float:
 
 
 def first(options: argparse.Namespace) -> None:
-    """Run the tests that need a GPU, then measure the card's peak and the training loop."""
-    python = [sys.executable, str(options.bundle / "run"), "--python"]
+    """Run the tests that need a GPU, then measure the time of a step and the training loop."""
+    tests = [str(path) for path in sorted(ROOT.glob("tests/test_*.py")) if _on_gpu(path)]
+    short = ["network.name=resnet20", "pretrain.epochs=2", "retrain.epochs=1", "phases=1"]
+    graph = _graph(options, "short", short, 0, 1.0)
+    # Without the plugin that warns where tests run in parallel, here an error.
+    pytest = [*_python(options), "-m", "pytest", "-q", "-n", "4", "-p", "no:benchmark"]
+    pytest += ["--tb=short", "-m", "gpu", *tests]
+    _together(options, {"first-tests": pytest, "first-graph": graph}, 100)
+    (options.out / "short-results.tar.gz").unlink(missing_ok=True)
+    loop(options, steps=("resnet20", "resnet18"))
+
+
+def loop(options: argparse.Namespace, steps: tuple[str, ...] = ()) -> None:
+    """Measure the card's peak, the kernels of a step of ``steps``, and the ways of LOOPS."""
+    python = _python(options)
     said = _output([*python, "-m", "benchmarks.card_peak"], 60, options)
     facts = json.loads(said.strip().splitlines()[-1])
     peak = facts.pop("peak")
     flops = facts.pop("flops")
     facts["date"] = time.strftime("%Y-%m-%d", time.gmtime())
     _keep(options, "first", [{"measure": "peak", **peak, **facts}])
-    tests = [str(path) for path in sorted(ROOT.glob("tests/test_*.py")) if _on_gpu(path)]
-    short = ["network.name=resnet20", "pretrain.epochs=2", "retrain.epochs=1", "phases=1"]
-    graph = _graph(options, "short", short, 0, 1.0)
     device = "cpu" if facts["card"] == "CPU" else "cuda"
-    # Without the plugin that warns where tests run in parallel, here an error.
-    pytest = [*python, "-m", "pytest", "-q", "-n", "4", "-p", "no:benchmark", "--tb=short"]
-    _together(options, {"first-tests": [*pytest, "-m", "gpu", *tests], "first-graph": graph}, 100)
-    (options.out / "short-results.tar.gz").unlink(missing_ok=True)
-    for network in ("resnet20", "resnet18"):
+    for network in steps:
         words = [*python, "-m", "benchmarks.step_time", "--device", device, "--network", network]
         kinds = json.loads((_output(words, 30, options).splitlines() or ["{}"])[-1])
         line = {"measure": "step", "network": network, "way": "eager"} | facts
         _keep(options, "first", [line | {"kind": k, "microseconds": v} for k, v in kinds.items()])
-    loop = [*python, "-m", "benchmarks.loop", "--device", device, "--precision", "bf16"]
-    loop += ["--rounds", "3", "--loader-workers", str(min(14, max(0, (os.cpu_count() or 1) - 2)))]
+    base = [*python, "-m", "benchmarks.loop", "--device", device, "--precision", "bf16"]
+    base += ["--rounds", "3", "--loader-workers", str(min(14, max(0, (os.cpu_count() or 1) - 2)))]
     for seconds, shared, network, more in LOOPS:
-        words = [*loop, "--network", network, *more.split(), *options.loop.split()]
+        words = [*base, "--network", network, *more.split(), *options.loop.split()]
         with mps() if shared else nullcontext(not shared) as on:
             text = _output(words, seconds, options) if on else ""
         lines = []
@@ -111,6 +121,11 @@ def first(options: argparse.Namespace) -> None:
             line |= {"mps": shared, "images_per_s": float(speed), "share_of_peak": share}
             lines.append(line | facts)
         _keep(options, "first", lines)
+
+
+def _python(options: argparse.Namespace) -> list[str]:
+    """Return the words that start this Python with the packages of the bundle."""
+    return [sys.executable, str(options.bundle / "run"), "--python"]
 
 
 @contextmanager
@@ -143,8 +158,10 @@ def _on_gpu(path: Path) -> bool:
 
 def table5(options: argparse.Namespace) -> None:
     """Run Table 5's settings for one seed: 3 phases of 20 epochs to 98 %, m = 3."""
-    with sharing(options, "resnet18"):
-        _run(options, f"table5-s{options.seed}", [f"seed={options.seed}"], 60)
+    with sharing(options, "resnet18") as speed:
+        epochs = 200 if speed >= FAST else 100
+        settings = [f"seed={options.seed}", f"pretrain.epochs={epochs}"]
+        _run(options, f"table5-s{options.seed}", settings, 60)
 
 
 def resnet20(options: argparse.Namespace) -> None:
@@ -160,10 +177,11 @@ def resnet20(options: argparse.Namespace) -> None:
 
 
 @contextmanager
-def sharing(options: argparse.Namespace, network: str) -> Iterator[None]:
-    """Let as many stages share the card as was fastest, by MPS where that was faster.
+def sharing(options: argparse.Namespace, network: str) -> Iterator[float]:
+    """Train in the fastest measured way: stages that share the card, by MPS, compiled or not.
 
     Measurements are those of docs/data/ and of --out/first.jsonl; without any it is 3, by MPS.
+    Gives the images/s that were measured, or 0.
     """
     lines: list[dict[str, Any]] = []
     if MEASURES.exists():
@@ -172,37 +190,47 @@ def sharing(options: argparse.Namespace, network: str) -> Iterator[None]:
     if (options.out / "first.jsonl").exists():
         lines += map(json.loads, (options.out / "first.jsonl").read_text().splitlines())
     speeds = {
-        (int(float(line["jobs"])), str(line["mps"]) == "True"): float(line["images_per_s"])
+        (int(float(line["jobs"])), str(line["mps"]) == "True", line["way"]): float(
+            line["images_per_s"]
+        )
         for line in lines
-        if line["measure"] == "loop" and (line["network"], line["way"]) == (network, "graph")
+        if line["measure"] == "loop"
+        and line["network"] == network
+        and line["way"] in {"graph", "graph+compile"}
     }
     together = [key for key in speeds if key[0] > 1]  # otherwise nobody has tried
-    jobs, shared = max(together, key=speeds.__getitem__, default=(3, True))
-    print(f"{jobs} stages share the card{' by MPS' if shared else ''}", flush=True)
+    best = max(together, key=speeds.__getitem__, default=(3, True, "graph"))
+    jobs, shared, way = best
+    print(f"{jobs} stages share the card{' by MPS' if shared else ''}, {way}", flush=True)
     os.environ["SMS_GPU_JOBS"] = str(jobs)
+    if way == "graph+compile":
+        options.settings.insert(0, "pretrain.compile=true")
     with mps() if shared else nullcontext():
-        yield
+        yield speeds.get(best, 0.0)
 
 
 def phase(options: argparse.Namespace) -> None:
     """Time one phase of ResNet-20, 2 epochs, for several m: from the pruning to the soup."""
     short = ["network.name=resnet20", "pretrain.epochs=2", "retrain.epochs=2", "phases=1",
              "target_sparsity=0.9", "methods=[sms]"]  # fmt: skip
-    for m in (1, 3, 5, 10):
-        if left(options) < 2 * RESERVE:
-            return
-        ended: dict[str, float] = {}
-        # A seed of its own: otherwise the first candidates come from the cache.
-        for line in _lines(options, f"phase-{m}", [*short, f"m={m}", f"seed={m}"], 0):
-            for stage in (f"s{m}-p1-prune", f"s{m}-sms_uniform-p1"):
-                if re.search(rf"ran +{stage} ", line):
-                    ended[stage] = time.monotonic()
-        if len(ended) == 2:
-            begun, end = sorted(ended.values())
-            jobs = int(os.environ.get("SMS_GPU_JOBS") or 1)
-            seconds = round(end - begun, 1)
-            line = {"measure": "phase", "network": "resnet20", "m": m, "jobs": jobs}
-            _keep(options, "phase", [line | {"seconds": seconds} | _facts(options, f"phase-{m}")])
+    with sharing(options, "resnet20"):
+        for m in (10, 1, 5, 3):  # the most telling ones first
+            if left(options) < 2 * RESERVE:
+                return
+            ended: dict[str, float] = {}
+            # A seed of its own: otherwise the first candidates come from the cache.
+            for line in _lines(options, f"phase-{m}", [*short, f"m={m}", f"seed={m}"], 0):
+                for stage in (f"s{m}-p1-prune", f"s{m}-sms_uniform-p1"):
+                    if re.search(rf"ran +{stage} ", line):
+                        ended[stage] = time.monotonic()
+            if len(ended) == 2:
+                begun, end = sorted(ended.values())
+                jobs = int(os.environ["SMS_GPU_JOBS"])
+                seconds = round(end - begun, 1)
+                line = {"measure": "phase", "network": "resnet20", "m": m, "jobs": jobs}
+                _keep(
+                    options, "phase", [line | {"seconds": seconds} | _facts(options, f"phase-{m}")]
+                )
 
 
 def _run(options: argparse.Namespace, name: str, settings: list[str], megabytes: int) -> None:
