@@ -225,10 +225,10 @@ def phase(options: argparse.Namespace) -> None:
                         ended[stage] = time.monotonic()
             if len(ended) == 2:
                 begun, end = sorted(ended.values())
-                line: dict[str, Any] = {"measure": "phase", "network": "resnet20", "m": m}
-                line["jobs"] = int(os.environ["SMS_GPU_JOBS"])
-                line["seconds"] = round(end - begun, 1)
-                _keep(options, "phase", [line | _facts(options, f"phase-{m}")])
+                row: dict[str, Any] = {"measure": "phase", "network": "resnet20", "m": m}
+                row["jobs"] = int(os.environ["SMS_GPU_JOBS"])
+                row["seconds"] = round(end - begun, 1)
+                _keep(options, "phase", [row | _facts(options, f"phase-{m}")])
 
 
 def _run(options: argparse.Namespace, name: str, settings: list[str], megabytes: int) -> None:
