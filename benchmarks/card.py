@@ -46,7 +46,7 @@ LOOPS = (
 SPEED = re.compile(r"^  (?:\S+ )?(\S+?)(?:, (\d+) at once:)? +([\d.]+) images/s", re.MULTILINE)
 BASE = ("recipe=cifar10_resnet18", "+data.name=image_folder", "evaluate.corruptions=none",
         "methods=[sms,imp,imp_mx]", "merge=[uniform]", "pretrain.precision=bf16")  # fmt: skip
-RESERVE = 35  # seconds that stopping, the report and packing may take
+RESERVE = 20  # seconds that stopping, the report and packing may take
 FAST = 50_000  # images/s: a slower card halves the pretraining of Table 5
 
 

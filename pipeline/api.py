@@ -138,7 +138,8 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> None:
     """Replace the running statistics of ``model`` by averages over ``batches`` (`average_over`).
 
     A batch is an input, a tuple or list that begins with one, or a dict of keyword arguments; its
-    tensors are moved to the model's device. Pass training data in random order, not augmented.
+    tensors are moved to the model's device. Pass training data in random order, augmented as in
+    training.
 
     Raises:
         UserError: no batch, one that the network does not take, or an average that is not finite.

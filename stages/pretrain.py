@@ -61,7 +61,7 @@ def main(flags: argparse.Namespace) -> None:
     if not leave_group():
         return
     meta |= {"phase": 0, "sparsity": 0.0, "epochs": flags.epochs}
-    dense = Checkpoint(model.cpu().state_dict(), {}, trained_meta(meta, flags.precision))
+    dense = Checkpoint(model.cpu().state_dict(), {}, trained_meta(meta, settings(flags)))
     with atomic_folder(flags.out) as folder:
         write(folder, dense, data, device)
         learning_rates = {"learning_rate": torch.tensor(rates, dtype=torch.float64)}

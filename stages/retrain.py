@@ -56,7 +56,7 @@ def main(flags: argparse.Namespace) -> None:
     )
     if not leave_group():
         return
-    meta = trained_meta(parent.meta, flags.precision)
+    meta = trained_meta(parent.meta, settings(flags))
     candidate = Checkpoint(model.cpu().state_dict(), parent.masks, meta)
     with atomic_folder(flags.out) as folder:
         write(folder, candidate, data, device, learning_rate=max(rates))

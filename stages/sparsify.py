@@ -71,7 +71,7 @@ def main(flags: argparse.Namespace) -> None:
     if not leave_group():
         return
     masks = {name: mask.cpu().contiguous() for name, mask in hook.masks.items()}
-    meta = trained_meta(start.meta, flags.precision)
+    meta = trained_meta(start.meta, settings(flags))
     trained = Checkpoint(model.cpu().state_dict(), masks, meta)
     meta.update(sparsity=fraction_pruned(trained, masks), phase=flags.phase)
     with atomic_folder(flags.out) as folder:

@@ -1,13 +1,17 @@
 """Re-estimated BatchNorm statistics are averages over examples, whatever the batches."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from pipeline.errors import UserError
+from pipeline.stagekit.model_folder import trained_meta
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.predict import logits
+from pipeline.train.settings import Augmentation, Settings
 
 MEAN, STD = torch.tensor([0.4]), torch.tensor([0.3])
 
@@ -91,6 +95,36 @@ def test_a_set_stored_class_by_class_makes_no_one_sided_batches(model):
     total = conv2d(normalised(images), model[0].weight.double()).var((0, 2, 3))
     reestimate(model, images, MEAN, STD, batch_size=40)
     torch.testing.assert_close(model[1].running_var.double(), total, rtol=0.05, atol=0)
+
+
+def test_images_are_augmented_as_in_training():
+    """Of constant images, crops of 6 pixels at -1, 0 or 1 keep (5 + 6 + 5) / 18 a side."""
+    model = nn.Sequential(nn.BatchNorm2d(1))
+    white = torch.full((4000, 1, 6, 6), 255, dtype=torch.uint8)
+    zero, one = torch.zeros(1), torch.ones(1)
+    reestimate(model, white, zero, one, augmentation=Augmentation(crop_padding=1, flip=True))
+    share = (16 / 18) ** 2
+    assert model[0].running_mean.item() == pytest.approx(share, abs=0.01)
+    assert model[0].running_var.item() == pytest.approx(share * (1 - share), abs=0.01)
+
+
+def test_augmentation_has_draws_of_its_own_that_are_always_the_same(model, images):
+    results, augmentation = [], Augmentation(crop_padding=2, flip=True, rotation=20.0)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        drawn = torch.get_rng_state()
+        reestimate(model, images, MEAN, STD, 16, augmentation)
+        assert torch.equal(torch.get_rng_state(), drawn)
+        results.append(statistics(model))
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+def test_a_network_remembers_the_augmentation_that_its_soups_are_measured_with():
+    crops = Settings(8, 0.0, augmentation=Augmentation(crop_padding=4))
+    meta = trained_meta({"network": "resnet8"}, crops)
+    assert Augmentation(**meta["augmentation"]) == crops.augmentation
+    for other in (Settings(8, 0.0), replace(crops, plain_batchnorm=True)):
+        assert trained_meta(meta, other) == {"network": "resnet8"}
 
 
 def test_every_call_of_a_layer_counts(images):

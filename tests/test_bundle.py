@@ -30,7 +30,11 @@ FACTS = {
     "name": "table5", "settings": ["m=3"], "commit": "aaaa", "golden": "g1", "card": "H100",
     "torch": "2.11", "date": "2026-01-01", "params": {"m": 3, "seeds": [0], "about": "x"},
 }  # fmt: skip
-TABLE = "method,phase,seed,test_score,model\ndense,0,0,0.95,d\nimp,1,0,0.94,i\nsms,1,0,,s\n"
+TABLE = """method,phase,seed,test_score,model,torch,device
+dense,0,0,0.95,d,2.11,H100
+imp,1,0,0.94,i,2.11,H100
+sms,1,0,,s,,
+"""
 
 
 def packed(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
@@ -344,7 +348,9 @@ TINY = ("m=2", "methods=[sms]", "merge=[uniform]", "pretrain.epochs=1", "retrain
 
 
 @pytest.mark.slow
-def test_a_bundle_runs_without_network_and_git_and_a_cut_keeps_what_ended(bundle, tmp_path):
+def test_a_bundle_runs_without_network_and_git_and_a_cut_keeps_what_ended(
+    bundle, tmp_path, monkeypatch
+):
     assert offline(bundle, "--python", "-c", "import onlyhere; print(onlyhere.value)").endswith(
         "7\n"
     )
@@ -364,6 +370,9 @@ def test_a_bundle_runs_without_network_and_git_and_a_cut_keeps_what_ended(bundle
     assert table["test_score"].notna().all()
     with tarfile.open(back / "whole-networks.tar.0") as archive:
         assert "artifacts/s0-dense/model.safetensors" in archive.getnames()
+    monkeypatch.setenv("SMS_MLFLOW", "0")
+    (said,) = take_in(tmp_path, [back / "whole-results.tar.gz"])
+    assert f"{len(table)} of {len(table)} rows are new" in said
 
     # Other settings, cut off at once: nothing of the first run may pass for a result of theirs.
     said = offline(bundle, "--name", "cut", *settings, "-S", "phases=2", "--minutes", "0.1")

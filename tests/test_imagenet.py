@@ -44,6 +44,7 @@ from pipeline.train.batches import Batches
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.distributed import shard
 from pipeline.train.loop import Settings, train
+from pipeline.train.normalise import normaliser
 from pipeline.train.predict import logits
 from pipeline.train.settings import Augmentation
 from tests import shared
@@ -367,6 +368,25 @@ def test_batchnorm_and_predictions_are_those_of_the_decoded_images(data):
         reestimate(model, one.train.images, one.mean, one.std, batch_size=10)
         found.append(logits(model, one.val.images, one.mean, one.std, batch_size=2))
     assert torch.equal(*found)
+
+
+def test_batchnorm_is_estimated_on_crops_as_in_training(data):
+    """Mean and variance of the crops that fixed draws cut out of the compressed images."""
+    model, images = nn.Sequential(nn.BatchNorm2d(3)), data.train.images
+    reestimate(model, images, data.mean, data.std, batch_size=len(images), augmentation=CUT)
+    generator, order = seeded(), torch.randperm(len(images), generator=seeded())
+    crops = random_resized_crop.draw(images.files.sizes[order], 0.08, generator, flip=True)
+    (pixels,) = images.decoded([(order, crops)])
+    inputs = normaliser(data.mean, data.std, CPU)(pixels).double()
+    for found, expected in (
+        (model[0].running_mean, inputs.mean((0, 2, 3))),
+        (model[0].running_var, inputs.var((0, 2, 3))),
+    ):
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
 
 
 def test_what_a_thread_raises_reaches_the_training(data):

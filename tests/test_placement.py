@@ -295,6 +295,7 @@ def passes(examples: int) -> dict[str, dict[str, int]]:
     kinds = {
         "validation": lambda: count_correct(model, CrossEntropy(), split, mean, std),
         "batchnorm": lambda: reestimate(model, split.images, mean, std, batch_size=2),
+        "augmented": lambda: reestimate(model, split.images, mean, std, 2, AUGMENTED),
         "logits": lambda: logits(model, split.images, mean, std, batch_size=2),
     }
     found = {}
@@ -311,7 +312,9 @@ def passes(examples: int) -> dict[str, dict[str, int]]:
 
 def test_passes_do_not_wait_between_batches():
     finite = {"number": 1}  # at the end of the pass: whether the statistics are
-    assert passes(4) == passes(12) == {"validation": {}, "batchnorm": finite, "logits": {}}
+    augmented = finite | {"up": 1}  # the draws of all images
+    expected = {"validation": {}, "batchnorm": finite, "augmented": augmented, "logits": {}}
+    assert passes(4) == passes(12) == expected
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ OTHERS = {
     "precision": "bf16",
     "compile": True,
     "deterministic": False,
+    "plain_batchnorm": True,
     "crop_padding": 4,
     "flip": True,
     "rotation": 15.0,
@@ -63,7 +64,8 @@ def test_the_planner_leaves_defaults_out_in_the_order_of_the_commands():
     assert flag_values(DEFAULTS) == {"batch_size": 16, "weight_decay": 0.0}
     assert list(flag_values(OTHERS)) == [
         *("batch_size", "weight_decay", "label_smoothing", "clip_norm", "precision"),
-        *("compile", "nondeterministic", "crop_padding", "flip", "rotation", "resized_crop"),
+        *("compile", "nondeterministic", "plain_batchnorm"),
+        *("crop_padding", "flip", "rotation", "resized_crop"),
     ]
 
 

@@ -23,7 +23,7 @@ FACTS = ("name", "settings", "commit", "golden", "card", "torch", "date")
 # Rows with equal values here are the same result: of one experiment, code and card.
 KEY = ["experiment", "golden", "commit", "card", "torch", "method", "phase", "seed"]
 COLUMNS = {"method": "str", "phase": "int64", "seed": "int64"}  # with their types
-DROPPED = ("model", "ood_about")  # columns
+DROPPED = ("model", "ood_about", "torch", "device")  # columns; FACTS has the last two
 NAMES = re.compile(r"\w[\w.-]{0,199}")  # of keys and columns, which MLflow takes
 # Settings that a row does not depend on: they say what else is run and measured.
 IRRELEVANT = ("about", "seeds", "methods", "merge", "studies", "study", "evaluate", "paper")

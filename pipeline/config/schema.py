@@ -78,13 +78,15 @@ class Augmentation(Section):
 
     ``crop_padding``: pixels of zeros around an image before a crop of its size. ``rotation``: the
     largest angle, in degrees. ``resized_crop``: the smallest share of an image's area that is cut
-    out and resized.
+    out and resized. ``plain_batchnorm`` re-estimates BatchNorm without them, for networks whose
+    inputs have the same statistics either way.
     """
 
     crop_padding: Annotated[int, Field(ge=0)] = 0
     flip: bool = False
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
     resized_crop: Annotated[float, Field(gt=0, le=1)] | None = None
+    plain_batchnorm: bool = False
 
 
 class Pretrain(Section):

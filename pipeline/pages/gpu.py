@@ -80,7 +80,8 @@ def _results(rows: pd.DataFrame, paper: PaperRows | None) -> str:
     )
     commits = ", ".join(dict.fromkeys(rows["commit"]))
     settings = rows["settings"].iloc[-1]
-    return f"{table(headers, lines, 2)}\n{seeds} seeds; {machine}; commit {commits}; `{settings}`\n"
+    count = "one seed" if seeds == 1 else f"{seeds} seeds"
+    return f"{table(headers, lines, 2)}\n{count}; {machine}; commit {commits}; `{settings}`\n"
 
 
 def _order(scores: Scores) -> list[tuple[str, int]]:

@@ -1,5 +1,6 @@
 """Model folder: a network with BatchNorm re-estimated, its predictions and its metrics."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.tasks.base import check_measures
 from pipeline.tasks.base import load as load_task
 from pipeline.train.batchnorm import reestimate
 from pipeline.train.device import set_precision
+from pipeline.train.settings import Augmentation, Settings
 
 MODEL = "model.safetensors"
 PREDICTIONS = "predictions.safetensors"  # what the task keeps of the outputs, on val and test
@@ -50,10 +52,18 @@ def network_on(device: torch.device, checkpoint: Checkpoint) -> nn.Module:
     return network(checkpoint).to(device)
 
 
-def trained_meta(meta: dict[str, Any], precision: str) -> dict[str, Any]:
-    """Return ``meta`` of a network that was trained at this precision; fp32 is not recorded."""
-    other = {key: value for key, value in meta.items() if key != "precision"}
-    return other if precision == "fp32" else other | {"precision": precision}
+def trained_meta(meta: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Return ``meta`` with what measuring a network needs of its training.
+
+    These are the precision and the augmentation of the images that re-estimate BatchNorm, so that
+    candidates and their soup are measured alike. Defaults are not recorded.
+    """
+    new = {key: value for key, value in meta.items() if key not in {"precision", "augmentation"}}
+    if settings.precision != "fp32":
+        new["precision"] = settings.precision
+    if settings.augmentation != Augmentation() and not settings.plain_batchnorm:
+        new["augmentation"] = asdict(settings.augmentation)
+    return new
 
 
 def read(folder: Path) -> Checkpoint:
@@ -66,11 +76,12 @@ def with_batchnorm_statistics(
 ) -> tuple[nn.Module, Tensor]:
     """Return the network with BatchNorm re-estimated, and its predictions on the validation split.
 
-    One pass over the whole training set, for soups and single models alike, as in the paper
-    (appendix A.2), so that they are comparable.
+    One pass over the whole training set, augmented as the network's training was, for soups and
+    single models alike, as in the paper (appendix A.2), so that they are comparable.
     """
     model = network_on(device, checkpoint)
-    reestimate(model, data.train.images, data.mean, data.std)
+    augmentation = Augmentation(**checkpoint.meta.get("augmentation", {}))
+    reestimate(model, data.train.images, data.mean, data.std, augmentation=augmentation)
     return model, load_task(data.task).predict(model, data, data.val)
 
 

@@ -44,7 +44,8 @@ class Checkpoint:
     Args:
         state: the module's state_dict, parameters and buffers, on the CPU; zero where pruned.
         masks: bool, True where a weight is kept, by parameter name; empty while dense.
-        meta: as JSON: network, classes, channels, phase, sparsity, and a precision other than fp32.
+        meta: as JSON: network, classes, channels, phase, sparsity, and of the training, where
+            they differ from the defaults, precision and augmentation.
         path: the file that it was read from, for messages.
     """
 

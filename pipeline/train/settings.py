@@ -47,7 +47,8 @@ class Settings:
     whether to spend up to half a minute on `torch.compile`, which only long trainings earn back, or
     those whose code is cached on the disk; deterministic, whether a GPU uses only kernels that give
     equal bits for equal seeds; graph, whether steps are captured as CUDA graphs where they can be
-    (pipeline/train/cuda_graph.py), which changes no bit.
+    (pipeline/train/cuda_graph.py), which changes no bit; plain_batchnorm, whether the statistics of
+    BatchNorm are re-estimated on images without augmentation (pipeline/train/batchnorm.py).
     """
 
     batch_size: int = field(metadata=flag(int, "examples a step"))
@@ -64,6 +65,9 @@ class Settings:
     compile: bool = field(default=False, metadata=flag(bool, "the network, by torch.compile"))
     deterministic: bool = field(default=True, metadata=flag(bool, "a GPU's fastest kernels"))
     augmentation: Augmentation = field(default_factory=Augmentation)
+    plain_batchnorm: bool = field(
+        default=False, metadata=flag(bool, "re-estimated on images without augmentation")
+    )
     graph: bool = True
 
 
