@@ -65,6 +65,20 @@ def test_the_gains_are_paired_by_seed(tmp_path):
     assert "| IMP, m times longer | -0.50 (-19.56 to +18.56), n = 2 |" in lines
 
 
+def test_methods_are_compared_after_their_own_last_phase_at_the_sparsity_they_have(tmp_path):
+    folder = stored(tmp_path, [81.0, 82.0], [80.0, 81.0], [80.0, 81.0])
+    path = folder / converged.ROWS
+    rows = pd.read_csv(path)
+    imp = rows[rows["method"] == "imp"]
+    early = imp.assign(method="imp_phases", phase=1, sparsity=0.5, test_score=0.99)
+    late = imp.assign(method="imp_phases", phase=3, test_score=0.815)
+    sparse = imp.assign(method="str", phase=1, sparsity=0.42, test_score=0.805)
+    pd.concat([rows, early, late, sparse]).to_csv(path, index=False)
+    lines = converged.methods(folder).splitlines()
+    assert "| IMP in m times the phases | 0.00 (-6.35 to +6.35), n = 2 |" in lines
+    assert "| STR | +1.00 (-5.35 to +7.35), n = 2 at 42 % |" in lines
+
+
 def test_dense_networks_stand_beside_those_trained_half_as_long_again(tmp_path):
     folder = stored(tmp_path, [81.0, 82.0, 83.0], [80.0], [80.0])
     # 0.1, 0.1 and 0.2 points: 0.13 ± 4.303 · 0.0577 / √3.

@@ -7,7 +7,11 @@ from pipeline.report.statistics import Difference, difference
 from pipeline.report.tables.markdown import signed
 
 SOUP, BEST_CANDIDATE = "sms_uniform", "best_candidate"
-LABELS = {BEST_CANDIDATE: "its best candidate", "imp_mx": "IMP, m times longer"}
+LABELS = {
+    BEST_CANDIDATE: "its best candidate",
+    "imp_mx": "IMP, m times longer",
+    "imp_phases": "IMP in m times the phases",
+}
 NOTHING = "Not measured yet.\n"
 Scores = dict[tuple[str, int], dict[int, float]]  # method, phase -> seed -> test score
 
