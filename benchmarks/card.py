@@ -1,7 +1,7 @@
 """Measurements on a GPU, a command each; they print as they go, and leave files if interrupted.
 
     python3 -m benchmarks.card first       4 minutes: the tests on the card, its peak, the loop
-    python3 -m benchmarks.card loop        the peak and the loop alone, until the time is over
+    python3 -m benchmarks.card loop        the peak and the loop alone
     python3 -m benchmarks.card table5      the paper's CIFAR-10 table, one seed
     python3 -m benchmarks.card resnet20    80, 90 and 95 %, as many seeds as fit
     python3 -m benchmarks.card phase       seconds of one phase for m = 1, 3, 5, 10
@@ -47,7 +47,7 @@ SPEED = re.compile(r"^  (?:\S+ )?(\S+?)(?:, (\d+) at once:)? +([\d.]+) images/s"
 BASE = ("recipe=cifar10_resnet18", "+data.name=image_folder", "evaluate.corruptions=none",
         "methods=[sms,imp,imp_mx]", "merge=[uniform]", "pretrain.precision=bf16")  # fmt: skip
 RESERVE = 20  # seconds that stopping, the report and packing may take
-FAST = 50_000  # images/s: a slower card halves the pretraining of Table 5
+MINUTES = {"first": 4.0, "table5": 12.0}  # in all
 
 
 def main() -> None:
@@ -56,7 +56,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["first", "loop", "table5", "resnet20", "phase"])
-    parser.add_argument("--minutes", type=float, help="in all; default: 4 for first, 9.5")
+    parser.add_argument(
+        "--minutes", type=float, help="in all; default: 4 of first, 12 of table5, 9.5"
+    )
     parser.add_argument("--bundle", type=Path, default=Path("dist/bundle"))
     parser.add_argument("--data", default="data/cifar10", help="the image folder, in the bundle")
     parser.add_argument("--out", type=Path, default=Path("back"))
@@ -65,9 +67,7 @@ def main() -> None:
     parser.add_argument("--loop", default="", help="further arguments of benchmarks/loop.py")
     parser.add_argument("-S", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    options.end = time.monotonic() + 60 * (
-        options.minutes or (4 if options.what == "first" else 9.5)
-    )
+    options.end = time.monotonic() + 60 * (options.minutes or MINUTES.get(options.what, 9.5))
     options.out, options.bundle = options.out.resolve(), options.bundle.resolve()
     options.out.mkdir(parents=True, exist_ok=True)
     {"first": first, "loop": loop, "table5": table5, "resnet20": resnet20, "phase": phase}[
@@ -97,6 +97,8 @@ def loop(options: argparse.Namespace, steps: tuple[str, ...] = ()) -> None:
     """Measure the card's peak, the kernels of a step of ``steps``, and the ways of LOOPS."""
     python = _python(options)
     said = _output([*python, "-m", "benchmarks.card_peak"], 60, options)
+    if not said.strip():
+        return
     facts = json.loads(said.strip().splitlines()[-1])
     peak = facts.pop("peak")
     flops = facts.pop("flops")
@@ -158,15 +160,14 @@ def _on_gpu(path: Path) -> bool:
 
 def table5(options: argparse.Namespace) -> None:
     """Run Table 5's settings for one seed: 3 phases of 20 epochs to 98 %, m = 3."""
-    with sharing(options, "resnet18") as speed:
-        epochs = 200 if speed >= FAST else 100
-        settings = [f"seed={options.seed}", f"pretrain.epochs={epochs}"]
+    with sharing(options, "resnet18", "graph+compile"):
+        settings = [f"seed={options.seed}", "pretrain.compile=true"]
         _run(options, f"table5-s{options.seed}", settings, 60)
 
 
 def resnet20(options: argparse.Namespace) -> None:
     """Run ResNet-20 at three sparsities, three seeds at a time, until the time is over."""
-    with sharing(options, "resnet20"):
+    with sharing(options, "resnet20", "graph"):
         for count in range(3, options.seeds + 3, 3):
             seeds = ",".join(map(str, range(min(count, options.seeds))))
             for target in (90, 95, 80):
@@ -177,43 +178,52 @@ def resnet20(options: argparse.Namespace) -> None:
 
 
 @contextmanager
-def sharing(options: argparse.Namespace, network: str) -> Iterator[float]:
-    """Train in the fastest measured way: stages that share the card, by MPS, compiled or not.
+def sharing(options: argparse.Namespace, network: str, way: str) -> Iterator[None]:
+    """Let as many stages share the card as was fastest, by MPS where that was faster.
 
-    Measurements are those of docs/data/ and of --out/first.jsonl; without any it is 3, by MPS.
-    Gives the images/s that were measured, or 0.
+    Measurements are those of --out/first.jsonl, or of this card in docs/data/; without any it is 3,
+    by MPS.
     """
-    lines: list[dict[str, Any]] = []
-    if MEASURES.exists():
-        with MEASURES.open(newline="") as file:
-            lines += csv.DictReader(file)
-    if (options.out / "first.jsonl").exists():
-        lines += map(json.loads, (options.out / "first.jsonl").read_text().splitlines())
     speeds = {
-        (int(float(line["jobs"])), str(line["mps"]) == "True", line["way"]): float(
-            line["images_per_s"]
-        )
-        for line in lines
-        if line["measure"] == "loop"
-        and line["network"] == network
-        and line["way"] in {"graph", "graph+compile"}
+        (int(float(line["jobs"])), str(line["mps"]) == "True"): float(line["images_per_s"])
+        for line in _measured(options, network, way)
     }
     together = [key for key in speeds if key[0] > 1]  # otherwise nobody has tried
-    best = max(together, key=speeds.__getitem__, default=(3, True, "graph"))
-    jobs, shared, way = best
-    print(f"{jobs} stages share the card{' by MPS' if shared else ''}, {way}", flush=True)
+    jobs, shared = max(together, key=speeds.__getitem__, default=(3, True))
+    print(f"{jobs} stages share the card{' by MPS' if shared else ''}", flush=True)
     os.environ["SMS_GPU_JOBS"] = str(jobs)
-    if way == "graph+compile":
-        options.settings.insert(0, "pretrain.compile=true")
     with mps() if shared else nullcontext():
-        yield speeds.get(best, 0.0)
+        yield
+
+
+def _measured(options: argparse.Namespace, network: str, way: str) -> list[dict[str, Any]]:
+    """Return the measurements of the loop on this card: of this folder, or the stored ones."""
+    lines: list[dict[str, Any]] = []
+    if (options.out / "first.jsonl").exists():
+        lines = [*map(json.loads, (options.out / "first.jsonl").read_text().splitlines())]
+    wanted = {"measure": "loop", "network": network, "way": way}
+    lines = [line for line in lines if wanted.items() <= line.items()]
+    if not lines and MEASURES.exists():
+        with MEASURES.open(newline="") as file:
+            lines = [line for line in csv.DictReader(file) if wanted.items() <= line.items()]
+        lines = [line for line in lines if line["card"] == _card()]
+    return lines
+
+
+def _card() -> str:
+    """Return the name of the first GPU, or "" without one."""
+    if not shutil.which("nvidia-smi"):
+        return ""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return said.partition("\n")[0].strip()
 
 
 def phase(options: argparse.Namespace) -> None:
     """Time one phase of ResNet-20, 2 epochs, for several m: from the pruning to the soup."""
     short = ["network.name=resnet20", "pretrain.epochs=2", "retrain.epochs=2", "phases=1",
              "target_sparsity=0.9", "methods=[sms]"]  # fmt: skip
-    with sharing(options, "resnet20"):
+    with sharing(options, "resnet20", "graph"):
         for m in (10, 1, 5, 3):  # the most telling ones first
             if left(options) < 2 * RESERVE:
                 return

@@ -36,12 +36,18 @@ def check(candidates: Sequence[Checkpoint], *, masks: bool = True) -> None:
         raise UserError("there is no model to average: pass at least one candidate.")
     first = candidates[0]
     for number, other in enumerate(candidates[1:], start=1):
-        difference = _difference(first, other, masks=masks)
+        difference = _difference(first, other, masks=masks) or _measured_otherwise(first, other)
         if difference:
             raise UserError(
                 f"candidates 0 and {number} differ in the {difference}: average only candidates "
                 "that were retrained from one parent."
             )
+
+
+def _measured_otherwise(first: Checkpoint, other: Checkpoint) -> str:
+    """Return what the metadata say differently of how the networks are measured."""
+    keys = ("precision", "augmentation")
+    return next((key for key in keys if first.meta.get(key) != other.meta.get(key)), "")
 
 
 def check_parent(parent: Checkpoint, candidate: Checkpoint) -> None:

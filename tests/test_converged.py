@@ -73,8 +73,10 @@ def test_methods_are_compared_after_their_own_last_phase_at_the_sparsity_they_ha
     early = imp.assign(method="imp_phases", phase=1, sparsity=0.5, test_score=0.99)
     late = imp.assign(method="imp_phases", phase=3, test_score=0.815)
     sparse = imp.assign(method="str", phase=1, sparsity=0.42, test_score=0.805)
+    rows.loc[rows["method"] == "sms_uniform", "best_candidate_test_score"] = 0.805
     pd.concat([rows, early, late, sparse]).to_csv(path, index=False)
     lines = converged.methods(folder).splitlines()
+    assert "| its best candidate | +1.00 (-5.35 to +7.35), n = 2 |" in lines
     assert "| IMP in m times the phases | 0.00 (-6.35 to +6.35), n = 2 |" in lines
     assert "| STR | +1.00 (-5.35 to +7.35), n = 2 at 42 % |" in lines
 

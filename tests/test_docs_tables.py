@@ -102,7 +102,7 @@ def test_commits_are_pooled_while_the_golden_numbers_are_the_same(copy):
     assert "commit c0, c1, c2;" in (copy / "docs/gpu.md").read_text()
     readme = (copy / "README.md").read_text()
     assert (
-        "| CIFAR-10, ResNet-18, 98.00 % sparse | SMS uniform | IMP |\n| :-- | --: | --: |\n"
+        "| CIFAR-10, ResNet-18, 98 % sparse | SMS uniform | IMP |\n| :-- | --: | --: |\n"
         f"| test accuracy (%) | {mean:.2f} ± {std:.2f} | 94.17 ± 0.12 |\n"
         "| [the paper's](docs/gpu.md#table-5-of-the-paper) | 94.91 ± 0.16 | "
     ) in readme

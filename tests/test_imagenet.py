@@ -370,17 +370,20 @@ def test_batchnorm_and_predictions_are_those_of_the_decoded_images(data):
     assert torch.equal(*found)
 
 
-def test_batchnorm_is_estimated_on_crops_as_in_training(data):
+@pytest.mark.parametrize("batch_size", [10, 99])
+def test_batchnorm_is_estimated_on_crops_as_in_training(data, batch_size):
     """Mean and variance of the crops that fixed draws cut out of the compressed images."""
     model, images = nn.Sequential(nn.BatchNorm2d(3)), data.train.images
-    reestimate(model, images, data.mean, data.std, batch_size=len(images), augmentation=CUT)
+    reestimate(model, images, data.mean, data.std, batch_size, CUT)
     generator, order = seeded(), torch.randperm(len(images), generator=seeded())
     crops = random_resized_crop.draw(images.files.sizes[order], 0.08, generator, flip=True)
     (pixels,) = images.decoded([(order, crops)])
-    inputs = normaliser(data.mean, data.std, CPU)(pixels).double()
+    parts = normaliser(data.mean, data.std, CPU)(pixels).double()
+    parts = parts.tensor_split(-(-len(images) // batch_size))
+    shares = torch.tensor([len(part) / len(images) for part in parts]).double()
     for found, expected in (
-        (model[0].running_mean, inputs.mean((0, 2, 3))),
-        (model[0].running_var, inputs.var((0, 2, 3))),
+        (model[0].running_mean, shares @ torch.stack([part.mean((0, 2, 3)) for part in parts])),
+        (model[0].running_var, shares @ torch.stack([part.var((0, 2, 3)) for part in parts])),
     ):
         torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
 

@@ -17,6 +17,8 @@ from pipeline.stagekit.merge_inputs import MergeInputs
 from pipeline.stagekit.model_folder import network, read, write
 from pipeline.storage import checkpoint
 from pipeline.storage.checkpoint import Checkpoint, load_tensors, read_json
+from pipeline.train.batchnorm import reestimate
+from pipeline.train.settings import Augmentation
 
 CPU = torch.device("cpu")
 META = {"network": "resnet8", "classes": 3, "channels": 1, "sparsity": 0.0}
@@ -65,6 +67,19 @@ def test_a_candidate_scores_as_a_soup_what_it_scored_alone(folders, data):
         )
 
 
+def test_a_stored_network_has_the_statistics_of_images_augmented_as_in_its_training(
+    folders, data, tmp_path
+):
+    stored, meta = read(folders[0]), META | {"augmentation": {"crop_padding": 2}}
+    write(tmp_path / "out", replace(stored, meta=meta), data, CPU)
+    found, expected = network(read(tmp_path / "out")), network(stored)
+    crops = Augmentation(crop_padding=2)
+    reestimate(expected, data.train.images, data.mean, data.std, augmentation=crops)
+    for (name, value), other in zip(found.named_buffers(), expected.buffers(), strict=True):
+        assert torch.equal(value, other), name
+    assert not torch.equal(found.bn1.running_mean, stored.state["bn1.running_mean"])
+
+
 def test_a_score_that_is_no_number_is_refused(folders, data, monkeypatch):
     given = inputs(folders, data)
     measured = {given.task.metric: 0.5, "loss": float("nan")}
@@ -93,6 +108,22 @@ def test_slopes_depend_on_seed_and_step_and_on_nothing_before(folders, data):
     assert not torch.equal(inputs(folders, data, seed=2).loss.gradient(weights, 0), first)
 
 
+def slope(given: MergeInputs, weight: float, step: int) -> float:
+    slopes = given.loss.gradient(torch.tensor([1 - weight, weight], dtype=torch.float64), step)
+    return float(slopes[1] - slopes[0])
+
+
+def central_difference(given: MergeInputs, weight: float, width: float) -> float:
+    """Return the slope of the loss after re-estimation along the line between the candidates."""
+    first, second = (each.state for each in given.candidates)
+
+    def at(weight: float) -> float:
+        state = {name: (1 - weight) * first[name] + weight * second[name] for name in first}
+        return given.loss.value(replace(given.candidates[0], state=state))
+
+    return (at(weight + width) - at(weight - width)) / (2 * width)
+
+
 def test_slopes_lead_where_the_loss_after_re_estimation_falls(folders, data):
     """Against central differences of the loss whose BatchNorm statistics are the training set's.
 
@@ -100,17 +131,19 @@ def test_slopes_lead_where_the_loss_after_re_estimation_falls(folders, data):
     is left is that re-estimation takes unbiased variances, and the kinks of ReLU.
     """
     given = inputs(folders, replace(data, train=data.val))
-    states = [each.state for each in given.candidates]
-
-    def at(weight: float) -> float:
-        pairs = ((name, (1 - weight) * states[0][name] + weight * states[1][name])
-                 for name in states[0])  # fmt: skip
-        return given.loss.value(Checkpoint(dict(pairs), given.candidates[0].masks, META))
-
     for weight in (0.3, 0.7):
-        slopes = given.loss.gradient(torch.tensor([1 - weight, weight], dtype=torch.float64), 0)
-        measured = (at(weight + 1e-3) - at(weight - 1e-3)) / 2e-3
-        assert float(slopes[1] - slopes[0]) == pytest.approx(measured, rel=0.2)
+        measured = central_difference(given, weight, 1e-3)
+        assert slope(given, weight, 0) == pytest.approx(measured, rel=0.2)
+
+
+def test_slopes_of_networks_trained_with_crops_have_the_statistics_of_crops(folders, data):
+    """As above, over the draws of 12 steps; statistics of plain images too have other slopes."""
+    given = inputs(folders, replace(data, val=data.train))
+    meta = META | {"augmentation": {"crop_padding": 2}}
+    given.candidates = [replace(each, meta=meta) for each in given.candidates]
+    for weight in (0.3, 0.5):
+        mean = sum(slope(given, weight, step) for step in range(12)) / 12
+        assert mean == pytest.approx(central_difference(given, weight, 1e-2), rel=0.15)
 
 
 @pytest.mark.parametrize("rule", rules.names())

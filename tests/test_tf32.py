@@ -70,7 +70,7 @@ def test_training_sets_them(precision):
 @pytest.mark.parametrize("precision", ALLOWED)
 def test_passes_over_a_finished_network_use_the_switches_of_its_training(precision):
     """BatchNorm's re-estimation and predictions, in the stage that trains and in any other."""
-    meta = trained_meta({"network": "resnet8", "classes": 3, "channels": 1}, precision)
+    meta = trained_meta({"network": "resnet8", "classes": 3, "channels": 1}, trained_in(precision))
     state = build("resnet8", classes=3, channels=1).state_dict()
     turn(on=not ALLOWED[precision])
     with card():
@@ -80,10 +80,15 @@ def test_passes_over_a_finished_network_use_the_switches_of_its_training(precisi
 
 def test_the_checkpoint_records_a_precision_that_is_not_the_default():
     meta = {"phase": 1, "precision": "bf16"}
-    assert trained_meta(meta, "fp32") == {"phase": 1}
-    assert trained_meta(meta, "tf32") == {"phase": 1, "precision": "tf32"}
+    assert trained_meta(meta, trained_in("fp32")) == {"phase": 1}
+    assert trained_meta(meta, trained_in("tf32")) == {"phase": 1, "precision": "tf32"}
     assert meta == {"phase": 1, "precision": "bf16"}, "the parent's stays as it was"
-    assert trained_meta({"phase": 1}, "fp32") == {"phase": 1}, "today's files keep their bytes"
+    same = trained_meta({"phase": 1}, trained_in("fp32"))
+    assert same == {"phase": 1}, "today's files keep their bytes"
+
+
+def trained_in(precision: str) -> Settings:
+    return Settings(8, 0.0, precision=precision)
 
 
 def test_tf32_on_a_cpu_gives_the_bits_of_fp32():

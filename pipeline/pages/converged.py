@@ -70,7 +70,7 @@ def methods(root: Path) -> str:
     Methods that miss the target sparsity are shown with the sparsity that they have.
     """
     columns: list[str] = []
-    gains: dict[str, dict[str, str]] = {}  # method -> column -> cell
+    gains: dict[str, dict[int, str]] = {}  # method -> column -> cell
     for title, rows in _experiments(root):
         values, target = scores(rows), float(rows["target_sparsity"].iloc[0])
         columns.append(f"{title}, {labels.sparsity(target)}")
@@ -78,19 +78,23 @@ def methods(root: Path) -> str:
         soups = values[SOUP, last.pop(SOUP)]
         for method, phase in last.items():
             gain = difference(soups, values[method, phase])
-            if gain is None:
-                continue
-            reached = rows[(rows["method"] == method) & (rows["phase"] == phase)][
-                "sparsity"
-            ].median()
-            missed = "" if not abs(reached - target) > MISSED else f" at {labels.sparsity(reached)}"
-            cell = f"{points(gain)}, n = {gain.n}{missed}"
-            gains.setdefault(method, {})[columns[-1]] = cell
+            if gain is not None:
+                cell = f"{points(gain)}, n = {gain.n}{_missed(rows, method, phase, target)}"
+                gains.setdefault(method, {})[len(columns)] = cell
     lines = [
-        [name(method), *(cells.get(column, NONE) for column in columns)]
+        [name(method), *(cells.get(column, NONE) for column in range(1, len(columns) + 1))]
         for method, cells in sorted(gains.items(), key=lambda item: name(item[0]).lower())
     ]
     return table(["SMS uniform minus", *columns], lines)
+
+
+def _missed(rows: pd.DataFrame, method: str, phase: int, target: float) -> str:
+    """Return the sparsity of a method that misses the target sparsity, in words."""
+    of_method = rows[(rows["method"] == method) & (rows["phase"] == phase)]
+    if of_method.empty:  # the best candidate, which has that of the soup
+        return ""
+    reached = float(of_method["sparsity"].median())
+    return f" at {labels.sparsity(reached)}" if abs(reached - target) > MISSED else ""
 
 
 def dense(root: Path) -> str:

@@ -15,6 +15,7 @@ from pipeline.pages.seeds import BEST_CANDIDATE, NOTHING, SOUP, Scores, newest, 
 from pipeline.pages.seeds import name as method_name
 from pipeline.pages.seeds import scores as scores_of
 from pipeline.plan.declared import declared
+from pipeline.report import labels
 from pipeline.report.figures import style
 from pipeline.report.paper.lookup import AFTER, paper_table
 from pipeline.report.statistics import spread
@@ -94,7 +95,7 @@ def _cell(mean: float, std: float) -> str:
 
 
 def _sparsity(rows: pd.DataFrame, phase: int) -> str:
-    return f"{100 * rows[rows['phase'] == phase]['sparsity'].median():.2f} %"
+    return labels.sparsity(rows[rows["phase"] == phase]["sparsity"].median())
 
 
 def _paper_number(

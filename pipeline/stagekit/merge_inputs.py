@@ -21,15 +21,18 @@ from pipeline.stagekit.model_folder import (
     PREDICTIONS,
     network,
     network_on,
+    trained_augmentation,
     with_batchnorm_statistics,
 )
 from pipeline.storage.checkpoint import Checkpoint, load_tensors, open_checkpoint, read_json
 from pipeline.tasks.base import load as load_task
 from pipeline.train.activations import Moments, channel_moments
+from pipeline.train.batchnorm import augmented
 from pipeline.train.coefficient_gradient import slopes
 from pipeline.train.normalise import normaliser
 from pipeline.train.placement import to_device
 from pipeline.train.predict import eval_batch_size
+from pipeline.train.settings import Augmentation
 
 
 class MergeInputs:
@@ -123,20 +126,21 @@ class MergeInputs:
             for each in self.candidates
         ]
         normalise = normaliser(self.data.mean, self.data.std, self.device)
-        splits = [self.data.val]
-        if any(isinstance(module, _BatchNorm) for module in model.modules()):
-            splits.append(self.data.train)  # for BatchNorm's statistics
-        size = eval_batch_size(self.data.val.images)
+        augmentation = trained_augmentation(self.candidates[0])
+        normalised = any(isinstance(module, _BatchNorm) for module in model.modules())
+        val, train = self.data.val, self.data.train
+        size = eval_batch_size(val.images)
 
         def derivatives(weights: Tensor, step: int) -> Tensor:
             generator = torch.Generator().manual_seed(derive(self.seed, "batch", step))
-            drawn = [torch.randperm(len(split), generator=generator)[:size] for split in splits]
-            images = [
-                to_device(split.images[rows], self.device)
-                for split, rows in zip(splits, drawn, strict=True)
-            ]
-            inputs, y = normalise(torch.cat(images)), to_device(targets[drawn[0]], self.device)
-            return slopes(model, ends, weights, inputs, y, loss)
+            rows = torch.randperm(len(val), generator=generator)[:size]
+            images = [to_device(val.images[rows], self.device)]
+            if normalised:  # training images for BatchNorm's statistics
+                drawn = [torch.randperm(len(train), generator=generator)[:size]]
+                images += augmented(train.images, drawn, augmentation, generator, self.device)
+            inputs, y = normalise(torch.cat(images)), to_device(targets[rows], self.device)
+            apart = normalised and augmentation != Augmentation()
+            return slopes(model, ends, weights, inputs, y, loss, apart=apart)
 
         return derivatives
 

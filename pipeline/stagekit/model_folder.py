@@ -66,6 +66,11 @@ def trained_meta(meta: dict[str, Any], settings: Settings) -> dict[str, Any]:
     return new
 
 
+def trained_augmentation(checkpoint: Checkpoint) -> Augmentation:
+    """Return the augmentation of the images that give BatchNorm's statistics (`trained_meta`)."""
+    return Augmentation(**checkpoint.meta.get("augmentation", {}))
+
+
 def read(folder: Path) -> Checkpoint:
     """Load the checkpoint of a model folder or a prune folder."""
     return load(folder / MODEL)
@@ -80,7 +85,7 @@ def with_batchnorm_statistics(
     single models alike, as in the paper (appendix A.2), so that they are comparable.
     """
     model = network_on(device, checkpoint)
-    augmentation = Augmentation(**checkpoint.meta.get("augmentation", {}))
+    augmentation = trained_augmentation(checkpoint)
     reestimate(model, data.train.images, data.mean, data.std, augmentation=augmentation)
     return model, load_task(data.task).predict(model, data, data.val)
 

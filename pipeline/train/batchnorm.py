@@ -41,7 +41,8 @@ def reestimate(
     """
     device = next(model.parameters()).device
     normalise, parts = normaliser(mean, std, device), _parts(images, batch_size)
-    batches = _augmented(images, parts, augmentation, device)
+    generator = torch.Generator().manual_seed(0)
+    batches = augmented(images, parts, augmentation, generator, device)
     average_over(model, batches, len, lambda batch: model(normalise(batch)))
 
 
@@ -59,11 +60,17 @@ def _parts(images: Images, batch_size: int | None) -> Sequence[Tensor]:
     return order.tensor_split(max(1, min(parts, count // 2)))  # a batch of one has no variance
 
 
-def _augmented(
-    images: Images, parts: Sequence[Tensor], augmentation: Augmentation, device: torch.device
+def augmented(
+    images: Images,
+    parts: Sequence[Tensor],
+    augmentation: Augmentation,
+    generator: torch.Generator,
+    device: torch.device,
 ) -> Iterator[Tensor]:
-    """Yield ``images`` part by part on ``device``, uint8, augmented by fixed draws."""
-    generator = torch.Generator().manual_seed(0)
+    """Yield the rows of each of ``parts``, uint8 [n, C, H, W], augmented, on ``device``.
+
+    ``generator`` makes all draws before the first batch. Sentences are not changed.
+    """
     sizes = [len(rows) for rows in parts]
     smallest = augmentation.resized_crop
     if smallest is not None and isinstance(images, LazyImages):
@@ -76,6 +83,6 @@ def _augmented(
     if augmentation == NONE or images.ndim != 4:
         yield from batches
         return
-    moves = draw(augmentation, len(images), generator).to(device)
+    moves = draw(augmentation, sum(sizes), generator).to(device)
     for batch, of_batch in zip(batches, torch.split(moves, sizes), strict=True):
         yield apply(augmentation, batch, of_batch)
