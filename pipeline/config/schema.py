@@ -78,8 +78,8 @@ class Augmentation(Section):
 
     ``crop_padding``: pixels of zeros around an image before a crop of its size. ``rotation``: the
     largest angle, in degrees. ``resized_crop``: the smallest share of an image's area that is cut
-    out and resized. ``plain_batchnorm`` re-estimates BatchNorm without them, for networks whose
-    inputs have the same statistics either way.
+    out and resized. ``plain_batchnorm`` estimates the statistics of BatchNorm on images without
+    augmentation.
     """
 
     crop_padding: Annotated[int, Field(ge=0)] = 0

@@ -22,6 +22,7 @@ from pipeline.report.statistics import spread
 from pipeline.report.tables.markdown import NONE, number, signed, table
 
 RUNS, MEASURES = Path("docs/data/runs.csv"), Path("docs/data/card.csv")
+BATCHNORM = Path("docs/data/batchnorm.csv")
 FIGURE = Path("docs/images/gpu-phase.png")
 RIVALS = (BEST_CANDIDATE, "imp", "imp_mx")  # in the summary
 
@@ -255,7 +256,23 @@ def table5_final(root: Path) -> str:
     return table(headers, lines)
 
 
+def batchnorm(root: Path) -> str:
+    """Return the accuracy of networks by the images that re-estimate BatchNorm."""
+    path = root / BATCHNORM
+    if not path.exists():
+        return NOTHING
+    lines = [
+        [f"{row['network']}, {labels.sparsity(row['sparsity'])} sparse",
+         f"{row['train_images']:,}", f"{row['test_images']:,}",
+         f"{100 * row['plain']:.2f}", f"{100 * row['augmented']:.2f}", str(row["date"])]
+        for row in pd.read_csv(path).to_dict("records")
+    ]  # fmt: skip
+    headers = ["network", "training images", "test images", "plain (%)", "augmented (%)", "date"]
+    return table(headers, lines)
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
+    "gpu_batchnorm": batchnorm,
     "gpu_peak": peak,
     "gpu_loop": loop,
     "gpu_step": step,

@@ -44,8 +44,8 @@ class Checkpoint:
     Args:
         state: the module's state_dict, parameters and buffers, on the CPU; zero where pruned.
         masks: bool, True where a weight is kept, by parameter name; empty while dense.
-        meta: as JSON: network, classes, channels, phase, sparsity, and of the training, where
-            they differ from the defaults, precision and augmentation.
+        meta: as JSON: network, classes, channels, phase, sparsity; also precision
+            and augmentation of the training where they are not the defaults.
         path: the file that it was read from, for messages.
     """
 

@@ -66,7 +66,7 @@ class Settings:
     deterministic: bool = field(default=True, metadata=flag(bool, "a GPU's fastest kernels"))
     augmentation: Augmentation = field(default_factory=Augmentation)
     plain_batchnorm: bool = field(
-        default=False, metadata=flag(bool, "re-estimated on images without augmentation")
+        default=False, metadata=flag(bool, "BatchNorm is re-estimated without augmentation")
     )
     graph: bool = True
 

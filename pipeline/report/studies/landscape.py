@@ -114,9 +114,10 @@ def text(study: Study, rows: pd.DataFrame) -> str:
     return (
         "Curvature and gradient noise are those of the training loss without augmentation and "
         "weight decay, over the weights that are kept (biases and BatchNorm's included), with "
-        "BatchNorm's statistics those of each batch. The largest eigenvalue of the Hessian is "
-        "found by Lanczos iterations, its trace estimated by random signs; gradient noise is the "
-        "trace of the covariance of gradients of batches of at most "
+        "BatchNorm's statistics those of each batch (losses before and after pruning have "
+        "statistics of augmented images, unless augmentation.plain_batchnorm is true). The "
+        "largest eigenvalue of the Hessian is found by Lanczos iterations, its trace estimated by "
+        "random signs; gradient noise is the trace of the covariance of gradients of batches of at most "
         f"{study.params.pretrain.batch_size}. An eigenvalue depends on the scale of the weights "
         "before BatchNorm, its product with the "
         "squared norm does not when all are scaled alike. Differences are taken seed by seed "
