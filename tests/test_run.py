@@ -407,6 +407,7 @@ AS_DRIVER = (
             "def repro(root):\n"
             "    try:\n"
             "        os.kill(os.getpid(), signal.SIGINT)\n"
+            "        while True: pass  # another thread may have received it\n"
             "    except KeyboardInterrupt as error:\n"
             "        raise ValueError('the schema is wrong') from error\n"
             "pipeline.repro.repro = repro"
