@@ -57,7 +57,7 @@ def main() -> None:
     )
     parser.add_argument("what", choices=["first", "loop", "table5", "resnet20", "phase"])
     parser.add_argument(
-        "--minutes", type=float, help="in all; default: 4 of first, 12 of table5, 9.5"
+        "--minutes", type=float, help="in all; default: 4 (first), 12 (table5), 9.5 (others)"
     )
     parser.add_argument("--bundle", type=Path, default=Path("dist/bundle"))
     parser.add_argument("--data", default="data/cifar10", help="the image folder, in the bundle")
@@ -198,16 +198,16 @@ def sharing(options: argparse.Namespace, network: str, way: str) -> Iterator[Non
 
 def _measured(options: argparse.Namespace, network: str, way: str) -> list[dict[str, Any]]:
     """Return the measurements of the loop on this card: of this folder, or the stored ones."""
-    lines: list[dict[str, Any]] = []
-    if (options.out / "first.jsonl").exists():
-        lines = [*map(json.loads, (options.out / "first.jsonl").read_text().splitlines())]
     wanted = {"measure": "loop", "network": network, "way": way}
-    lines = [line for line in lines if wanted.items() <= line.items()]
-    if not lines and MEASURES.exists():
-        with MEASURES.open(newline="") as file:
-            lines = [line for line in csv.DictReader(file) if wanted.items() <= line.items()]
-        lines = [line for line in lines if line["card"] == _card()]
-    return lines
+    if (options.out / "first.jsonl").exists():
+        today = map(json.loads, (options.out / "first.jsonl").read_text().splitlines())
+        if lines := [line for line in today if wanted.items() <= line.items()]:
+            return lines
+    if not MEASURES.exists():
+        return []
+    wanted["card"] = _card()
+    with MEASURES.open(newline="") as file:
+        return [line for line in csv.DictReader(file) if wanted.items() <= line.items()]
 
 
 def _card() -> str:
