@@ -114,8 +114,6 @@ def test_a_disk_that_fills_in_between(
     }
     with monkeypatch.context() as patch:
         patch.setattr(*where[place])
-        if place == "flush":
-            patch.setattr("pipeline.run.scheduler.FLUSH", -1.0)
         with pytest.raises(UserError, match=r"no space left on the disk at .* free\): \d stages"):
             toy.execute(jobs=1)
     assert "third" not in toy.ran()

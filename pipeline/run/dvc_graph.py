@@ -78,7 +78,8 @@ class DvcGraph:
         self.lockfile = (root / file).with_suffix(".lock")
         # Called with a stage whose outputs are cached, before run cache and lock file name it.
         self.before_naming: Callable[[str], None] = lambda _: None
-        self._texts: dict[str, str] = {}
+        self._texts: dict[str, str] = {}  # lock entries of stages kept or restored in this run
+        self._in_file: tuple[Any, dict[str, str]] = (None, {})  # the lock file's stamps, entries
         self._held: dict[str, AbstractContextManager[None]] = {}  # locks of running stages
         self._reading: dict[str, str] = {}  # inputs -> the running stage that has locked them
         self._hashed: dict[str, tuple[Any, Any]] = {}  # path -> its stamps, and DVC's hash
@@ -222,8 +223,7 @@ class DvcGraph:
 
         The order is that of a new lock file by DVC.
         """
-        old = self.lockfile.read_text(encoding="utf-8") if self.lockfile.exists() else ""
-        before = self._entries(old)
+        before = self._entries()
         texts = before | self._texts
         after = {name: texts[name] for name in self.stages if name in texts}
         if after == before:
@@ -233,16 +233,22 @@ class DvcGraph:
             return
         with stage_errors(self.cache), durable_file(self.lockfile) as new:
             new.write_text(HEADER + "".join(after.values()), encoding="utf-8")
+        self._in_file = file_stamps(str(self.lockfile)), after
         with self.repo.scm_context(quiet=True) as context:
             context.track_file(os.path.relpath(self.lockfile))
 
-    def _entries(self, text: str) -> dict[str, str]:
-        """Return the text of each stage's entry in a lock file."""
-        texts = entries(text)
-        if texts is not None:
-            return texts
-        stages = load_yaml(str(self.lockfile)).get("stages") or {}
-        return {name: lock_entry({name: stage}) for name, stage in stages.items()}
+    def _entries(self) -> dict[str, str]:
+        """Return the text of each stage's entry in the lock file, read only if it has changed."""
+        if not self.lockfile.exists():
+            return {}
+        stamps = file_stamps(str(self.lockfile))
+        if stamps != self._in_file[0]:
+            texts = entries(self.lockfile.read_text(encoding="utf-8"))
+            if texts is None:
+                stages = load_yaml(str(self.lockfile)).get("stages") or {}
+                texts = {name: lock_entry({name: stage}) for name, stage in stages.items()}
+            self._in_file = stamps, texts
+        return self._in_file[1]
 
     def _record(self, stage: Any) -> None:
         self._texts[stage.name] = lock_entry(to_lockfile(stage))

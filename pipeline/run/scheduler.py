@@ -21,7 +21,6 @@ from pipeline.storage import disk_space
 
 TICK = 0.1  # seconds between looks at the running stages
 SECTION = 0.5  # seconds of holding the repository lock before other DVC commands may have it
-FLUSH = 1.0  # seconds for which a finished stage may stay unwritten
 GRACE = 5.0  # seconds that a stopped stage has to end by itself
 
 
@@ -59,7 +58,7 @@ class Scheduler:
         self.ended: list[tuple[Exit, float]] = []  # with the seconds that the command took
         self.outcomes: dict[str, Outcome] = {}
         self.reasons: dict[str, str] = {}  # of failed stages
-        self.unwritten_since: float | None = None
+        self.unwritten = False  # whether a stage is kept that the graph's records do not name
         self.full: str | None = None
 
     def run(self) -> Summary:
@@ -88,12 +87,8 @@ class Scheduler:
         return len(self.outcomes) < len(self.missing)
 
     def _may_work(self) -> bool:
-        return bool(
-            self.ended
-            or (self.unchecked and not self.full)
-            or self._startable()
-            or (self.unwritten_since and time.monotonic() - self.unwritten_since > FLUSH)
-        )
+        unchecked = self.unchecked and not self.full
+        return bool(self.ended or unchecked or self._startable())
 
     def _startable(self) -> list[Priority] | None:
         """Return the queue of the next stage, of those with a free slot."""
@@ -105,7 +100,11 @@ class Scheduler:
         return min(queues, default=None)
 
     def _work(self) -> bool:
-        """Check, start and keep stages for at most ``SECTION``; say whether the lock was free."""
+        """Check, start and keep stages for at most ``SECTION``; say whether the lock was free.
+
+        The records are written before the lock is free again: `dvc gc`, which may then run, removes
+        every object that they do not name.
+        """
         with self.graph.bookkeeping() as held:
             end = time.monotonic() + SECTION
             while held and time.monotonic() < end and not self.stopping():
@@ -117,8 +116,7 @@ class Scheduler:
                     self._check(heapq.heappop(self.unchecked))
                 else:
                     break
-            waiting = self.unwritten_since
-            if held and waiting and time.monotonic() - waiting > FLUSH:
+            if self.unwritten:
                 self._flush()
         return held
 
@@ -176,7 +174,7 @@ class Scheduler:
 
     def _done(self, name: str, outcome: Outcome, seconds: float) -> None:
         self.outcomes[name] = outcome
-        self.unwritten_since = self.unwritten_since or time.monotonic()
+        self.unwritten = True
         self.tell.finished(name, outcome, seconds)
         for reader in self.readers[name]:
             self.missing[reader].remove(name)
@@ -214,7 +212,7 @@ class Scheduler:
             self.graph.flush()
         except DiskFullError as error:  # the next run finds the outputs in the run cache
             self.full = self.full or str(error)
-        self.unwritten_since = None
+        self.unwritten = False
 
 
 def priorities(
