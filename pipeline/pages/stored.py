@@ -173,23 +173,11 @@ def celeba_minus(root: Path) -> str:
     return table(headers, [[*key, *texts] for key, texts in cells.items()], 3)
 
 
-def digits_seeds(root: Path) -> str:
-    """Return the digits over three seeds: mean ± standard deviation by sparsity."""
-    stored = rows(root / DATA / "digits_seeds.csv")
-    places = list(dict.fromkeys(row["sparsity"] for row in stored))
-    cells = {(row["row"], row["sparsity"]): f"{row['mean']} ± {row['std']}" for row in stored}
-    names = dict.fromkeys(row["row"] for row in stored)
-    headers = ["", f"{places[0]} % sparse", *(f"{place} %" for place in places[1:])]
-    return table(headers, [[n, *(cells.get((n, p), NONE) for p in places)] for n in names])
-
-
 TABLES: dict[str, Callable[[Path], str]] = {
     "readme": readme,
-    "digits_seeds": digits_seeds,
     "short": short,
     "celeba_groups": celeba,
     "celeba_soup_minus": celeba_minus,
-    "first_look": partial(plain, "first_look.csv", 1),
     "corrupted": partial(plain, "corrupted.csv", 1),
     "loop_cpu": partial(plain, "loop_cpu.csv", 2),
     "loading": partial(plain, "loading.csv", 1),

@@ -241,8 +241,7 @@ class DvcGraph:
         """Return the text of each stage's entry in the lock file, read only if it has changed."""
         if not self.lockfile.exists():
             return {}
-        stamps = file_stamps(str(self.lockfile))
-        if stamps != self._in_file[0]:
+        if (stamps := file_stamps(str(self.lockfile))) != self._in_file[0]:
             texts = entries(self.lockfile.read_text(encoding="utf-8"))
             if texts is None:
                 stages = load_yaml(str(self.lockfile)).get("stages") or {}
