@@ -565,6 +565,21 @@ def test_the_paper_has_no_rows_of_n_m(tmp_path: Path):
     assert lookup.lookup(two_of_four, "sms_greedy", 1) is None
 
 
+def test_page_names_layers_without_a_weight(tmp_path: Path):
+    def change(row: Result, stage: str, metrics: dict[str, Any]) -> None:
+        if stage == "evaluate" and row.method == "imp" and row.phase == 3:
+            for layer in ("conv1", "fc")[row.seed :]:
+                metrics["layers"][layer]["sparsity"] = 1.0
+
+    plan = made(tmp_path, params(seeds=[0, 1], methods=["imp"], m=3), change)
+    text = page_of(read(plan, tmp_path))
+    assert "\n- IMP, phase 3, 2 of 2 seeds: conv1, fc\n" in text
+    assert text.count("Layers without a weight") == 1
+    assert "Layers without a weight" not in page_of(
+        read(made(tmp_path / "b", plan.params), tmp_path / "b")
+    )
+
+
 def test_a_report_on_weights_says_nothing_of_filters(three: tuple[Plan, Path]):
     assert not (three[1] / "reports/filters.csv").exists()
     assert "filters" not in (three[1] / "reports/results.md").read_text()

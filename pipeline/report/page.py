@@ -12,6 +12,7 @@ from pipeline.report.results import Results
 from pipeline.report.tables import (
     candidates,
     corruptions,
+    empty_layers,
     groups,
     last_phase,
     made_by,
@@ -50,6 +51,7 @@ def page(results: Results) -> str:
         "Soups and their candidates": candidates.section(results) + _image("candidates", metric),
         "Comparison with the paper": comparison.section(results),
         "The last phase": last_phase.section(results)
+        + empty_layers.section(results)
         + removal.section(results)
         + _image("layers", metric),
         "Corrupted images": corruptions.section(results) + _image("corruptions", metric),
