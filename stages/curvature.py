@@ -45,9 +45,11 @@ def main(flags: argparse.Namespace) -> None:
     data = resident(load(flags.data), device)
     split, loss = some(data.train, flags.train_images), load_task(data.task).loss
     if len(split) <= flags.batch_size:
+        mend = f"raise study.landscape.images above {flags.batch_size}, or "
         raise UserError(
             f"the noise of gradients needs two batches, but {len(split)} training images are one "
-            f"batch of {flags.batch_size}: lower pretrain.batch_size"
+            f"batch of {flags.batch_size}: {mend if len(split) < len(data.train) else ''}"
+            "lower pretrain.batch_size"
         )
     model = network_on(device, checkpoint)
     weights = KeptWeights(model, checkpoint.masks)

@@ -481,6 +481,10 @@ return RawData(Split(torch.zeros(3, 1, 8, 8), labels), split, "ab") -> ValueErro
 return RawData(split, Split(split.images, labels + 1), "ab") -> test labels are from 1 to 2
 return RawData(split, Split(split.images[:, :, :4], labels), "ab") -> test examples have the shape
 return RawData(split, split.take(torch.tensor([], dtype=torch.int64)), "ab") -> test split has no
+return RawData(split, split, "aba") -> classes have the name 'a' 2 times: give each a name
+return RawData(split, split, "ab", {"g": Groups(("c", "c"), labels)}) -> groups 'g' have the name
+return RawData(split, split, "ab", {"g": Groups(("c", "d"), labels[:2])}) -> do not fit test: give
+return RawData(split, split, "ab", {"g": Groups(("c", "d"), labels, labels + 1)}) -> do not fit
 # task
 return 3 -> has no correct, counted, ensemble, loss, measure, observe, predict, scores_shape
 class Half(Task): metric = "half" -> has no predict, measure: make it an object
@@ -511,7 +515,7 @@ def made(root, size):
 }
 IMPORTS = """import math, torch
 from torch import nn
-from pipeline.data.base import RawData, Split
+from pipeline.data.base import Groups, RawData, Split
 from pipeline.soup.base import Soup
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.tasks.classification import Classification, Task

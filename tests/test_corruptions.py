@@ -433,7 +433,12 @@ def test_images_too_small_to_corrupt_are_refused():
         generate.generate(np.zeros((1, 7, 9, 3), np.uint8), "fog", 1)
 
 
-@pytest.mark.parametrize("images", [GREY.astype(float), GREY[0], GREY[..., :2]])
+def test_images_of_other_channels_are_refused():
+    with pytest.raises(UserError, match=r"images of 4 channels .* evaluate\.corruptions to none"):
+        generate.generate(np.zeros((1, 9, 9, 4), np.uint8), "fog", 1)
+
+
+@pytest.mark.parametrize("images", [GREY.astype(float), GREY[0]])
 def test_other_arrays_are_refused(images):
     with pytest.raises(ValueError, match="not uint8"):
         generate.generate(images, "fog", 1)

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from pipeline.data.base import Split
+from pipeline.errors import UserError
 from pipeline.evaluate.curvature import (
     batch_gradients,
     gradient,
@@ -151,6 +152,29 @@ def test_the_largest_eigenvalue_of_any_symmetric_matrix(seed, size):
     matrix = matrix + matrix.T - 3 * torch.eye(size)
     found = largest_eigenvalue(lambda v: matrix @ v, size, seed=seed, tolerance=1e-8)
     assert found == pytest.approx(float(torch.linalg.eigvalsh(matrix)[-1]), abs=1e-6)
+
+
+def test_an_eigenvalue_of_no_finite_products_is_refused():
+    with pytest.raises(UserError, match="check that the network's loss is finite"):
+        largest_eigenvalue(lambda v: v * torch.nan, 9, seed=0)
+
+
+def test_weights_that_the_network_does_not_use_have_no_curvature():
+    losses, weights = {}, {}
+    for extra in (False, True):
+        model = network()
+        if extra:
+            model.unused = nn.Linear(2, 2).double()
+            model.forward = nn.Sequential(*list(model)[:6]).forward
+        losses[extra] = DoubleLosses(model, images(), MOMENTS, cross_entropy, 10, 7)
+        weights[extra] = KeptWeights(model, {})
+    count, unused = weights[False].count, torch.zeros(6, dtype=torch.float64)
+    vector = torch.linspace(-1, 1, count + 6, dtype=torch.float64)
+    expected = gradient(losses[False], weights[False])
+    assert torch.equal(gradient(losses[True], weights[True]), torch.cat([expected, unused]))
+    expected = hessian_vector(losses[False], weights[False], vector[:count])
+    found = hessian_vector(losses[True], weights[True], vector)
+    assert torch.equal(found, torch.cat([expected, unused]))
 
 
 @given(seed=st.integers(0, 2**20), probes=st.integers(2, 5))

@@ -29,7 +29,7 @@ from torchvision.transforms import v2
 
 from pipeline.data import cifar10, cifar100, image_folder
 from pipeline.data.base import Groups, RawData, Split, load, save
-from pipeline.data.build import prepare, read, split_validation, statistics
+from pipeline.data.build import prepare, read, split_rows, statistics
 from pipeline.data.formats.cifar import locate, unpickle
 from pipeline.data.formats.images import CHUNK, decode
 from pipeline.errors import UserError
@@ -42,11 +42,6 @@ def random_split(count: int, classes: int = 3, channels: int = 3, size: int = 4,
     images = torch.randint(0, 256, (count, channels, size, size), generator=generator)
     labels = torch.randint(0, classes, (count,), generator=generator)
     return Split(images.to(torch.uint8), labels)
-
-
-def numbered_split(count: int) -> Split:
-    """Examples that can be told apart: the label is the row."""
-    return Split(torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.arange(count))
 
 
 @pytest.mark.parametrize(
@@ -65,28 +60,28 @@ def test_split_refuses_what_is_no_split(images, labels):
 
 @given(st.integers(6, 400), st.integers(0, 2**31 - 1), st.sampled_from([0.1, 0.25, 0.5]))
 def test_validation_partitions_the_examples_in_their_order(count, seed, fraction):
-    train, val = split_validation(numbered_split(count), fraction, seed=seed)
+    train, val = split_rows(count, fraction, seed=seed)
     assert len(val) == round(fraction * count)
-    assert sorted(train.labels.tolist() + val.labels.tolist()) == list(range(count))
+    assert sorted(train.tolist() + val.tolist()) == list(range(count))
     for part in (train, val):
-        assert part.labels.tolist() == sorted(part.labels.tolist())
+        assert part.tolist() == sorted(part.tolist())
 
 
 def test_validation_is_fixed_for_ever():
     """A split that moved with the version of torch would leak validation into training."""
-    _, val = split_validation(numbered_split(50), seed=0)
-    assert val.labels.tolist() == [6, 7, 17, 39, 44]
+    _, val = split_rows(50, seed=0)
+    assert val.tolist() == [6, 7, 17, 39, 44]
 
 
 def test_validation_differs_between_seeds():
-    splits = [split_validation(numbered_split(100), seed=seed)[1] for seed in range(3)]
-    assert len({tuple(split.labels.tolist()) for split in splits}) == 3
+    rows = [split_rows(100, seed=seed)[1] for seed in range(3)]
+    assert len({tuple(held_out.tolist()) for held_out in rows}) == 3
 
 
 @pytest.mark.parametrize(("count", "fraction"), [(0, 0.1), (4, 0.1), (3, 0.9)])
 def test_validation_refuses_an_empty_part(count, fraction):
     with pytest.raises(UserError, match="empty validation or training split"):
-        split_validation(numbered_split(count), fraction, seed=0)
+        split_rows(count, fraction, seed=0)
 
 
 @given(st.integers(1, 40), st.integers(1, 4), st.integers(2, 9), st.integers(0, 2**31 - 1))
@@ -145,6 +140,15 @@ def test_prepare_groups_the_test_images_by_class_and_by_what_the_data_names():
     assert groups["colour"] is colours
     assert groups["classes"].names == ("a", "b", "c")
     assert torch.equal(groups["classes"].ids, test.labels)
+
+
+def test_groups_of_training_images_are_those_left_after_the_split():
+    raw = RawData(random_split(40), random_split(9), ("a", "b", "c"))
+    groups = {"part": Groups(("x", "y"), torch.zeros(9, dtype=torch.int64), torch.arange(40) % 2)}
+    data = prepare("toy", replace(raw, groups=groups), seed=3)
+    kept, _ = split_rows(40, seed=3)
+    assert data.groups["part"].train.tolist() == (kept % 2).tolist()
+    assert torch.equal(data.train.labels, raw.train.labels[kept])
 
 
 @settings(max_examples=8)

@@ -64,7 +64,7 @@ def test_curvature_is_over_the_kept_weights_of_one_loss(data, folders, tmp_path)
     assert again == metrics, "equal seeds"
     run = stage("curvature", "--data", data, "--model", folders["half"], *flags[:1], 512,
                 *flags[2:], "--out", tmp_path / "c")  # fmt: skip
-    assert refused(run, "two batches", "lower pretrain.batch_size")
+    assert refused(run, "raise study.landscape.images above 512, or lower pretrain.batch_size")
 
 
 def test_damage_of_a_small_step_is_its_second_order_prediction(data, folders, tmp_path):

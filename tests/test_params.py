@@ -147,6 +147,8 @@ def test_varying_needs_a_value_for_every_candidate_but_the_first(tmp_path):
         load(edited(tmp_path, retrain__vary="weight_decay", retrain__values=[1e-3, 1e-3]))
     with pytest.raises(UserError, match=r"retrain.grids.epochs is \[7.5\], .* whole numbers"):
         load(edited(tmp_path, retrain__grids={"epochs": [7.5]}))
+    with pytest.raises(UserError, match=r"retrain.grids.epochs is \[7.0, 7.0\], .* only once"):
+        load(edited(tmp_path, retrain__grids={"epochs": [7, 7]}))
 
 
 @pytest.mark.parametrize("text", ["mm: 3", "mm: null", "retrain: {epoch: 3}", "data: {x: null}"])
@@ -161,6 +163,9 @@ def test_an_unknown_key_is_refused_even_when_null(tmp_path, text):
 def test_an_impossible_value_of_a_study_names_the_whole_key(tmp_path):
     params = load(edited(tmp_path, study={"length": {"epochs": [0]}}))
     with pytest.raises(UserError, match=r"^params.yaml: study.length.epochs.0 is 0, .* at least 1"):
+        params.grid("length", length.Grid)
+    params = load(edited(tmp_path, study={"length": {"epochs": [3, 5, 3]}}))
+    with pytest.raises(UserError, match=r"study.length.epochs is \[3, 5, 3\], .* each only once"):
         params.grid("length", length.Grid)
     params = load(edited(tmp_path, study={"length": {"epochs": []}}))
     with pytest.raises(UserError, match=r"study.length.epochs is \[\], but must name at least one"):

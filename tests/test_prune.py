@@ -118,6 +118,11 @@ class TestGlobal:
             assert torch.equal(pruned.state[name], layer.weight)
             assert torch.equal(pruned.masks[name], layer.weight_mask.bool())
 
+    def test_minus_zero_is_zero(self) -> None:
+        scores = {"a": torch.tensor([0.5, -0.0, 0.0, 0.25])}
+        masks = topk.prune_smallest(scores, 2)
+        assert masks["a"].tolist() == [True, False, False, True]
+
     def test_all_equal_weights_go_in_order(self) -> None:
         state = {"b.weight": torch.ones(2, 2), "a.weight": -torch.ones(3)}
         pruned, _ = step(Checkpoint(state, {}, {}), 5 / 7)

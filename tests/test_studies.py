@@ -772,6 +772,19 @@ def test_quantise_distils_classifiers_only():
     assert {point.values["distill"] for point in of.points} == {0}
 
 
+def test_pairs_need_two_values():
+    grid = {"pairs": {"vary": ["weight_decay"]}}
+    with pytest.raises(UserError, match=r"study.pairs.vary is \['weight_decay'\], but .* add seed"):
+        plan("pairs", study=grid, retrain={"epochs": 10, "schedule": "ALLR"})
+
+
+def test_landscape_is_drawn_without_any_line(tmp_path: Path):
+    of = plan("landscape")
+    leave(tmp_path, of.points[0].nodes["curvature"], eigenvalue=2.0, norm_squared=2.0)
+    study = of_study(of, tmp_path, "landscape")
+    assert landscape.draw(study, landscape.tabulate(study)).legends == []
+
+
 def test_landscape_needs_three_candidates():
     with pytest.raises(UserError, match="plane through three candidates, but m is 2: set m to 3"):
         plan("landscape", m=2)

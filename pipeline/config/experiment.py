@@ -175,10 +175,14 @@ class Experiment(Section):
             if value == []:
                 raise UserError(f"study.{study}.{key} is [], but must name at least one value")
         try:
-            return kind.model_validate(values)
+            grid = kind.model_validate(values)
         except ValidationError as error:
             sources = ("params.yaml", recipe_file(self.recipe)[1])
             raise UserError(sentence(error, kind, values, sources, f"study.{study}.")) from None
+        for key, value in grid:
+            if isinstance(value, list):
+                check_distinct(f"study.{study}.{key}", value)
+        return grid
 
     def retrain_values(self) -> list[float | str]:
         """Return what ``retrain.vary`` is for candidates 1, 2, ..."""

@@ -19,7 +19,7 @@ def check_options(params: "Experiment") -> None:
 
     Raises:
         UserError: distillation of other tasks than classification, a rho that varies without SAM,
-            or parts of epochs.
+            parts of epochs, or a value twice in a grid.
     """
     retrain = params.retrain
     if params.task != "classification" and (retrain.distill or retrain.vary == "distill"):
@@ -28,6 +28,8 @@ def check_options(params: "Experiment") -> None:
             f"retrain.{key} is {getattr(retrain, key)}, but distillation compares the scores of "
             f"classes, and the task is {params.task}: set it to {off}"
         )
+    for kind, values in retrain.grids.items():
+        check_distinct(f"retrain.grids.{kind}", values)
     if any(value != int(value) for value in retrain.grids.get("epochs", [])):
         raise UserError(
             f"retrain.grids.epochs is {retrain.grids['epochs']}, but must be whole numbers"

@@ -5,6 +5,8 @@ add a file. All other code uses the `Dataset`.
 """
 
 import math
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -38,6 +40,8 @@ def read(name: str, root: Path | None = None, size: int | None = None) -> RawDat
         split = getattr(raw, part)
         if split is not None and (problem := _problem(split, raw)):
             raise UserError(f"data.name is {name!r}, whose {part} {problem}")
+    if problem := _repeated_name(raw) or _misfit_groups(raw):
+        raise UserError(f"data.name is {name!r}, whose {problem}")
     return raw
 
 
@@ -60,27 +64,52 @@ def _problem(split: Split, raw: RawData) -> str | None:
     return None
 
 
-def split_validation(split: Split, fraction: float = 0.1, *, seed: int) -> tuple[Split, Split]:
-    """Return (training, validation): a random ``fraction`` of the examples is held out.
+def _repeated_name(raw: RawData) -> str | None:
+    """Return which classes or groups share a name, if any: scores are kept by name."""
+    named = {f"groups {key!r}": groups.names for key, groups in raw.groups.items()}
+    for what, names in {"classes": raw.classes, **named}.items():
+        name, count = Counter(names).most_common(1)[0] if names else ("", 0)
+        if count > 1:
+            return f"{what} have the name {name!r} {count} times: give each a name of its own"
+    return None
 
-    A plain seeded permutation, not stratified; both parts keep the order of ``split``.
+
+def _misfit_groups(raw: RawData) -> str | None:
+    """Return which groups do not number the examples of their split, if any."""
+    for key, groups in raw.groups.items():
+        last = len(groups.names) - 1
+        for part, ids, split in (
+            ("test", groups.ids, raw.test),
+            ("train", groups.train, raw.train),
+        ):
+            if ids is not None and (
+                ids.shape != (len(split),) or not 0 <= int(ids.min()) <= int(ids.max()) <= last
+            ):
+                return (
+                    f"groups {key!r} do not fit {part}: give each of its {len(split)} examples a "
+                    f"number from 0 to {last}"
+                )
+    return None
+
+
+def split_rows(count: int, fraction: float = 0.1, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the rows of (training, validation): a random ``fraction`` of ``count`` is held out.
+
+    A plain seeded permutation, not stratified; both parts are in ascending order, int64.
 
     Raises:
         UserError: either part would be empty.
 
     Source: paper, Section 3 ("for validation, we use 10 % of the training data").
     """
-    held_out = round(fraction * len(split))
-    if not 0 < held_out < len(split):
+    held_out = round(fraction * count)
+    if not 0 < held_out < count:
         raise UserError(
-            f"{fraction:.0%} of {len(split)} training images leaves an empty validation or "
+            f"{fraction:.0%} of {count} training images leaves an empty validation or "
             "training split: give more training images, or a validation set of your own"
         )
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
-    return (
-        split.take(order[held_out:].sort().values),
-        split.take(order[:held_out].sort().values),
-    )
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order[held_out:].sort().values, order[:held_out].sort().values
 
 
 def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,17 +148,20 @@ def prepare(name: str, raw: RawData, *, seed: int) -> Dataset:
     Statistics are those of the training split, unless the data set gives them. If an example has
     one class, the classes are a group set.
     """
-    if raw.val is None:
-        train, val = split_validation(raw.train, seed=seed)
-    else:
-        train, val = raw.train, raw.val
+    train, val, groups = raw.train, raw.val, dict(raw.groups)
+    if val is None:
+        kept, held_out = split_rows(len(train), seed=seed)
+        train, val = train.take(kept), train.take(held_out)
+        groups = {
+            key: each if each.train is None else replace(each, train=each.train[kept])
+            for key, each in groups.items()
+        }
     if raw.scale is not None:
         mean, std = raw.scale
     elif train.images.dtype == torch.uint8:
         mean, std = statistics(train.images[:])
     else:
         mean = std = torch.empty(0)
-    groups = dict(raw.groups)
     if raw.test.labels.ndim == 1 and not raw.test.labels.is_floating_point():
         groups = {"classes": Groups(raw.classes, raw.test.labels), **groups}
     return Dataset(train, val, raw.test, raw.classes, mean, std, groups, name, raw.task, raw.extras)

@@ -9,7 +9,7 @@ from math import sqrt
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
 
 from pipeline.errors import UserError
@@ -31,7 +31,7 @@ def gradient(losses: Losses, weights: KeptWeights) -> Tensor:
 def batch_gradients(losses: Losses, weights: KeptWeights) -> Iterator[tuple[float, Tensor]]:
     """Yield share and gradient of every batch, float64 [n] on the CPU."""
     for share, loss in losses():
-        yield share, weights.flatten(torch.autograd.grad(loss, weights.parameters))
+        yield share, weights.flatten(_derivatives(loss, weights))
 
 
 def hessian_vector(losses: Losses, weights: KeptWeights, vector: Tensor) -> Tensor:
@@ -48,11 +48,16 @@ def hessian_vector(losses: Losses, weights: KeptWeights, vector: Tensor) -> Tens
     directions = weights.unflatten(vector)
     total = torch.zeros(weights.count, dtype=torch.float64)
     for share, loss in losses():
-        gradients = torch.autograd.grad(loss, weights.parameters, create_graph=True)
+        gradients = _derivatives(loss, weights, again=True)
         slope = torch.stack([(g * v).sum() for g, v in zip(gradients, directions, strict=True)])
-        products = torch.autograd.grad(slope.sum(), weights.parameters)
-        total += share * weights.flatten(products)
+        total += share * weights.flatten(_derivatives(slope.sum(), weights))
     return total
+
+
+def _derivatives(value: Tensor, weights: KeptWeights, *, again: bool = False) -> tuple[Tensor, ...]:
+    """Return the derivatives by all parameters, 0 of unused ones; ``again``: to be derived."""
+    options = {"create_graph": again, "allow_unused": True, "materialize_grads": True}
+    return torch.autograd.grad(value, weights.parameters, None, **options)
 
 
 def largest_eigenvalue(
@@ -86,7 +91,7 @@ def largest_eigenvalue(
         values = eigsh(
             operator, 1, which="LA", v0=start, ncv=basis, tol=tolerance, return_eigenvectors=False
         )
-    except ArpackNoConvergence as error:
+    except ArpackError as error:
         raise UserError(
             "the largest eigenvalue of the Hessian was not found: check that the network's loss "
             "is finite."

@@ -104,7 +104,7 @@ def dense(root: Path) -> str:
     lines = []
     for (data, network), group in rows.groupby(["data", "network"], sort=False):
         by_epochs: dict[int, dict[int, float]] = {}  # epochs -> seed -> score
-        for row in group.to_dict("records"):
+        for row in newest(group).to_dict("records"):
             by_epochs.setdefault(row["pretrain_epochs"], {})[row["seed"]] = row["test_score"]
         for epochs, shorter in by_epochs.items():
             longer = by_epochs.get(3 * epochs // 2)

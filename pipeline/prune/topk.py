@@ -75,7 +75,8 @@ def prune_smallest(
 ) -> dict[str, Tensor]:
     """Return the masks of `keep_largest` for a count, at least the number pruned already."""
     # Keys in the order of the scores: 0 where dead, at least 1 where alive.
-    keys = torch.cat([score.reshape(-1) for score in scores.values()]).view(torch.int32).add_(1)
+    values = torch.cat([score.reshape(-1) for score in scores.values()]).abs_()  # -0.0 is 0.0
+    keys = values.view(torch.int32).add_(1)
     if alive is not None:
         keys.masked_fill_(~torch.cat([alive[name].reshape(-1) for name in scores]), 0)
     mask = _select_by_bits(keys, pruned) if keys.is_cuda else _select_by_histograms(keys, pruned)

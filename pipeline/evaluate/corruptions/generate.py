@@ -43,11 +43,17 @@ def generate(
         seed: each corruption and severity derives its own random stream from it.
 
     Raises:
-        UserError: the corruption, severity or constants do not exist, or the images are too small.
-        ValueError: the images do not have that dtype and shape.
+        UserError: the corruption, severity or constants do not exist, the images are too small, or
+            they have other channels.
+        ValueError: the images do not have that dtype and number of dimensions.
     """
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise ValueError(f"images are {images.dtype} {images.shape}, not uint8 [N, H, W, 1 or 3]")
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ValueError(f"images are {images.dtype} {images.shape}, not uint8 [N, H, W, C]")
+    if images.shape[-1] not in (1, 3):
+        raise UserError(
+            f"images of {images.shape[-1]} channels cannot be corrupted, only those of 1 or 3: set "
+            "evaluate.corruptions to none."
+        )
     if min(images.shape[1:3]) < MIN_SIZE:
         raise UserError(
             f"images of {images.shape[1]} x {images.shape[2]} pixels are too small to corrupt: "

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pipeline.config.schema import Section, Sparsity
+from pipeline.errors import UserError
 from pipeline.plan.studies._varied import SEEDS, Vary, retrain_all, values_of
 from pipeline.plan.studies.base import Study
 
@@ -22,15 +23,24 @@ def plan(work: Study) -> None:
     """Retrain candidates that differ in one setting, and average each pair of them.
 
     ``evaluate.corruptions: all`` measures candidates and averages on corrupted images too.
+
+    Raises:
+        UserError: there are no two values of anything that varies.
     """
     grid = work.grid(Grid)
-    shot = work.one_shot(grid.sparsity)
+    shot, planned = work.one_shot(grid.sparsity), False
     for vary in grid.vary:
         # The paper varies the initial rate of a linear schedule: candidate 0 has one as well.
         base = shot.at(schedule="LLR") if vary == "learning_rate" else shot
         values = values_of(base.settings, vary)[: grid.candidates]
         if len(values) > 1:
             _average_pairs(base, vary, values)
+            planned = True
+    if not planned:
+        raise UserError(
+            f"study.pairs.vary is {grid.vary}, but retrain.grids has no two values of it: list "
+            "values there, or add seed"
+        )
 
 
 def _average_pairs(base: Study, vary: Vary, values: list[Any]) -> None:

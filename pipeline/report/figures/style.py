@@ -107,7 +107,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def legend(figure: Figure, axes: Axes) -> None:
-    """Put the legend of ``axes`` above the figure, in as many columns as fit.
+    """Put the legend of ``axes``, if anything is drawn, above the figure in as many columns as fit.
 
     Rows beyond the second make the figure higher.
     """
@@ -115,6 +115,8 @@ def legend(figure: Figure, axes: Axes) -> None:
     for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
         handles.setdefault(name, handle[0] if isinstance(handle, ErrorbarContainer) else handle)
     n = len(handles)
+    if not n:
+        return
     inches = 0.55 + 0.068 * max(map(len, handles))
     columns = min(max(1, int(WIDTH / inches)), math.ceil(n / 2) if n > 3 else 3)
     figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=columns)
