@@ -1,6 +1,7 @@
 """Gradient of the loss by the coefficients of a soup, for merge rules that learn them."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -41,13 +42,12 @@ def slopes(  # noqa: PLR0913
     parameters = list(model.parameters())
     _load_sum(parameters, ends, weights.tolist())
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    with evaluating(model):
+    with evaluating(model), ExitStack() as hooks:
         for norm in norms:
-            norm.training = True
-        hooks = [norm.register_forward_hook(_by_others(len(y))) for norm in norms if apart]
+            norm.training = not apart
+            if apart:
+                hooks.callback(norm.register_forward_hook(_by_others(len(y))).remove)
         mean = loss(model(images)[: len(y)], y)
-        for hook in hooks:
-            hook.remove()
         trained = [theta for theta in parameters if theta.requires_grad]
         gradients = torch.autograd.grad(mean, trained, allow_unused=True, materialize_grads=True)
         for norm in norms:
