@@ -198,6 +198,51 @@ def test_values_that_are_changed_in_place_equal_pytorch(isa):
     assert difference(InPlace().eval(), torch.randn(5, 3, 8, 8)) < TOLERANCE
 
 
+class Misnamed(nn.Module):
+    """Layers that have the names of methods."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(3, 8, 3), nn.LeakyReLU(0.2)
+        self.flatten, self.contiguous, self.mean = nn.Softmax(1), nn.SiLU(), nn.AvgPool2d(2)
+
+    def forward(self, images):
+        return self.mean(self.contiguous(self.flatten(self.relu(self.conv(images)))))
+
+
+class Moved(nn.Module):
+    """Values moved along an axis by an index, and a sum with a flattened one as second."""
+
+    def __init__(self, axis):
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 8 * 8 * 8)
+        self.axis = axis
+        self.register_buffer("index", torch.arange(8).flip(0))
+
+    def forward(self, images):
+        x = torch.index_select(self.conv(images), self.axis, self.index)
+        return self.linear(x.mean((2, 3))) + torch.flatten(x, 1)
+
+
+@pytest.mark.parametrize("model", [Misnamed(), *map(Moved, (1, 2, -1))])
+def test_functions_are_told_apart_by_their_arguments(model):
+    assert difference(model.eval(), torch.randn(5, 3, 8, 8)) < TOLERANCE
+
+
+def test_a_network_whose_compiled_one_differs_is_refused():
+    def part_in_place(self, x):
+        x.view(x.size(0), -1).relu_()
+        return self.own_conv(x)
+
+    model = Model(part_in_place)
+    model.own_conv = nn.Conv2d(4, 4, 3)
+    hooked = Model(lambda _, x: x)
+    hooked.conv.register_forward_hook(lambda _module, _inputs, output: 2 * output)
+    for wrong in (model, hooked):
+        with pytest.raises(UserError, match=r"outputs differ from the network's by .* leave out"):
+            inference.compile(wrong, SMALL)
+
+
 @pytest.mark.parametrize(("name", "size"), NETWORKS)
 def test_networks_equal_pytorch(name, size):
     torch.manual_seed(0)

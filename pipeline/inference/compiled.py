@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.inference import costs
@@ -18,6 +18,7 @@ from pipeline.inference.library import best_isa
 from pipeline.inference.lower import lower
 from pipeline.inference.network import SparseNetwork
 from pipeline.inference.operations import Floats, Network, Operation, Shape
+from pipeline.inference.traced import EXAMPLE, traced
 from pipeline.storage.sparse_codec import Kind, pack, unpack
 from pipeline.storage.tensors import BROKEN, damaged, read, save_tensors
 
@@ -26,6 +27,7 @@ __all__ = ["SparseNetwork", "compile", "load", "save"]
 FORMAT = "sparse-model-soups-inference"
 VERSION = 1
 DIGEST = "sha256"
+TOLERANCE = 1e-3  # of outputs, relative to the largest; rounding changes some 1e-6
 
 
 def compile(model: nn.Module, shape: Sequence[int], threads: int = 1) -> SparseNetwork:  # noqa: A001
@@ -40,16 +42,30 @@ def compile(model: nn.Module, shape: Sequence[int], threads: int = 1) -> SparseN
         threads: that compute at once, each a block of images; at least 1.
 
     Raises:
-        UserError: the network, the shape or the number of threads is not as above (`traced`), or
-            SMS_INFERENCE_ISA or the table of costs is wrong.
+        UserError: the network, the shape or the number of threads is not as above (`traced`),
+            SMS_INFERENCE_ISA or the table of costs is wrong, or outputs differ from the network's.
     """
-    network = lower(model, shape)
+    graph = traced(model, shape)
+    network = lower(graph)
     fuse(network)
     table, isa = costs.load(), best_isa()
     for operation in network.operations:
         if operation.kind == "conv":
             operation.settings["dense"] = _dense(table, isa, network, operation)
-    return SparseNetwork(network, threads)
+    compiled = SparseNetwork(network, threads)
+    _check_equal(SparseNetwork(network, 1), *graph.meta[EXAMPLE])  # whose memory is free after it
+    return compiled
+
+
+def _check_equal(compiled: SparseNetwork, images: Tensor, expected: Tensor) -> None:
+    """Refuse a compiled network with other outputs than the network's for ``images``."""
+    difference = (compiled(images) - expected).abs().max()
+    if difference > TOLERANCE * (1 + expected.abs().max()):  # not of NaN, which `save` refuses
+        raise UserError(
+            f"the compiled network's outputs differ from the network's by {difference:.2g}, so it "
+            "cannot be compiled: leave out forward hooks, and operations that change a part of a "
+            "tensor in place."
+        )
 
 
 def _dense(table: costs.Table, isa: str, network: Network, operation: Operation) -> bool:

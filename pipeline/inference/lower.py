@@ -1,7 +1,6 @@
 """Lowering: a traced network as operations; nodes without a kernel stay PyTorch operations."""
 
 import operator
-from collections.abc import Callable, Sequence
 from math import isinf
 from typing import Any
 
@@ -15,7 +14,7 @@ from pipeline.channels.operations import layer_of, mean_axes
 from pipeline.channels.rewrite import add_channels, scatter_channels
 from pipeline.inference.in_place import changed_by
 from pipeline.inference.operations import Floats, Network, Operation, Shape
-from pipeline.inference.traced import IMAGES, traced
+from pipeline.inference.traced import IMAGES
 from pipeline.inference.windows import adaptive, pooled
 
 SAME = (nn.Identity, dropout._DropoutNd)
@@ -28,12 +27,9 @@ BY_INDEX = (add_channels, scatter_channels, torch.index_select)
 WHOLE = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1}
 
 
-def lower(model: nn.Module, shape: Sequence[int]) -> Network:
-    """Return the operations of ``model`` in evaluation mode, unfused.
-
-    Arguments and errors are those of `traced`.
-    """
-    return _Lowering(traced(model, shape)).network
+def lower(graph: fx.GraphModule) -> Network:
+    """Return the operations of the network whose graph is `traced`, unfused."""
+    return _Lowering(graph).network
 
 
 class _Lowering:
@@ -97,21 +93,20 @@ class _Lowering:
             return self.after_flatten(node, layer, source)
         if _shape(source) is None or source not in self.names:
             return False
-        if isinstance(layer, SAME) or node.target in SAME_FUNCTIONS:
+        if isinstance(layer, SAME) or _function(node) in SAME_FUNCTIONS:
             self.names[node] = self.names[source]
             return True
-        if isinstance(layer, nn.Flatten) or node.target in FLATTEN:
+        if isinstance(layer, nn.Flatten) or _function(node) in FLATTEN:
             return self.flatten(node, layer, source)
-        moved = self.by_index(node)
-        operation, sources = moved or (self.by_kind(node, layer), _tensors(node))
+        operation, sources = self.by_index(node) or (self.by_kind(node, layer), _tensors(node))
         if operation is not None:
-            operation.inputs = [self.names[n] for n in sources]
+            operation.inputs = [self.value(n) for n in sources]
             operation.output = node.name
             self.add(node, operation)
         return operation is not None
 
     def by_index(self, node: fx.Node) -> tuple[Operation, list[fx.Node]] | None:
-        """Return the operation that moves channels by an index of `shrink`, and its inputs.
+        """Return the operation that moves channels by an index, as of `shrink`, and its inputs.
 
         It is a 1x1 convolution with the weight 1 from each channel to its place, and 0 elsewhere.
         None for other nodes.
@@ -124,6 +119,8 @@ class _Lowering:
             return None
         where = self.traced.get_buffer(str(index.target)), torch.arange(before.channels)
         if node.target is torch.index_select:
+            if node.kwargs.get("dim", (*node.args, None)[1]) != 1:
+                return None
             where = torch.arange(after.channels), where[0]
         weight = torch.zeros(after.channels, before.channels, 1, 1)
         weight[where] = 1
@@ -148,7 +145,7 @@ class _Lowering:
     def after_flatten(self, node: fx.Node, layer: nn.Module | None, source: fx.Node) -> bool:
         """Add a Linear layer after `flatten`: a convolution as large as the image."""
         name = self.flattened[source]
-        if isinstance(layer, SAME) or node.target in SAME_FUNCTIONS:
+        if isinstance(layer, SAME) or _function(node) in SAME_FUNCTIONS:
             self.flattened[node] = name
             return True
         if not isinstance(layer, nn.Linear):
@@ -176,7 +173,7 @@ class _Lowering:
         size, out = (shape.height, shape.width), _shape(node)
         if shape.rank != 4 or out is None:
             return None
-        if node.target in (torch.mean, "mean"):
+        if _function(node) in (torch.mean, "mean"):
             axes = {int(a) % 4 for a in mean_axes(node) if isinstance(a, int)}
             return adaptive(size, (1, 1)) if axes == {2, 3} else None
         if isinstance(layer, nn.AdaptiveAvgPool2d) or node.target is functional.adaptive_avg_pool2d:
@@ -193,8 +190,12 @@ class _Call:
     def __call__(self, *values: Any) -> Any:
         known = dict(zip(self.node.all_input_nodes, values, strict=True))
         args, kwargs = fx.map_arg((self.node.args, self.node.kwargs), known.__getitem__)
-        method: Callable[..., Any] = getattr(self.interpreter, self.node.op)
-        return method(self.node.target, args, kwargs)
+        return getattr(self.interpreter, self.node.op)(self.node.target, args, kwargs)
+
+
+def _function(node: fx.Node) -> Any:
+    """Return the function or the name of the method that ``node`` calls; None for a layer."""
+    return None if node.op == "call_module" else node.target
 
 
 def _tensors(node: fx.Node) -> list[fx.Node]:
@@ -211,7 +212,7 @@ def _joined(node: fx.Node, shapes: list[Shape]) -> Operation | None:
         fits = axis == 1 and all(shape.rank == 4 for shape in shapes)
         return Operation("concat", [], "") if fits else None
     plain = len(node.args) == 2 == len(shapes) and not node.kwargs
-    return _affine() if node.target in ADD and plain and shapes[0] == shapes[1] else None
+    return _affine() if _function(node) in ADD and plain and shapes[0] == shapes[1] else None
 
 
 def _layer(layer: nn.Module | None, shape: Shape) -> Operation | None:
@@ -247,9 +248,9 @@ def _affine(
     low: float | None = None,
     high: float | None = None,
 ) -> Operation:
-    arrays = {} if scale is None or shift is None else {"scale": scale, "shift": shift}
-    bounds = {"low": low, "high": high}
-    return Operation("affine", [], "", bounds, {k: numpy(v) for k, v in arrays.items()})
+    given = {"scale": scale, "shift": shift}
+    arrays = {name: numpy(value) for name, value in given.items() if value is not None}
+    return Operation("affine", [], "", {"low": low, "high": high}, arrays)
 
 
 def _scale_and_shift(layer: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -295,6 +296,6 @@ def _bounds(node: fx.Node, layer: nn.Module | None) -> tuple[float | None, float
     if isinstance(layer, activation.Hardtanh):  # ReLU6 too
         low, high = (None if isinf(b) else b for b in (layer.min_val, layer.max_val))
         return low, high
-    if isinstance(layer, nn.ReLU) or node.target in RELU:
+    if isinstance(layer, nn.ReLU) or _function(node) in RELU:
         return 0.0, None
     return (0.0, 6.0) if node.target is functional.relu6 else None

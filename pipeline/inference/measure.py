@@ -33,6 +33,7 @@ from pipeline.inference.lower import lower
 from pipeline.inference.network import aligned
 from pipeline.inference.operations import Floats, Network, Operation, Shape
 from pipeline.inference.plan import Plan
+from pipeline.inference.traced import traced
 from pipeline.storage.atomic_files import atomic_file
 
 KERNELS = (steps.CONV, steps.DENSE, steps.GATHER)
@@ -40,7 +41,7 @@ KERNELS = (steps.CONV, steps.DENSE, steps.GATHER)
 
 def layers(model: nn.Module, shape: Sequence[int]) -> list[Layer]:
     """Return the shapes of the convolutions of ``model`` for images [C, H, W], each once."""
-    network = lower(model, shape)
+    network = lower(traced(model, shape))
     shapes = (
         _layer(network, operation)
         for operation in network.operations

@@ -1,4 +1,4 @@
-"""Trace of a network in evaluation mode, checked by a pass over two images."""
+"""Trace of a network in evaluation mode, with its outputs for two images."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,10 +16,11 @@ from pipeline.errors import UserError
 
 REMEDY = "compile a network whose forward pass torch.fx can trace"
 IMAGES = 2  # of the pass that gives the shapes of all values
+EXAMPLE = "example"  # the key of ``graph.meta`` under which are these images, and their outputs
 
 
 def traced(model: nn.Module, shape: Sequence[int]) -> fx.GraphModule:
-    """Return the graph of ``model`` in evaluation mode, with the shapes of its values.
+    """Return the graph of ``model`` in evaluation mode, with shapes of its values and an `EXAMPLE`.
 
     Args:
         model: maps float32 [B, C, H, W] to float32 [B, K] or feature maps; left unchanged.
@@ -38,15 +39,17 @@ def traced(model: nn.Module, shape: Sequence[int]) -> fx.GraphModule:
         _check_inputs(graph)
         _check_normalisation(graph)
         try:
-            result = model(torch.zeros(IMAGES, *sizes))
+            images = torch.randn(IMAGES, *sizes, generator=torch.Generator().manual_seed(0))
+            result = model(images.clone())
             # After the network's own pass, as it prints the traceback of an error.
-            ShapeProp(graph).propagate(torch.zeros(IMAGES, *sizes))
+            ShapeProp(graph).propagate(images.clone())
         except Exception as error:
             raise UserError(
                 f"{type(model).__name__} cannot take images of shape {sizes} ({error}): pass the "
                 "shape of its images."
             ) from error
     _check_output(model, result)
+    graph.meta[EXAMPLE] = images, result
     return graph
 
 
