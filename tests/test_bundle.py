@@ -1,6 +1,7 @@
 """The bundle: built, run without a network, cut off, packed, and taken in at home."""
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -23,6 +24,7 @@ from pipeline.bundle.wheels import platforms
 from pipeline.config import experiment
 from pipeline.errors import UserError
 from pipeline.plan.build import build as plan_build
+from pipeline.run.run_lock import only_run
 from pipeline.run.scheduler import priorities
 from tests.project import ROOT
 
@@ -174,6 +176,24 @@ def test_a_part_of_the_networks_that_is_missing_is_named(tmp_path, monkeypatch, 
     assert not (tmp_path / RUNS).exists()
 
 
+def test_parts_of_several_packings_are_refused(tmp_path, monkeypatch):
+    """As a run leaves them that is killed between two parts."""
+    monkeypatch.setenv("SMS_MLFLOW", "0")
+    file = results(tmp_path / "back")
+    old, new = (
+        packed({"artifacts/s0/model.safetensors": byte * 9000}, "w") for byte in (b"a", b"b")
+    )
+    file.with_name("run-networks.sha256").write_text(f"{hashlib.sha256(new).hexdigest()}\n")
+    for number, whole in enumerate((new, old)):
+        part = whole[number * 5120 : (number + 1) * 5120 if number == 0 else None]
+        file.with_name(f"run-networks.tar.{number}").write_bytes(part)
+    with pytest.raises(UserError, match=r"run-networks\.tar\.\* are no parts of one archive"):
+        list(take_in(tmp_path, [file]))
+    file.with_name("run-networks.tar.1").write_bytes(new[5120:])
+    assert "2 of 2 rows" in next(iter(take_in(tmp_path, [file])))
+    assert list(take_in(tmp_path, [file.with_name("run-networks.sha256")])) == []
+
+
 def test_the_archive_of_networks_has_networks_only(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.track.imported.log_imported", pytest.fail)
     file = results(tmp_path / "back")
@@ -197,6 +217,7 @@ def test_measurements_of_a_card_are_taken_in_once(tmp_path):
     file.write_text('{"measure": "peak", "card": "H100", "tflops": 790.0}\n')
     list(take_in(tmp_path, [file]))
     file.write_text(file.read_text() + '{"measure": "loop", "card": "H100", "jobs": 1}\n')
+    file.write_text(file.read_text().replace("790.0", "790"))
     assert "1 of 2 measurements are new" in next(iter(take_in(tmp_path, [file])))
     assert len(pd.read_csv(tmp_path / "docs/data/card.csv")) == 2
     before = (tmp_path / "docs/data/card.csv").read_bytes()
@@ -226,6 +247,8 @@ def test_networks_come_back_in_parts_and_only_as_many_as_fit(tmp_path, monkeypat
             file = archive.extractfile(str(path.relative_to(tmp_path)))
             assert file is not None
             assert file.read() == path.read_bytes()
+    digest = hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
+    assert (out / "run-networks.sha256").read_text() == f"{digest}\n"
     assert pack._pack_networks(tmp_path, out, "run", networks, 60_000) == 1
     assert len(list(out.glob("run-networks.tar.*"))) < len(parts)  # no part of the older archive
     assert pack._pack_networks(tmp_path, out, "run", networks, 0) == 0
@@ -341,6 +364,20 @@ def offline(bundle: Path, *words: str) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+@pytest.mark.slow
+def test_of_two_runs_in_a_bundle_the_second_is_refused_and_changes_nothing(bundle):
+    params = bundle / "project" / "params.yaml"
+    before = params.read_bytes()
+    with only_run(bundle / ".run.lock", bundle):
+        done = subprocess.run(
+            [sys.executable, str(bundle / "run"), "-S", "m=2"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert f"error: another run is at work in {bundle} (process {os.getpid()})" in done.stderr
+    assert params.read_bytes() == before
 
 
 TINY = ("m=2", "methods=[sms]", "merge=[uniform]", "pretrain.epochs=1", "retrain.epochs=1",

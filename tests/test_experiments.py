@@ -168,6 +168,13 @@ def test_the_table_marks_the_best_method_and_shows_the_counts(rows):
     assert " ".join(lines).count("*") == 1 + 3, "the title's, and one of each row with scores"
 
 
+def test_a_setting_that_is_no_number_is_shown_as_it_is():
+    rows = [row("good", {"sparsity": 0.95}), row("bad", {"sparsity": "95%"})]
+    lines = printed(rows, columns.choose(rows), 200)
+    assert ["95.00 %" in line for line in lines if " good " in line] == [True]
+    assert ["95%" in line for line in lines if " bad " in line] == [True]
+
+
 def test_the_default_methods_and_three_settings_fit_120_columns():
     settings = {"m": 3, "sparsity": 0.95, "phases": 3}
     methods = ["dense", "imp", "imp_mx", "imp_reprune", "sms_greedy", "sms_uniform"]

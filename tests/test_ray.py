@@ -139,6 +139,25 @@ def test_inputs_of_a_stage_for_the_drivers_node_are_not_sent(tmp_path: Path) -> 
     assert hosts.objects.sent > 0
 
 
+def test_a_node_that_has_gone_is_not_asked_for_files(tmp_path: Path) -> None:
+    def get(reply: object) -> object:
+        if reply == "gone":
+            raise RayError
+        return reply
+
+    RayError = type("RayError", (Exception,), {})  # noqa: N806 - a class
+    hosts = object.__new__(Hosts)
+    hosts.root, hosts.ray = tmp_path, SimpleNamespace(get=get, exceptions=SimpleNamespace())
+    hosts.ray.exceptions.RayError = RayError
+    for answer in (True, False):
+        hosts.actors = {
+            node: SimpleNamespace(sees=SimpleNamespace(remote=lambda *_, a=reply: a))
+            for node, reply in {"a": True, "b": "gone", "c": answer}.items()
+        }
+        assert hosts.see(["data"]) is answer
+        assert list(hosts.actors) == ["a", "c"]
+
+
 def test_lost_stage_goes_to_another_node(tmp_path: Path) -> None:
     engine = object.__new__(RayEngine)
     engine.hosts = SimpleNamespace(  # type: ignore[assignment]

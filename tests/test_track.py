@@ -1,6 +1,7 @@
 """Tracking against a real MLflow on SQLite: what a person finds there after a run."""
 
 import os
+import queue
 import shutil
 import signal
 import sqlite3
@@ -10,6 +11,7 @@ import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,10 +19,11 @@ import torch
 
 from pipeline.data.base import Dataset, Split
 from pipeline.data.base import save as save_data
+from pipeline.errors import UserError
 from pipeline.models.build import build
 from pipeline.storage.atomic_files import write_json
 from pipeline.storage.checkpoint import Checkpoint, save
-from pipeline.track import registration, summary
+from pipeline.track import registration, summary, writer
 from pipeline.track.registration import Registration
 from pipeline.track.tracker import Tracker
 
@@ -475,6 +478,24 @@ def test_a_soup_that_cannot_be_exported_leaves_the_rest_of_the_run(root):
     assert len(heard) == 1
     assert "sms-toy" in heard[0]
     assert runs(root)["repro toy m=2"].info.status == "FINISHED"
+    assert tracker.complete, "the next run could not export it either"
+
+
+@pytest.mark.parametrize(
+    ("error", "complete"), [(OSError("locked"), False), (UserError("no graph"), True)]
+)
+def test_a_registration_that_failed_in_passing_is_tried_again(capsys, error, complete):
+    def register(**_):
+        raise error
+
+    def close(**_):
+        pass
+
+    inbox = queue.SimpleQueue()
+    inbox.put(("register", 0, {"name": "sms-toy"}))
+    inbox.put(("close", 0, {}))
+    assert writer.serve(SimpleNamespace(register=register, close=close), inbox) is complete
+    assert f"sms-toy is not registered in MLflow: {error}" in capsys.readouterr().out
 
 
 def test_a_version_is_known_by_its_network_the_code_of_the_export_and_the_data(
@@ -482,7 +503,8 @@ def test_a_version_is_known_by_its_network_the_code_of_the_export_and_the_data(
 ):
     monkeypatch.setattr(registration, "PACKAGE", tmp_path)
     assert all((PACKAGE / name).is_file() for name in registration.CODE)
-    files = [tmp_path / name for name in (*registration.CODE, "meta.json")]
+    inference = ("inference/lower.py", "inference/costs.csv")
+    files = [tmp_path / name for name in (*registration.CODE, *inference, "meta.json")]
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()

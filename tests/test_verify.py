@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import UserError
 from pipeline.run.verify import verify
 from tests.toy import Toy, alone
 
@@ -77,6 +78,12 @@ def test_an_intact_repository(toy: Toy, capsys: pytest.CaptureFixture[str]) -> N
     database(toy)
     assert verify(toy.root) == 0
     assert "are intact" in capsys.readouterr().out
+
+
+def test_what_dvc_cannot_read_is_one_sentence(toy: Toy) -> None:
+    (toy.root / ".dvc" / "config").write_text("[core\n")
+    with pytest.raises(UserError, match="config"):
+        verify(toy.root)
 
 
 def test_a_missing_lock_file_is_said(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:

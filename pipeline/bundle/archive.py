@@ -1,6 +1,7 @@
 """Archives of a bundle's run, unpacked to temporary folders; damaged ones are refused."""
 
 import gzip
+import hashlib
 import re
 import shutil
 import tarfile
@@ -70,9 +71,23 @@ def networks(file: Path) -> Iterator[Path | None]:
                 for number in range(len(parts)):
                     with parts[number].open("rb") as source:
                         shutil.copyfileobj(source, target)
+            whole = _has_digest(plain, file.with_name(stem).with_suffix(".sha256"))
         except OSError as error:
             raise _damaged(name, error) from error
+        if not whole:
+            raise UserError(
+                f"{file.parent / stem}.* are no parts of one archive: copy them again, or, if the "
+                "run was killed while it wrote them, remove them and take in the rest"
+            )
         yield _unpacked(plain, name, Path(folder, "files"), NETWORK) / "artifacts"
+
+
+def _has_digest(plain: Path, digest: Path) -> bool:
+    """Say whether the file ``digest`` has the hash of ``plain``; older runs wrote none."""
+    if not digest.exists():
+        return True
+    with plain.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == digest.read_text().strip()
 
 
 def _unpacked(plain: Path, name: str, folder: Path, allowed: re.Pattern[str] | None = None) -> Path:

@@ -15,6 +15,8 @@ from types import FrameType
 
 from pipeline.bundle.pack import RUN
 from pipeline.errors import UserError
+from pipeline.run.interrupts import INTERRUPTED
+from pipeline.run.run_lock import only_run
 from pipeline.storage.atomic_files import read_json, write_json
 
 GRACE = 40.0  # seconds from ^C to stronger signals; the driver gives its stages 5
@@ -22,9 +24,20 @@ POLL = 0.2
 
 
 def main() -> int:
-    """Run with the settings of the command line; return the exit status."""
+    """Run with the settings of the command line; return the exit status.
+
+    It is that of `dvc repro`, 0 where the time was over, and 130 after a signal.
+
+    Raises:
+        UserError: a setting is wrong, or another run is at work in the bundle.
+    """
     bundle = Path(os.environ["SMS_BUNDLE"])
     options = _options(bundle)
+    with only_run(bundle / ".run.lock", bundle):
+        return _run(bundle, options)
+
+
+def _run(bundle: Path, options: argparse.Namespace) -> int:
     project = bundle / "project"
     os.chdir(project)
     _environment(bundle)
@@ -41,7 +54,7 @@ def main() -> int:
     )
     if cut:
         sys.stdout.write(f"stopped {cut}; finished stages are kept\n")
-        return 0
+        return INTERRUPTED if cut.startswith("by SIG") else 0
     return status
 
 

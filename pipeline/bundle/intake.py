@@ -33,7 +33,7 @@ def take_in(root: Path, files: Sequence[Path]) -> Iterator[str]:
     """Import each of ``files`` and yield a line about it; rows and runs are added only once.
 
     ``NAME-results.tar.gz`` adds its rows to docs/data/runs.csv, and one run to MLflow, tagged
-    imported, with the networks of the files ``NAME-networks.tar.*`` in the same folder.
+    imported, with the networks of the files ``NAME-networks.*`` in the same folder.
     ``NAME.jsonl`` has measurements of benchmarks/card.py, one JSON object a line, for
     docs/data/card.csv.
 
@@ -45,7 +45,7 @@ def take_in(root: Path, files: Sequence[Path]) -> Iterator[str]:
             yield _results(root, file)
         elif file.suffix == ".jsonl":
             yield _measurements(root, file)
-        elif "-networks.tar." not in file.name:
+        elif "-networks." not in file.name:
             raise UserError(
                 f"{file} must be NAME-results.tar.gz, NAME-networks.tar.N or NAME.jsonl, "
                 "as a bundle's run and benchmarks/card.py write them"
@@ -134,7 +134,8 @@ def _measurements(root: Path, file: Path) -> str:
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         if not all(isinstance(line, dict) and all(map(NAMES.fullmatch, line)) for line in lines):
             raise ValueError("one is not, or has a key that is no name")
-        table = as_text(pd.DataFrame(lines))
+        table = pd.DataFrame([{k: _cell(v) for k, v in line.items()} for line in lines])
+        table = table.fillna("")
     except FileNotFoundError as error:
         raise UserError(f"{file} does not exist: correct its name") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -145,6 +146,15 @@ def _measurements(root: Path, file: Path) -> str:
         return f"{file.name}: it is empty"
     added = append_rows(root / MEASURES, table, list(table.columns))
     return f"{file.name}: {added} of {len(table)} measurements are new in {MEASURES}"
+
+
+def _cell(value: Any) -> str:
+    """Return a value as text, a whole number in one way only, so that equal rows are equal."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = "" if value is None else str(value)
+    text.encode()
+    return text
 
 
 def as_text(rows: pd.DataFrame, key: Sequence[str] = ()) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Packs the results of a bundle's run: report, measurements, and the networks that fit."""
 
+import hashlib
 import sys
 import tarfile
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ RUN = Path(".dvc/tmp/bundle/run.json")  # settings and machine; relative to the 
 REPORT = Path(".dvc/tmp/bundle/report")
 PART = 15 * 10**6  # bytes of a part of the networks' archive
 RESULTS, NETWORKS = "{}-results.tar.gz", "{}-networks.tar.{}"
+DIGEST = "{}-networks.sha256"
 
 
 def pack(root: Path, out: Path, name: str, megabytes: float) -> str:
@@ -22,8 +24,9 @@ def pack(root: Path, out: Path, name: str, megabytes: float) -> str:
 
     ``NAME-results.tar.gz`` has run.json, params.yaml, the lock file, the report and every JSON
     file of the artifacts. ``NAME-networks.tar.0`` and so on, parts of one archive, have the
-    averages of the last phase and the dense networks, as far as ``megabytes`` (10^6 bytes) allow.
-    Files are replaced atomically: a run that is killed leaves the last packing.
+    averages of the last phase and the dense networks, as far as ``megabytes`` (10^6 bytes) allow;
+    ``NAME-networks.sha256`` has the hash of the whole archive. Files are replaced atomically: a run
+    that is killed leaves the last packing, or parts of two archives, which the hash tells apart.
     """
     from pipeline.report.write import write as write_report  # noqa: PLC0415 - slow to import
 
@@ -78,6 +81,8 @@ def _pack_networks(root: Path, out: Path, name: str, networks: list[Path], room:
             archive.add(path, str(path.relative_to(root)))
             chosen += 1
     old = set(out.glob(NETWORKS.format(name, "[0-9]*")))
+    with whole.open("rb") as file, atomic_file(out / DIGEST.format(name)) as temporary:
+        temporary.write_text(f"{hashlib.file_digest(file, 'sha256').hexdigest()}\n")
     with whole.open("rb") as file:
         number = 0
         while chosen and (part := file.read(PART)):

@@ -9,6 +9,7 @@ written outside the bundle. After --minutes it stops as after ^C: finished stage
 and packed. `run --python ...` runs this Python with the bundle's packages.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -75,7 +76,10 @@ def main() -> None:
     """Install, unpack, and start `pipeline.bundle.drive`."""
     if sys.version_info < (3, 11, 4):  # which knows the filter of archives
         fail(f"{sys.executable} is Python {sys.version.split()[0]}, and 3.11.4 or newer is needed")
-    site = install()
+    with (HERE / ".install.lock").open("w") as lock:  # of two runs at once the second one waits
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        site = install()
+        unpack()
     sys.path.insert(0, str(site))
     absent = [name for name in EXPECTED if find_spec(name) is None]
     if absent:
@@ -83,7 +87,6 @@ def main() -> None:
             f"{sys.executable} lacks {', '.join(absent)}: use a Python that has PyTorch and these, "
             "or make the bundle with WITH='PACKAGE ...'"
         )
-    unpack()
     paths = [str(site), str(HERE / "project"), os.environ.get("PYTHONPATH", "")]
     os.environ |= {
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),

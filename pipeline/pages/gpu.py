@@ -199,8 +199,9 @@ def step(root: Path) -> str:
         return NOTHING
     lines = []
     for (card, network), group in rows.groupby(["card", "network"], sort=False):
-        latest = group.drop_duplicates("kind", keep="last")
-        whole, row = float(latest["microseconds"].sum()), latest.iloc[-1]
+        row, run = group.iloc[-1], group.reindex(columns=["commit", "torch", "date"]).fillna("")
+        latest = group[(run == run.iloc[-1]).all(axis=1)].drop_duplicates("kind", keep="last")
+        whole = float(latest["microseconds"].sum())
         where = f"{card}, torch {row['torch']}, {row['date']}"
         for kind, each in zip(latest["kind"], latest["microseconds"], strict=True):
             lines.append([network, kind, f"{each:,.0f}", f"{100 * each / whole:.1f} %", where])

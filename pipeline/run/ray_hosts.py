@@ -164,11 +164,17 @@ class Hosts:
         return {} if self.shared else self.objects.of(task.inputs, task.outside)
 
     def see(self, paths: Sequence[str]) -> bool:
-        """Say whether all nodes see ``paths``, as the driver does."""
+        """Say whether all nodes see ``paths``, as the driver does; one that has gone is dropped."""
         if len(self.actors) == 1 or not paths:
             return True
-        root = str(self.root)
-        return all(self.ray.get([each.sees.remote(root, paths) for each in self.actors.values()]))
+        asked = {n: actor.sees.remote(str(self.root), paths) for n, actor in self.actors.items()}
+        answers = []
+        for node, reply in asked.items():
+            try:
+                answers.append(self.ray.get(reply))
+            except self.ray.exceptions.RayError:
+                del self.actors[node]
+        return all(answers)
 
     def cancel(self, node: str, name: str) -> None:
         """Kill the stage ``name`` on ``node``, or on any if that is "", and wait for its end."""

@@ -1,4 +1,4 @@
-"""The lock of a checkout: one run at a time plans its graph and runs it."""
+"""The lock of a checkout, and of a bundle: one run at a time plans its graph and runs it."""
 
 import fcntl
 import os
@@ -18,6 +18,17 @@ def run_lock(root: Path) -> Iterator[None]:
     """
     path = root / ".dvc" / "tmp" / "sms" / "driver.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
+    with only_run(path, root):
+        yield
+
+
+@contextmanager
+def only_run(path: Path, root: Path) -> Iterator[None]:
+    """Hold the lock file ``path`` of the folder ``root``, as `run_lock` does.
+
+    Raises:
+        UserError: another process holds it.
+    """
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

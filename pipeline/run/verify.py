@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from pipeline.errors import UserError
 from pipeline.run.dvc_cache import FOLDER, intact, md5
 
 LOCK, DATABASE = "stages/dvc.lock", "mlflow.db"
@@ -61,10 +62,16 @@ def verify(root: Path) -> int:
 
 
 def _cache(root: Path) -> Path:
-    from dvc.repo import Repo  # type: ignore[import-untyped]  # noqa: PLC0415 - slow
+    from dvc.exceptions import DvcException  # type: ignore[import-untyped]  # noqa: PLC0415 - slow
+    from dvc.repo import Repo  # type: ignore[import-untyped]  # noqa: PLC0415
 
-    with closing(Repo(str(root))) as repo:
-        return Path(repo.cache.local_cache_dir)
+    from pipeline.run.dvc_errors import sentence  # noqa: PLC0415
+
+    try:
+        with closing(Repo(str(root))) as repo:
+            return Path(repo.cache.local_cache_dir)
+    except DvcException as error:
+        raise UserError(sentence(error)) from error
 
 
 def _running(root: Path) -> Iterator[Broken]:

@@ -128,7 +128,7 @@ def _cells(row: Row, shown: Columns) -> list[Text]:
 def _setting(key: str, value: Any) -> str:
     if value is None:
         return NULL
-    if key == "sparsity":
+    if key == "sparsity" and isinstance(value, int | float):
         return f"{percent(float(value))} %"
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 

@@ -33,6 +33,7 @@ class Registration:
 
     def hashes(self) -> dict[str, str]:
         """Return the tags of which an equal version has the same: model, and code and data."""
-        files = *(PACKAGE / name for name in CODE), Path(self.data, "meta.json")
+        inference = sorted([*PACKAGE.glob("inference/*.py"), PACKAGE / "inference/costs.csv"])
+        files = *(PACKAGE / name for name in CODE), *inference, Path(self.data, "meta.json")
         export = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
         return {"model_hash": self.digest, "export_hash": export[:16]}

@@ -10,6 +10,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import UserError
+
 if TYPE_CHECKING:
     from pipeline.track.log import Log
 
@@ -41,9 +43,13 @@ def _reason(error: Exception) -> str:
     return _without_password((str(error).strip() or repr(error)).splitlines()[0][:300])
 
 
-def serve(log: "Log", inbox: "queue.SimpleQueue[Message]") -> None:
-    """Log the messages of ``inbox`` until one is close."""
-    due = time.monotonic() + PERIOD
+def serve(log: "Log", inbox: "queue.SimpleQueue[Message]") -> bool:
+    """Log the messages of ``inbox`` until one is close; say whether the next run need log nothing.
+
+    A soup that cannot be registered is a warning. Where the network itself is the reason, which is
+    a `UserError`, the next run would not register it either.
+    """
+    due, complete = time.monotonic() + PERIOD, True
     while True:
         try:
             method, log.clock, fields = inbox.get(timeout=max(0.0, due - time.monotonic()))
@@ -52,11 +58,12 @@ def serve(log: "Log", inbox: "queue.SimpleQueue[Message]") -> None:
             except Exception as error:
                 if method != "register":
                     raise
+                complete = complete and isinstance(error, UserError)
                 tell("warning", f"{fields['name']} is not registered in MLflow: {_reason(error)}")
             if method == "open":
                 tell("run", log.parent)
             if method == "close":
-                return
+                return complete
         except queue.Empty:
             pass
         if time.monotonic() >= due:
@@ -76,7 +83,7 @@ def main() -> None:
         from pipeline.track.log import Log  # noqa: PLC0415
 
         log = Log(sys.argv[1] or None)
-        serve(log, inbox)
+        complete = serve(log, inbox)
     except Exception as error:
         address = _without_password(os.environ["MLFLOW_TRACKING_URI"])
         tell(
@@ -87,7 +94,8 @@ def main() -> None:
         with suppress(Exception):
             if log is not None:
                 log.close("KILLED")
-        sys.exit(1)
+        complete = False
+    sys.exit(0 if complete else 1)
 
 
 if __name__ == "__main__":
