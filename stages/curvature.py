@@ -48,7 +48,7 @@ def main(flags: argparse.Namespace) -> None:
         mend = f"raise study.landscape.images above {flags.batch_size}, or "
         raise UserError(
             f"the noise of gradients needs two batches, but {len(split)} training images are one "
-            f"batch of {flags.batch_size}: {mend if len(split) < len(data.train) else ''}"
+            f"batch of {flags.batch_size}: {mend if len(data.train) > flags.batch_size else ''}"
             "lower pretrain.batch_size"
         )
     model = network_on(device, checkpoint)

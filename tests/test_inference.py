@@ -221,6 +221,8 @@ class Moved(nn.Module):
 
     def forward(self, images):
         x = torch.index_select(self.conv(images), self.axis, self.index)
+        x = torch.index_select(input=x, dim=self.axis, index=self.index).relu()
+        x = torch.index_select(x, index=self.index, dim=self.axis)
         return self.linear(x.mean((2, 3))) + torch.flatten(x, 1)
 
 
@@ -238,7 +240,10 @@ def test_a_network_whose_compiled_one_differs_is_refused():
     model.own_conv = nn.Conv2d(4, 4, 3)
     hooked = Model(lambda _, x: x)
     hooked.conv.register_forward_hook(lambda _module, _inputs, output: 2 * output)
-    for wrong in (model, hooked):
+    torch.manual_seed(0)
+    probable = nn.Sequential(nn.Conv2d(3, 1000, 8), nn.Flatten(), nn.Softmax(1))
+    probable[0].register_forward_hook(lambda _module, _inputs, output: -output)
+    for wrong in (model, hooked, probable):
         with pytest.raises(UserError, match=r"outputs differ from the network's by .* leave out"):
             inference.compile(wrong, SMALL)
 

@@ -141,20 +141,23 @@ def test_inputs_of_a_stage_for_the_drivers_node_are_not_sent(tmp_path: Path) -> 
 
 def test_a_node_that_has_gone_is_not_asked_for_files(tmp_path: Path) -> None:
     def get(reply: object) -> object:
-        if reply == "gone":
-            raise RayError
+        if isinstance(reply, type):
+            raise reply
         return reply
 
-    RayError = type("RayError", (Exception,), {})  # noqa: N806 - a class
+    class RayError(Exception): ...
+
+    class RayTaskError(RayError): ...
+
     hosts = object.__new__(Hosts)
-    hosts.root, hosts.ray = tmp_path, SimpleNamespace(get=get, exceptions=SimpleNamespace())
-    hosts.ray.exceptions.RayError = RayError
-    for answer in (True, False):
+    errors = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+    hosts.root, hosts.ray = tmp_path, SimpleNamespace(get=get, exceptions=errors)
+    for answer in (True, False, RayTaskError):
         hosts.actors = {
             node: SimpleNamespace(sees=SimpleNamespace(remote=lambda *_, a=reply: a))
-            for node, reply in {"a": True, "b": "gone", "c": answer}.items()
+            for node, reply in {"a": True, "b": RayError, "c": answer}.items()
         }
-        assert hosts.see(["data"]) is answer
+        assert hosts.see(["data"]) is (answer is True)
         assert list(hosts.actors) == ["a", "c"]
 
 

@@ -573,7 +573,7 @@ def test_page_names_layers_without_a_weight(tmp_path: Path):
 
     plan = made(tmp_path, params(seeds=[0, 1], methods=["imp"], m=3), change)
     text = page_of(read(plan, tmp_path))
-    assert "\n- IMP, phase 3, 2 of 2 seeds: conv1, fc\n" in text
+    assert "\n- IMP, phase 3: conv1 (1 of 2 seeds), fc (2 of 2 seeds)\n" in text
     assert text.count("Layers without a weight") == 1
     assert "Layers without a weight" not in page_of(
         read(made(tmp_path / "b", plan.params), tmp_path / "b")

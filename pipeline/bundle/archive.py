@@ -87,7 +87,9 @@ def _has_digest(plain: Path, digest: Path) -> bool:
     if not digest.exists():
         return True
     with plain.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == digest.read_text().strip()
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest().encode() == digest.read_bytes().strip()
+        )
 
 
 def _unpacked(plain: Path, name: str, folder: Path, allowed: re.Pattern[str] | None = None) -> Path:

@@ -33,11 +33,11 @@ def main() -> int:
     """
     bundle = Path(os.environ["SMS_BUNDLE"])
     options = _options(bundle)
-    with only_run(bundle / ".run.lock", bundle):
-        return _run(bundle, options)
+    with only_run(bundle / ".run.lock", bundle) as lock:
+        return _run(bundle, options, lock)
 
 
-def _run(bundle: Path, options: argparse.Namespace) -> int:
+def _run(bundle: Path, options: argparse.Namespace, lock: int) -> int:
     project = bundle / "project"
     os.chdir(project)
     _environment(bundle)
@@ -49,9 +49,8 @@ def _run(bundle: Path, options: argparse.Namespace) -> int:
     facts |= {"name": options.name, "settings": options.set, "minutes": options.minutes}
     facts["date"] = time.strftime("%Y-%m-%d", time.gmtime())
     write_json(project / RUN, facts)
-    status, cut = _repro(
-        options, [sys.executable, "-m", "pipeline.bundle.pack", *_packing(options)]
-    )
+    pack = [sys.executable, "-m", "pipeline.bundle.pack", *_packing(options)]
+    status, cut = _repro(options, pack, lock)
     if cut:
         sys.stdout.write(f"stopped {cut}; finished stages are kept\n")
         return INTERRUPTED if cut.startswith("by SIG") else 0
@@ -120,8 +119,11 @@ def _packing(options: argparse.Namespace) -> list[str]:
     return [str(options.out), options.name, str(options.megabytes)]
 
 
-def _repro(options: argparse.Namespace, pack: list[str]) -> tuple[int, str]:
-    """Run `dvc repro`, packing meanwhile; return its status, and the reason if it was stopped."""
+def _repro(options: argparse.Namespace, pack: list[str], lock: int) -> tuple[int, str]:
+    """Run `dvc repro`, packing meanwhile; return its status, and the reason if it was stopped.
+
+    It holds the bundle's ``lock`` too, as it goes on if this process is killed.
+    """
     caught: list[str] = []
 
     def note(number: int, _: FrameType | None) -> None:
@@ -132,7 +134,8 @@ def _repro(options: argparse.Namespace, pack: list[str]) -> tuple[int, str]:
     begun = packed = time.monotonic()
     limit = float("inf") if options.minutes is None else 60 * options.minutes
     packing: subprocess.Popen[bytes] | None = None
-    run = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], start_new_session=True)
+    dvc = [sys.executable, "-m", "dvc", "repro"]
+    run = subprocess.Popen(dvc, start_new_session=True, pass_fds=(lock,))
     while run.poll() is None and not caught:
         if time.monotonic() - begun > limit:
             caught.append(f"after {options.minutes:g} minutes")

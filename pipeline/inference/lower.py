@@ -119,7 +119,7 @@ class _Lowering:
             return None
         where = self.traced.get_buffer(str(index.target)), torch.arange(before.channels)
         if node.target is torch.index_select:
-            if node.kwargs.get("dim", (*node.args, None)[1]) != 1:
+            if (node.kwargs["dim"] if "dim" in node.kwargs else node.args[1]) != 1:
                 return None
             where = torch.arange(after.channels), where[0]
         weight = torch.zeros(after.channels, before.channels, 1, 1)

@@ -172,6 +172,8 @@ class Hosts:
         for node, reply in asked.items():
             try:
                 answers.append(self.ray.get(reply))
+            except self.ray.exceptions.RayTaskError:  # the node lives, and may not look
+                answers.append(False)
             except self.ray.exceptions.RayError:
                 del self.actors[node]
         return all(answers)

@@ -23,8 +23,10 @@ def run_lock(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def only_run(path: Path, root: Path) -> Iterator[None]:
-    """Hold the lock file ``path`` of the folder ``root``, as `run_lock` does.
+def only_run(path: Path, root: Path) -> Iterator[int]:
+    """Hold the lock file ``path`` of the folder ``root``, as `run_lock` does; give its descriptor.
+
+    A process that inherits the descriptor holds the lock too, until it ends.
 
     Raises:
         UserError: another process holds it.
@@ -41,4 +43,4 @@ def only_run(path: Path, root: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
-        yield
+        yield file.fileno()

@@ -210,9 +210,9 @@ class Scheduler:
     def _flush(self) -> None:
         try:
             self.graph.flush()
+            self.unwritten = False
         except DiskFullError as error:  # the next run finds the outputs in the run cache
             self.full = self.full or str(error)
-        self.unwritten = False
 
 
 def priorities(

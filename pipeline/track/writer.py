@@ -58,8 +58,12 @@ def serve(log: "Log", inbox: "queue.SimpleQueue[Message]") -> bool:
             except Exception as error:
                 if method != "register":
                     raise
-                complete = complete and isinstance(error, UserError)
-                tell("warning", f"{fields['name']} is not registered in MLflow: {_reason(error)}")
+                again = (
+                    "" if isinstance(error, UserError) else ", which the next `dvc repro` repeats"
+                )
+                complete = complete and not again
+                text = f"{fields['name']} is not registered in MLflow{again}: {_reason(error)}"
+                tell("warning", text)
             if method == "open":
                 tell("run", log.parent)
             if method == "close":
