@@ -13,6 +13,7 @@ import yaml
 from pipeline.__main__ import main
 from pipeline.errors import UserError
 from pipeline.repro import repro, write_plan
+from pipeline.run.run_lock import only_run
 from tests.project import ROOT
 
 LOCK = Path(".dvc/tmp/sms/driver.lock")
@@ -67,6 +68,18 @@ def test_files_that_another_run_is_writing_stay(checkout: Path) -> None:
     with another_run(checkout), pytest.raises(UserError, match="another run is at work"):
         repro(checkout)
     assert file.exists()
+
+
+def test_a_process_that_inherits_the_lock_holds_it_too(tmp_path: Path) -> None:
+    """As dvc does where the process that started it in a bundle was killed."""
+    path, wait = tmp_path / "lock", [sys.executable, "-c", "input()"]
+    with only_run(path, tmp_path) as lock:
+        child = subprocess.Popen(wait, stdin=subprocess.PIPE, pass_fds=(lock,))
+    with pytest.raises(UserError, match="another run is at work"), only_run(path, tmp_path):
+        pass
+    child.communicate(b"\n")
+    with only_run(path, tmp_path):
+        pass
 
 
 def test_a_link_to_a_disk_that_is_not_mounted_is_one_sentence(checkout: Path) -> None:
