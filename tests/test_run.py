@@ -366,8 +366,10 @@ IMPORTING = (
     "runpy.run_module('stages.all', run_name='__main__')\n"
 )
 AS_DRIVER = (
-    "import os, signal, sys, pipeline.repro, pipeline.__main__ as m\n"
+    "import os, signal, sys, time, pipeline.repro, pipeline.__main__ as m\n"
     "from pipeline.run import interrupts\n"
+    # A shell's background process ignores it, and so would this one.
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "{}\n"
     "sys.argv[1:] = ['run']\n"
     "with interrupts.stoppable():\n"
@@ -407,13 +409,13 @@ AS_DRIVER = (
             "def repro(root):\n"
             "    try:\n"
             "        os.kill(os.getpid(), signal.SIGINT)\n"
-            "        while True: pass  # another thread may have received it\n"
+            "        end = time.monotonic() + 60\n"
+            "        while time.monotonic() < end: pass  # another thread may have received it\n"
             "    except KeyboardInterrupt as error:\n"
             "        raise ValueError('the schema is wrong') from error\n"
             "pipeline.repro.repro = repro"
         ),
         AS_DRIVER.format(
-            "import time\n"
             "class Store:\n"
             "    def __del__(self):\n"
             f"        {SIGTERM}\n"
