@@ -203,7 +203,8 @@ class RayEngine:
         if lease.attempt < ATTEMPTS:
             self._ask(name)
             return []
-        node = self.hosts.names.get(lease.node, "unknown")
+        names = self.hosts.names  # a stage may be lost before it has said on which node it runs
+        node = names.get(lease.node, "unknown" if len(names) > 1 else "".join(names.values()))
         lines = [line.strip() for line in reason.splitlines() if line.strip()]
         with self.log(name).open("a", encoding="utf-8") as log:
             log.write(f"lost {ATTEMPTS} times, at last on node {node}: {lines[-1]}\n")
