@@ -222,7 +222,7 @@ def _layer(layer: nn.Module | None, shape: Shape) -> Operation | None:
     if isinstance(layer, nn.Conv2d):
         return _convolution(layer)
     if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
-        return _affine(*_scale_and_shift(layer))
+        return _affine(_scale_and_shift(layer))
     return None
 
 
@@ -243,25 +243,22 @@ def numpy(tensor: Tensor) -> Floats:
 
 
 def _affine(
-    scale: Tensor | None = None,
-    shift: Tensor | None = None,
-    low: float | None = None,
-    high: float | None = None,
+    arrays: dict[str, Tensor] | None = None, *, low: float | None = None, high: float | None = None
 ) -> Operation:
-    given = {"scale": scale, "shift": shift}
-    arrays = {name: numpy(value) for name, value in given.items() if value is not None}
-    return Operation("affine", [], "", {"low": low, "high": high}, arrays)
+    numbers = {name: numpy(tensor) for name, tensor in (arrays or {}).items()}
+    return Operation("affine", [], "", {"low": low, "high": high}, numbers)
 
 
-def _scale_and_shift(layer: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Return s = weight / sqrt(var + eps) and bias - mean * s, computed in float64."""
+def _scale_and_shift(layer: nn.BatchNorm2d) -> dict[str, Tensor]:
+    """Return scale = weight / sqrt(var + eps) and shift = bias - mean * scale, in float64."""
     mean, var = layer.running_mean, layer.running_var
     assert mean is not None
     assert var is not None
     scale = (var.double() + layer.eps).rsqrt()
     scale = scale if layer.weight is None else scale * layer.weight.detach().double()
     shift = -mean.double() * scale
-    return scale, shift if layer.bias is None else shift + layer.bias.detach().double()
+    shift = shift if layer.bias is None else shift + layer.bias.detach().double()
+    return {"scale": scale, "shift": shift}
 
 
 def _convolution(layer: nn.Conv2d) -> Operation | None:
